@@ -1,0 +1,42 @@
+# make demo      a video from a sentence, in a real ComfyUI without a window
+# make test      all tests
+# make comfyui   the same ComfyUI for a browser, on 127.0.0.1 (PORT=8188)
+# make clean     removes what these made (.venv, .comfyui, demo_output)
+#
+# Each sets up what it needs first. COMFYUI_DIR=path runs another ComfyUI,
+# COMFYUI_RELEASE=0.3.75 another of the releases listed in dev/comfyui.py.
+
+SHELL := bash
+PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 10) or "")' 2>/dev/null),$(p))))
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test comfyui setup clean
+
+demo: setup
+	@$(VENV_PYTHON) -m dev.demo
+
+test: setup
+	@$(VENV_PYTHON) -m pytest
+
+comfyui: setup
+	@$(VENV_PYTHON) -m dev.serve
+
+setup: $(INSTALLED)
+	@$(VENV_PYTHON) -m dev.comfyui
+
+$(INSTALLED): dev/requirements.txt requirements.txt | $(VENV_PYTHON)
+	@echo "Installing torch and the development tools into $(VENV) (about 6 GB on the first run; some minutes) ..."
+	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r dev/requirements.txt
+	@touch $@
+
+$(VENV_PYTHON):
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.10 or newer found. Install Python 3.11, or name one: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; fi
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+clean:
+	rm -rf $(VENV) .comfyui demo_output build *.egg-info .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""Reading the reference data in ``tests/data``, and the measure that everything is held to."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+DATA = Path(__file__).parent / "data"
+TEXT_TO_VIDEO = ("t2v_512_v1", "t2v_1024_v1", "t2v_512_v2")
+MODELS = (*TEXT_TO_VIDEO, "i2v_512_v1")
+#: The prompts of the recorded encoders; the runs use the first, with the last as negative.
+PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
+VOCABULARY = 49408
+#: Largest error allowed, relative to a tensor's largest magnitude.
+TOLERANCE = 1e-4
+#: Largest error of a decoded pixel, of 255 between -1 and 1.
+PIXEL_TOLERANCE = 2 / 255 * 2
+
+
+@lru_cache(maxsize=None)
+def read(model: str, kind: str) -> dict[str, Tensor]:
+    """One file of one model."""
+    return load_file(DATA / "golden" / model / f"{kind}.safetensors")
+
+
+def manifest(model: str) -> dict[str, list[int]]:
+    """Name to shape of every tensor of a published checkpoint."""
+    return json.loads((DATA / "manifests" / f"{model}.json").read_text())
+
+
+@lru_cache(maxsize=None)
+def weights(model: str) -> dict[str, Tensor]:
+    """The whole checkpoint of a model, as its authors would publish it."""
+    tensors = dict(read(model, "checkpoint"))
+    for name in [name for name in tensors if name.endswith(".rows")]:
+        stem = name.removesuffix(".rows")
+        rows, values = tensors.pop(name), tensors.pop(stem + ".values")
+        table = torch.zeros(VOCABULARY, values.shape[1], dtype=values.dtype)
+        table[rows.long()] = values
+        tensors[stem] = table
+    if not any(name.startswith("first_stage_model.") for name in tensors):
+        shared = weights("t2v_512_v1").items()
+        tensors |= {name: value for name, value in shared if name.startswith(("first_stage_model.", "cond_stage_model."))}
+    return tensors
+
+
+def write_checkpoint(model: str, path: Path) -> Path:
+    """The checkpoint of a model as a file."""
+    save_file(weights(model), path)
+    return path
+
+
+def error(ours: Tensor, golden: Tensor) -> float:
+    """Largest difference, relative to the golden tensor's largest magnitude."""
+    assert ours.shape == golden.shape, (ours.shape, golden.shape)
+    return ((ours.float() - golden.float()).abs().max() / golden.float().abs().max()).item()

@@ -1,0 +1,70 @@
+"""The networks compute what the reference computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vc_core
+from tests import goldens
+from vc_core.models.text_encoder import tokenize
+
+
+@pytest.fixture(scope="module", params=goldens.MODELS)
+def model(request, tmp_path_factory):
+    path = goldens.write_checkpoint(request.param, tmp_path_factory.mktemp("golden") / "model.safetensors")
+    loaded = vc_core.load(path)
+    loaded.golden = request.param
+    return loaded
+
+
+@pytest.mark.parametrize("case", ["0", "1"])
+def test_unet(model, case):
+    golden = goldens.read(model.golden, "unet")
+    context = golden[f"{case}.context"]
+    image_tokens = context[:, 77:] if context.shape[1] > 77 else None
+    inputs = golden[f"{case}.x"], golden[f"{case}.timesteps"], context[:, :77]
+    ours = model.unet(*inputs, image_tokens=image_tokens, fps=golden[f"{case}.fps"])
+    assert goldens.error(ours, golden[f"{case}.y"]) <= goldens.TOLERANCE
+
+
+def test_tokens_and_text(model):
+    golden = goldens.read(model.golden, "encoders")
+    assert torch.equal(tokenize(goldens.PROMPTS)[:, 0], golden["tokens"])
+    assert goldens.error(model.encode_text(list(goldens.PROMPTS)), golden["text"]) <= goldens.TOLERANCE
+
+
+def test_autoencoder(model):
+    golden = goldens.read(model.golden, "encoders")
+    factor = model.config.autoencoder.scale_factor
+    latents = model.encode(golden["image"][:, :, None])[:, :, 0]
+    assert goldens.error(latents / factor, golden["vae_mean"]) <= goldens.TOLERANCE
+    decoded = model.decode(golden["z"][:, :, None] * factor)[:, :, 0]
+    assert (decoded - golden["vae_decoded"].clamp(-1, 1)).abs().max() <= goldens.TOLERANCE
+
+
+def test_a_batch_is_its_videos(model):
+    """Videos of one batch, with prompts and rates of their own, do not see one another."""
+    golden = goldens.read(model.golden, "unet")
+    x, text = golden["0.x"], golden["0.context"][:, :77]
+    timesteps, fps = golden["0.timesteps"], golden["0.fps"]
+    together = model.unet(x, timesteps, text, fps=fps)
+    apart = torch.cat([model.unet(x[i : i + 1], timesteps[i : i + 1], text[i : i + 1], fps=fps[i : i + 1]) for i in range(2)])
+    assert goldens.error(together, apart) <= 1e-5
+
+
+@pytest.mark.parametrize("frames, height, width", [(1, 8, 8), (5, 3, 9), (20, 5, 4), (3, 1, 1)])
+def test_any_frames_and_any_size(model, frames, height, width):
+    """Sizes that halving rounds up, and lengths beyond the relative positions' reach, go through."""
+    x = torch.randn(1, model.config.unet.in_channels, frames, height, width)
+    out = model.unet(x, torch.tensor([500]), model.encode_text(["a cat"]))
+    assert out.shape == (1, 4, frames, height, width) and out.isfinite().all()
+
+
+def test_without_temporal_attention_a_model_without_temporal_convolution_sees_frames_apart(model):
+    x = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    text, timestep = model.encode_text(["a cat"]), torch.tensor([500])
+    out = model.unet(x, timestep, text, temporal_attention=False)
+    frame = model.unet(x[:, :, 2:3], timestep, text, temporal_attention=False)
+    apart = torch.allclose(out[:, :, 2:3], frame, atol=1e-4)
+    assert apart == (not model.config.unet.temporal_conv)

@@ -1,0 +1,83 @@
+"""Schedules, and whole runs from recorded noise, are the reference's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vc_core
+from tests import goldens
+from vc_core.config import load_config
+from vc_core.diffusion.ddim import DDIMTables, ddim_sample
+from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.diffusion.schedule import Schedule
+
+
+@pytest.mark.parametrize("name", goldens.MODELS)
+def test_schedule(name):
+    golden = goldens.read(name, "schedule")
+    schedule = Schedule.from_config(load_config(name).schedule)
+    assert torch.equal(schedule.alphas_cumprod, golden["alphas_cumprod"])
+    if "scale_arr" in golden:
+        assert goldens.error(schedule.scale, golden["scale_arr"][:1000]) <= 1e-6
+    runs = sorted({key.rsplit(".", 1)[0] for key in golden if "." in key})
+    assert len(runs) == 12
+    for run in runs:
+        steps, eta = run.split(".", 1)
+        tables = DDIMTables.make(schedule, schedule.uniform(int(steps)), float(eta))
+        for field in ("timesteps", "alphas", "alphas_prev", "sigmas", "scale", "scale_prev"):
+            if f"{run}.{field}" in golden:
+                expected = golden[f"{run}.{field}"]
+                assert torch.allclose(getattr(tables, field).double(), expected.double(), rtol=1e-6, atol=1e-6), (run, field)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 27, 37, 333, 999, 1000])
+def test_uniform_spacing_stays_inside_the_table(steps):
+    visited = Schedule.from_config(load_config("t2v_512_v2").schedule).uniform(steps)
+    assert (visited.diff() > 0).all() or steps in (999, 1000)
+    assert visited[0] == 1 and visited[-1] <= 999 and len(visited) >= steps
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_uniform_spacing_refuses(steps):
+    with pytest.raises(ValueError, match=f"steps is {steps}; it can be 1 to 1000"):
+        Schedule.from_config(load_config("t2v_512_v2").schedule).uniform(steps)
+
+
+@pytest.mark.parametrize("run", ["0", "1", "2"])
+@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
+def test_text_to_video(name, run, tmp_path):
+    golden = goldens.read(name, "sampling")
+    steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
+    predicted, samples = [], []
+
+    def watch(step, total, x0, x):
+        assert (step, total) == (len(predicted), int(steps))
+        predicted.append(x0)
+        samples.append(x)
+
+    model = vc_core.load(goldens.write_checkpoint(name, tmp_path / "model.safetensors"))
+    video = model.text_to_video(
+        goldens.PROMPTS[0], goldens.PROMPTS[2], steps=int(steps), eta=eta, guidance_scale=scale, fps=fps,
+        x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=watch,
+    )  # fmt: skip
+    for ours, theirs in zip(predicted, golden[f"{run}.pred_x0"], strict=True):
+        assert goldens.error(ours, theirs) <= goldens.TOLERANCE
+    assert goldens.error(samples[-1], golden[f"{run}.latent"]) <= goldens.TOLERANCE
+    assert (video - golden[f"{run}.video"].float().clamp(-1, 1)).abs().max() <= goldens.PIXEL_TOLERANCE
+
+
+@pytest.mark.parametrize("run", ["0", "1", "2"])
+def test_sampling_with_image_tokens(run, tmp_path):
+    """The image model's runs, from the recorded tokens of the picture and of the empty one."""
+    golden, encoders = goldens.read("i2v_512_v1", "sampling"), goldens.read("i2v_512_v1", "encoders")
+    steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
+    model = vc_core.load(goldens.write_checkpoint("i2v_512_v1", tmp_path / "model.safetensors"))
+    text, rate = encoders["text"], torch.tensor([fps])
+    positive = Conditioning(text[:1], encoders["image_tokens"][:1], rate)
+    negative = Conditioning(text[2:3], encoders["null_image_tokens"][:1], rate)
+    denoise = guided_denoiser(model.unet, positive, negative, Guidance(scale), torch.float32)
+    tables = DDIMTables.make(model.schedule, model.schedule.uniform(int(steps)), eta)
+    latent = ddim_sample(denoise, golden[f"{run}.x_T"], tables, iter(golden[f"{run}.noise"]))
+    assert goldens.error(latent, golden[f"{run}.latent"]) <= goldens.TOLERANCE
+    assert (model.decode(latent) - golden[f"{run}.video"].float().clamp(-1, 1)).abs().max() <= goldens.PIXEL_TOLERANCE

@@ -1,0 +1,10 @@
+"""The VideoCrafter family of video diffusion models, standing alone: torch in, torch out.
+
+>>> import vc_core
+>>> model = vc_core.load("model.ckpt")
+>>> video = model.text_to_video("a black swan swims on the pond")  # [1, 3, 16, 320, 512] in [-1, 1]
+"""
+
+from .pipeline import VideoModel, bundled_models, load
+
+__all__ = ["VideoModel", "bundled_models", "load"]

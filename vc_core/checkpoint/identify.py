@@ -1,0 +1,232 @@
+"""Telling from a file's tensors which model it holds, and of which size.
+
+Names and shapes say almost everything; ``scale_arr`` and ``alphas_cumprod``, where a file has them, say how it was trained.
+What no tensor tells (the heads of the text tower, the authors' settings) comes from the published configuration of the same
+form, or from a configuration that the caller gives.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Any, Iterable, Optional
+
+import torch
+
+from ..config import ConfigLike, ModelConfig, from_yaml, load_config, published
+from ..diffusion.schedule import Schedule
+from .errors import CheckpointError
+from .reading import Checkpoint
+
+#: Where the parts of a model stand in a published file.
+PREFIXES = {
+    "unet": "model.diffusion_model.",
+    "autoencoder": "first_stage_model.",
+    "text_encoder": "cond_stage_model.model.",
+}
+#: Metadata key under which converted files carry their configuration.
+CONFIG_KEY = "vc_core.config"
+
+#: What a UNet has rather than how large it is: by this a file is matched with a published model.
+FORM = ("in_channels", "out_channels", "temporal_conv", "relative_position", "fps_embedding", "image_attention")
+
+
+class Shapes:
+    """Names and shapes of a file's tensors, seen from one part of the model."""
+
+    def __init__(self, checkpoint: Checkpoint, prefix: str) -> None:
+        self.checkpoint, self.prefix = checkpoint, prefix
+        self.names = [name[len(prefix) :] for name in checkpoint.names() if name.startswith(prefix)]
+        self._known = set(self.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        if name not in self._known:
+            raise CheckpointError(
+                f"{self.checkpoint.path} has no tensor {self.prefix + name!r}, which every model of the VideoCrafter family has. "
+                "It may be another kind of model, or only a part of one."
+            )
+        return tuple(self.checkpoint.shape(self.prefix + name))
+
+    def count(self, pattern: str) -> int:
+        """How many numbers ``{}`` stands for in the names that start with ``pattern``."""
+        expression = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+        return len({found[1] for name in self.names if (found := expression.match(name))})
+
+
+def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
+    """The parts that a file holds, and what their names start with.
+
+    Community files hold the UNet alone, sometimes without any prefix.
+
+    Raises:
+        CheckpointError: there is no UNet of the family in it.
+    """
+    names = checkpoint.names()
+    parts = {part: prefix for part, prefix in PREFIXES.items() if any(name.startswith(prefix) for name in names)}
+    if "unet" not in parts and "input_blocks.0.0.weight" in checkpoint:
+        parts["unet"] = ""
+    if "unet" not in parts:
+        shown = ", ".join(names[:3])
+        raise CheckpointError(
+            f"{checkpoint.path} holds no UNet of the VideoCrafter family: no name starts with 'model.diffusion_model.'. "
+            f"Its {len(names)} tensors start with {shown}."
+        )
+    if parts["unet"] + "init_attn.0.proj_in.weight" not in checkpoint:
+        raise CheckpointError(
+            f"{checkpoint.path} holds a UNet without temporal layers ('init_attn'): an image model such as Stable Diffusion, or a "
+            "video model of another family. Models of the VideoCrafter family are needed here."
+        )
+    return parts
+
+
+def identify(checkpoint: Checkpoint, config: Optional[ConfigLike] = None) -> ModelConfig:
+    """The configuration of the model in a file.
+
+    Args:
+        config: what to use where the tensors are silent. It may not contradict them.
+
+    Raises:
+        CheckpointError: no model of the family, or a configuration that says otherwise than the tensors.
+    """
+    parts = part_prefixes(checkpoint)
+    told: dict[str, Any] = {"unet": read_unet(Shapes(checkpoint, parts["unet"]))}
+    if "autoencoder" in parts:
+        told["autoencoder"] = read_autoencoder(Shapes(checkpoint, parts["autoencoder"]))
+    if "text_encoder" in parts:
+        told["text_encoder"] = read_text_encoder(Shapes(checkpoint, parts["text_encoder"]))
+    told["schedule"] = read_schedule(checkpoint)
+
+    stated = checkpoint.metadata.get(CONFIG_KEY)
+    base = from_yaml(stated) if stated else _published_form(checkpoint, told)
+    result = load_config(_complete(told, base), base=base)
+    if config is not None:
+        result = load_config(config, base=result)
+    _agree(checkpoint, told, result)
+    return result
+
+
+def read_unet(shapes: Shapes) -> dict[str, Any]:
+    """Sizes and form of the UNet, in the terms of :class:`vc_core.config.UNetConfig`."""
+    out_channels, in_channels = shapes["out.2.weight"][0], shapes["input_blocks.0.0.weight"][1]
+    width = shapes["input_blocks.0.0.weight"][0]
+    levels: list[list[int]] = [[]]  # output channels of each residual block, by level
+    attention = set()
+    for index in range(1, shapes.count("input_blocks.{}.")):
+        if f"input_blocks.{index}.0.op.weight" in shapes:
+            levels.append([])
+            continue
+        levels[-1].append(shapes[f"input_blocks.{index}.0.in_layers.2.weight"][0])
+        if f"input_blocks.{index}.1.norm.weight" in shapes:
+            attention.add(2 ** (len(levels) - 1))
+    block = "transformer_blocks.0"
+    relative = f"middle_block.2.{block}.attn1.relative_position_k.embeddings_table"
+    return {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "model_channels": width,
+        "channel_mult": [blocks[0] // width for blocks in levels],
+        "num_res_blocks": len(levels[0]),
+        "attention_resolutions": sorted(attention),
+        "head_channels": shapes["init_attn.0.proj_in.weight"][0] // 8,
+        "transformer_depth": shapes.count("middle_block.1.transformer_blocks.{}."),
+        "context_dim": shapes[f"middle_block.1.{block}.attn2.to_k.weight"][1],
+        "temporal_conv": "middle_block.0.temopral_conv.conv1.2.weight" in shapes,
+        "max_relative_position": (shapes[relative][0] - 1) // 2 if relative in shapes else 0,
+        "fps_embedding": "fps_embedding.0.weight" in shapes,
+        "image_attention": f"middle_block.1.{block}.attn2.to_k_ip.weight" in shapes,
+    }
+
+
+def read_autoencoder(shapes: Shapes) -> dict[str, Any]:
+    """Sizes of the autoencoder, in the terms of :class:`vc_core.config.AutoencoderConfig`."""
+    channels = shapes["encoder.conv_in.weight"][0]
+    levels = shapes.count("encoder.down.{}.")
+    return {
+        "channels": channels,
+        "channel_mult": [shapes[f"encoder.down.{level}.block.0.conv1.weight"][0] // channels for level in range(levels)],
+        "num_res_blocks": shapes.count("encoder.down.0.block.{}."),
+        "z_channels": shapes["decoder.conv_in.weight"][1],
+        "embed_dim": shapes["post_quant_conv.weight"][1],
+        "image_channels": shapes["encoder.conv_in.weight"][1],
+    }
+
+
+def read_text_encoder(shapes: Shapes) -> dict[str, Any]:
+    """Sizes of the text tower, in the terms of :class:`vc_core.config.TextEncoderConfig`; its heads are not told."""
+    vocab_size, width = shapes["token_embedding.weight"]
+    return {
+        "width": width,
+        "layers": shapes.count("transformer.resblocks.{}."),
+        "embed_dim": shapes["text_projection"][1],
+        "vocab_size": vocab_size,
+        "context_length": shapes["positional_embedding"][0],
+    }
+
+
+def read_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The number of timesteps and the sample scale, where the file has its buffers.
+
+    The published scale tables run past the last timestep in some files; what is past it was never used.
+    """
+    told: dict[str, Any] = {}
+    if "alphas_cumprod" in checkpoint:
+        told["timesteps"] = checkpoint.shape("alphas_cumprod")[0]
+    if "scale_arr" in checkpoint:
+        scale = checkpoint.tensor("scale_arr").double()
+        falling = int((scale > scale[-1]).sum())
+        told["scale_end"], told["scale_steps"] = round(float(scale[-1]), 6), falling + 1
+    return told
+
+
+def _published_form(checkpoint: Checkpoint, told: dict[str, Any]) -> ModelConfig:
+    """The published configuration whose UNet has the same form; renamed where the sizes are others."""
+    form = _form(told["unet"])
+    for name in published():
+        config = load_config(name)
+        if _form(asdict(config.unet)) != form:
+            continue
+        if any(asdict(getattr(config, part))[key] != value for part in told for key, value in told[part].items()):
+            config.name, config.title = "custom", f"A model of the form of {name}"
+        return config
+    described = ", ".join(f"{key} {value}" for key, value in form.items())
+    raise CheckpointError(
+        f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). Supported are {', '.join(published())}."
+    )
+
+
+def _form(unet: dict[str, Any]) -> dict[str, Any]:
+    return {key: unet[key] for key in FORM if key in unet} | {"relative_position": unet["max_relative_position"] > 0}
+
+
+def _complete(told: dict[str, Any], base: ModelConfig) -> dict[str, Any]:
+    """What the tensors tell, with the text tower's heads, which they don't, as near to it as can be guessed."""
+    given = {part: dict(values) for part, values in told.items()}
+    width = given["unet"]["context_dim"]
+    text = given.setdefault("text_encoder", {"width": width})
+    if text["width"] != base.text_encoder.width:
+        # Every tower of CLIP has heads of 64; narrower ones than that are for tests.
+        text["heads"] = text["width"] // 64 if text["width"] % 64 == 0 else max(1, text["width"] // 16)
+    return given
+
+
+def _agree(checkpoint: Checkpoint, told: dict[str, Any], config: ModelConfig) -> None:
+    wrong = list(_differences(told, asdict(config)))
+    if wrong:
+        raise CheckpointError(f"The configuration contradicts {checkpoint.path}: " + "; ".join(wrong) + ".")
+    if "alphas_cumprod" in checkpoint:
+        expected = Schedule.from_config(config.schedule).alphas_cumprod
+        if not torch.allclose(checkpoint.tensor("alphas_cumprod").float(), expected, atol=1e-3):
+            raise CheckpointError(
+                f"{checkpoint.path} was trained with another noise schedule than its configuration ({config.name}) says: its "
+                f"alphas_cumprod ends at {checkpoint.tensor('alphas_cumprod')[-1]:.6f}, the configuration's at {expected[-1]:.6f}."
+            )
+
+
+def _differences(told: dict[str, Any], config: dict[str, Any]) -> Iterable[str]:
+    for part, values in told.items():
+        for key, value in values.items():
+            if config[part][key] != value:
+                yield f"{part}.{key} is {value} by the tensors and {config[part][key]} by the configuration"

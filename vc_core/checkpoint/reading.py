@@ -1,0 +1,244 @@
+"""Checkpoint files of any published layout as a flat table of named tensors, read lazily and without running their code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from .errors import CheckpointError, naming
+from .pickles import PickledFile, open_legacy, open_zip
+from .stand_ins import Global, Placeholder, TensorRecord
+from .tensorfile import looks_like_safetensors, open_safetensors
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+# What DeepSpeed puts in front of every name below `module`: 16 characters.
+_MODULE_PREFIX = 16
+_WRAPPERS = ("_forward_module.", "module._forward_module.", "state_dict.")
+
+
+class _Stored(Protocol):
+    """A tensor in a file, not yet read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def read(self) -> torch.Tensor: ...
+    def intact(self) -> bool: ...
+
+
+class Checkpoint:
+    """What a file holds. Opening it reads names, shapes and types; a tensor's numbers are read when it is asked for."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, _Stored], metadata: Mapping[str, str] | None = None) -> None:
+        self.path = path
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self._tensors = dict(tensors)
+
+    def names(self) -> list[str]:
+        """All tensors' names, in the order they have in the file."""
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape. Raises CheckpointError if there is no such tensor."""
+        return self._stored(name).shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The tensor's type in the file. Raises CheckpointError if there is no such tensor."""
+        return self._stored(name).dtype
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor, on the CPU, in the file's memory mapping: do not write to it.
+
+        Raises CheckpointError if there is no such tensor, or it can't be read.
+        """
+        stored = self._stored(name)
+        with naming(self.path):
+            try:
+                return stored.read()
+            except (RuntimeError, ValueError, OSError) as error:
+                raise CheckpointError(f"tensor {name!r} can't be read ({error}). Download the file again") from error
+
+    def verify(self, name: str) -> None:
+        """Compares the tensor's bytes with the file's checksum, where it has one (zips written by torch.save do).
+
+        Raises CheckpointError if they differ, or there is no such tensor.
+        """
+        if not self._stored(name).intact():
+            raise CheckpointError(
+                f"{self.path}: tensor {name!r} does not have the checksum it was saved with; the file is damaged. "
+                "Download it again"
+            )
+
+    def _stored(self, name: str) -> _Stored:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, self._tensors, n=3)
+            hint = f"; near it are {', '.join(near)}" if near else ""
+            raise CheckpointError(f"{self.path}: there is no tensor {name!r} among its {len(self)}{hint}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens a `.safetensors` file or one written by torch.save; its first bytes tell which, not its name.
+
+    Raises CheckpointError, naming the file, what was found and what to do, if there are no tensors to be had from it.
+    """
+    path = Path(path)
+    with naming(path):
+        try:
+            return _open(path)
+        except FileNotFoundError:
+            raise CheckpointError(_not_there(path)) from None
+        except OSError as error:
+            raise CheckpointError(f"can't be read: {error.strerror or error}") from error
+
+
+def _open(path: Path) -> Checkpoint:
+    if path.is_dir():
+        inside = sorted(item.name for item in path.iterdir() if item.suffix in SUFFIXES)
+        found = f"it holds {', '.join(inside[:5])}; give one of these" if inside else "give the checkpoint file"
+        raise CheckpointError(f"is a folder, not a file; {found}")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+        file.seek(0)
+        if looks_like_safetensors(head):
+            tensors, metadata = open_safetensors(path, file)
+            named: Mapping[str, _Stored] = _without_wrapper(tensors)
+        elif head.startswith(b"PK\x03\x04"):
+            named, metadata = _from_pickle(open_zip(file)), {}
+        elif head.startswith(b"\x80"):
+            named, metadata = _from_pickle(open_legacy(file)), {}
+        else:
+            raise CheckpointError(_foreign(head, size))
+    if not named:
+        raise CheckpointError("there are no tensors in it. A VideoCrafter checkpoint has about 1,500; choose another file")
+    return Checkpoint(path, named, metadata)
+
+
+def _without_wrapper(tensors: Mapping[str, _Stored]) -> dict[str, _Stored]:
+    """A flat file's tensors, without what a wrapper put in front of all their names."""
+    for prefix in _WRAPPERS:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _from_pickle(file: PickledFile) -> dict[str, _Stored]:
+    """The tensors under `state_dict`, else under `module` (with its prefix cut off), else at the top."""
+    content = file.content
+    if not isinstance(content, dict):
+        what = {TensorRecord: "a single tensor without a name", list: "a list", tuple: "a list"}.get(type(content))
+        if isinstance(content, (Global, Placeholder)):
+            what = f"a whole Python object ({content.origin if isinstance(content, Placeholder) else content})"
+        raise CheckpointError(
+            f"it holds {what or type(content).__name__}, not tensors with names; save the model's state_dict() instead"
+        )
+    records = _records(content.get("state_dict"))
+    if not records:
+        records = _without_module_prefix(_records(content.get("module")))
+    if not records:
+        records = _records(content)
+    if not records:
+        raise CheckpointError(f"there are no tensors in it where a checkpoint has them; at its top it has {_listing(content)}")
+    return _without_wrapper({name: file.bind(record) for name, record in records.items()})
+
+
+def _records(level: object) -> dict[str, TensorRecord]:
+    """The tensors directly in a dictionary; an entry that only looks like one is an error, lest it go missing silently."""
+    if not isinstance(level, dict):
+        return {}
+    for name, value in level.items():
+        if isinstance(value, Placeholder) and value.origin.startswith("torch._utils._rebuild_"):
+            raise CheckpointError(
+                f"tensor {name!r:.120} is sparse or quantized ({value.origin}); only plain tensors can be read. "
+                "Save it from torch as a plain tensor"
+            )
+    return {name: value for name, value in level.items() if isinstance(name, str) and isinstance(value, TensorRecord)}
+
+
+def _without_module_prefix(records: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
+    prefixes = {name[:_MODULE_PREFIX] for name in records}
+    if len(prefixes) == 1 and prefixes.pop().endswith("."):
+        return {name[_MODULE_PREFIX:]: record for name, record in records.items()}
+    return records
+
+
+def _listing(level: dict[object, object]) -> str:
+    parts = []
+    for key, value in list(level.items())[:8]:
+        inside = len(_records(value))
+        parts.append(f"{key!r:.40}" + (f" (with {inside} tensors)" if inside else ""))
+    return ", ".join(parts) or "nothing"
+
+
+def _not_there(path: Path) -> str:
+    """Says that there is no such file, and what lies near it."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"no such file, nor is there a folder {folder}"
+    there = sorted(item.name for item in folder.iterdir() if item.suffix in SUFFIXES)
+    lower = {name.lower(): name for name in there}
+    near = [lower[name] for name in difflib.get_close_matches(path.name.lower(), lower, n=5, cutoff=0.5)] or there[:5]
+    return "no such file; " + (f"in that folder there is {', '.join(near)}" if near else "there is no checkpoint in that folder")
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head)
+
+
+_FOREIGN: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+    (lambda head: not head, "is empty (0 bytes). Download it again"),
+    (
+        lambda head: head.startswith(b"version https://git-lfs"),
+        "is a git-lfs pointer, not the file itself. Fetch it with `git lfs pull`, or download it from its page",
+    ),
+    (
+        lambda head: head.lstrip()[:1] == b"<" and _is_text(head),
+        "is a web page (HTML) saved under this name, as happens when a download needs a login or the link is not the file's "
+        "own. Download it again with the page's download button",
+    ),
+    (
+        lambda head: head.lstrip()[:1] in (b"{", b"[") and _is_text(head),
+        "is JSON text, perhaps a server's error or an index of parts. Download the weights themselves",
+    ),
+    (lambda head: head.startswith(b"GGUF"), "is a GGUF file, whose weights are quantized. Get it as .safetensors or .ckpt"),
+    (lambda head: head.startswith(b"PK"), "is an empty zip. Download it again"),
+    (
+        lambda head: head[257:262] == b"ustar",
+        "is a tar archive. If it holds a checkpoint, unpack it; torch.save wrote such files before 2017, and a torch of that "
+        "time can save it anew",
+    ),
+    (
+        lambda head: head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
+        "is a compressed archive. Unpack it and use the checkpoint inside",
+    ),
+    (lambda head: head.startswith(b"\x89HDF"), "is an HDF5 file (Keras). Get the model as .safetensors or .ckpt"),
+    (
+        lambda head: not any(head),
+        "begins with nothing but zeros, as a broken download does. Download it again",
+    ),
+)
+
+
+def _foreign(head: bytes, size: int) -> str:
+    """Says what a file is that is no checkpoint."""
+    for matches, answer in _FOREIGN:
+        if matches(head):
+            return answer
+    possible = "possible are .safetensors, and .ckpt, .pt, .pth and .bin as torch.save writes them"
+    return f"is not a checkpoint ({size} bytes, beginning with {head[:16]!r}); {possible}. Check where it was downloaded from"

@@ -1,0 +1,197 @@
+"""What a model of the family is made of: sizes, schedule and the settings its authors run it with.
+
+A configuration is data. The published models are YAML files in ``configs/``; each states only what sets it apart from
+the defaults below, which are the sizes that all of them share (VideoCrafter1, arXiv:2310.19512, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Union
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be read, or that says what no model can be."""
+
+
+# omegaconf reads the field types at run time and knows typing's generics only.
+@dataclass
+class UNetConfig:
+    """The 3D UNet. Channel widths are ``model_channels * channel_mult[level]``."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    model_channels: int = 320
+    channel_mult: List[int] = field(default_factory=lambda: [1, 2, 4, 4])
+    num_res_blocks: int = 2
+    #: Downsampling factors at which there is attention.
+    attention_resolutions: List[int] = field(default_factory=lambda: [1, 2, 4])
+    head_channels: int = 64
+    transformer_depth: int = 1
+    context_dim: int = 1024
+    #: Four (3, 1, 1) convolutions over time in each residual block.
+    temporal_conv: bool = True
+    #: Distances up to this are learned apart by temporal attention; 0 leaves relative positions out.
+    max_relative_position: int = 0
+    #: A second embedding, of the frames a second (or the frame stride), beside that of the timestep.
+    fps_embedding: bool = True
+    #: What that embedding is given when nobody says.
+    default_fps: int = 8
+    #: A second pair of keys and values in cross-attention, for image tokens.
+    image_attention: bool = False
+
+
+@dataclass
+class AutoencoderConfig:
+    """Stable Diffusion's image autoencoder."""
+
+    channels: int = 128
+    channel_mult: List[int] = field(default_factory=lambda: [1, 2, 4, 4])
+    num_res_blocks: int = 2
+    z_channels: int = 4
+    embed_dim: int = 4
+    image_channels: int = 3
+    #: The factor between what the encoder gives and what the diffusion sees.
+    scale_factor: float = 0.18215
+
+
+@dataclass
+class TextEncoderConfig:
+    """OpenCLIP's text tower; the defaults are those of ViT-H/14."""
+
+    width: int = 1024
+    heads: int = 16
+    layers: int = 24
+    embed_dim: int = 1024
+    vocab_size: int = 49408
+    context_length: int = 77
+
+
+@dataclass
+class ScheduleConfig:
+    """The noise a model was trained with: Stable Diffusion's betas, and the sample scale on top."""
+
+    timesteps: int = 1000
+    linear_start: float = 0.00085
+    linear_end: float = 0.012
+    #: The sample scale falls from 1 to this over ``scale_steps`` timesteps; none leaves samples unscaled.
+    scale_end: Optional[float] = None
+    scale_steps: int = 400
+
+
+@dataclass
+class SamplingConfig:
+    """What the authors run the model with, and so what happens when nobody says."""
+
+    height: int = 320
+    width: int = 512
+    frames: int = 16
+    steps: int = 50
+    eta: float = 1.0
+    guidance_scale: float = 12.0
+    #: Frames a second that a finished clip is saved at. What conditions the motion is ``unet.default_fps``.
+    playback_fps: int = 8
+
+
+@dataclass
+class ModelConfig:
+    """A whole model."""
+
+    name: str = "custom"
+    title: str = "VideoCrafter"
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    @property
+    def downscale(self) -> int:
+        """Pixels to a latent's side."""
+        return 2 ** (len(self.autoencoder.channel_mult) - 1)
+
+
+ConfigLike = Union[str, Path, Mapping[str, Any], ModelConfig]
+
+
+def published() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def load_config(source: ConfigLike, base: Optional[ModelConfig] = None) -> ModelConfig:
+    """Read a configuration and check it.
+
+    Args:
+        source: a published name (``t2v_512_v2``), a path of a YAML file, a mapping, or a configuration.
+        base: what holds where ``source`` is silent; the family's defaults unless given.
+
+    Raises:
+        ConfigError: no such file, a key or a type that the schema doesn't have, or sizes that no model can have.
+    """
+    schema = OmegaConf.structured(base if base is not None else ModelConfig)
+    try:
+        given = _read(source)
+        config = OmegaConf.to_object(OmegaConf.merge(schema, given))
+    except OmegaConfBaseException as error:
+        place = error.full_key or "its top level"
+        raise ConfigError(f"The configuration {_describe(source)} is wrong at {place}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, ModelConfig)
+    _check(config)
+    return config
+
+
+def to_yaml(config: ModelConfig) -> str:
+    """The whole configuration as YAML, as converted files carry it in their metadata."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(text: str) -> ModelConfig:
+    """Read what :func:`to_yaml` wrote.
+
+    Raises:
+        ConfigError: as :func:`load_config`.
+    """
+    try:
+        parsed = OmegaConf.create(text)
+    except Exception as error:  # yaml's own errors are of many classes
+        raise ConfigError(f"The configuration in the file's metadata is not YAML: {error}") from error
+    return load_config(OmegaConf.to_container(parsed))  # type: ignore[arg-type]
+
+
+def _read(source: ConfigLike) -> Any:
+    if isinstance(source, ModelConfig):
+        return OmegaConf.structured(source)
+    if isinstance(source, Mapping):
+        return OmegaConf.create(dict(source))
+    path = CONFIGS / f"{source}.yaml" if str(source) in published() else Path(source)
+    if not path.is_file():
+        raise ConfigError(f"There is no configuration {str(source)!r}: neither a YAML file nor one of {', '.join(published())}.")
+    try:
+        return OmegaConf.load(path)
+    except Exception as error:  # yaml's own errors are of many classes
+        raise ConfigError(f"{path} can't be read as YAML: {error}") from error
+
+
+def _describe(source: ConfigLike) -> str:
+    return repr(str(source)) if isinstance(source, (str, Path)) else "given"
+
+
+def _check(config: ModelConfig) -> None:
+    unet, text = config.unet, config.text_encoder
+    for level, multiplier in enumerate(unet.channel_mult):
+        channels = unet.model_channels * multiplier
+        if channels % 32:
+            raise ConfigError(f"unet: {channels} channels at level {level}, but group norms need a multiple of 32.")
+        if 2**level in unet.attention_resolutions and channels % unet.head_channels:
+            raise ConfigError(f"unet: {channels} channels at level {level} don't divide into heads of {unet.head_channels}.")
+    if text.width % text.heads:
+        raise ConfigError(f"text_encoder: a width of {text.width} doesn't divide into {text.heads} heads.")
+    if unet.context_dim != text.width:
+        raise ConfigError(f"unet.context_dim is {unet.context_dim}, but the text encoder's width is {text.width}: they must agree.")

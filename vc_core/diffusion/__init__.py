@@ -1,0 +1,1 @@
+"""The noise schedule, guidance and the sampler."""

@@ -1,0 +1,75 @@
+"""DDIM, with noise added at every step or without (Song et al., arXiv:2010.02502)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Iterator, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from .schedule import Schedule
+
+#: Predicts the noise in ``x`` ``[B, C, T, h, w]`` at one timestep, given as ``[B]``.
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+#: Called after each step with its index, the number of steps, the prediction of the clean latent and the next sample.
+Callback = Callable[[int, int, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class DDIMTables:
+    """What the update needs at each visited timestep, rising, ``[steps]`` in float32."""
+
+    timesteps: Tensor
+    alphas: Tensor
+    alphas_prev: Tensor
+    sigmas: Tensor
+    scale: Tensor
+    scale_prev: Tensor
+
+    @classmethod
+    def make(cls, schedule: Schedule, timesteps: Tensor, eta: float) -> DDIMTables:
+        """``timesteps`` as :meth:`Schedule.uniform` gives them; the last step's previous one is the first of training."""
+        previous = torch.cat([torch.zeros(1, dtype=torch.long), timesteps[:-1]])
+        alphas, alphas_prev = schedule.alphas_cumprod[timesteps].double(), schedule.alphas_cumprod[previous].double()
+        sigmas = eta * ((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev)).sqrt()
+        return cls(
+            timesteps, alphas.float(), alphas_prev.float(), sigmas.float(), schedule.scale[timesteps], schedule.scale[previous]
+        )
+
+
+def seeded_noise(shape: Sequence[int], seed: int) -> Iterator[Tensor]:
+    """The noise of a run, on the CPU in float32, so that it is the same on every device.
+
+    One generator is seeded, and every tensor is drawn from it whole: first the start, then one a step in the order of the
+    steps, whether or not a step uses it.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    while True:
+        yield torch.randn(*shape, generator=generator)
+
+
+def ddim_step(x: Tensor, prediction: Tensor, tables: DDIMTables, index: int, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """One update. ``index`` is the step's place in the tables; returns the next sample and the prediction of x_0."""
+    a, a_prev, sigma = tables.alphas[index], tables.alphas_prev[index], tables.sigmas[index]
+    # 1. x_0 as predicted, with the sample scale taken out of it
+    x0 = (x - (1 - a).sqrt() * prediction) / a.sqrt() / tables.scale[index]
+    # 2. the direction that points to x_t
+    direction = (1 - a_prev - sigma**2).clamp(min=0).sqrt() * prediction
+    # 3. x_{t-1}, "equation 12"
+    return a_prev.sqrt() * tables.scale_prev[index] * x0 + direction + sigma * noise, x0
+
+
+def ddim_sample(
+    denoise: Denoiser, x: Tensor, tables: DDIMTables, step_noise: Iterator[Tensor], callback: Optional[Callback] = None
+) -> Tensor:
+    """From noise ``x`` ``[B, C, T, h, w]`` to a clean latent, visiting the tables' timesteps from the last to the first."""
+    steps = len(tables.timesteps)
+    for step in range(steps):
+        index = steps - 1 - step
+        timestep = tables.timesteps[index].expand(len(x)).to(x.device)
+        prediction = denoise(x, timestep)
+        x, x0 = ddim_step(x, prediction, tables, index, next(step_noise).to(x))
+        if callback is not None:
+            callback(step, steps, x0, x)
+    return x

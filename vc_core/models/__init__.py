@@ -1,0 +1,1 @@
+"""The networks, under the published checkpoints' names."""

@@ -1,0 +1,74 @@
+"""OpenCLIP's text tower, read one layer before its end, as Stable Diffusion 2 and the VideoCrafter family use it.
+
+Module names are those under ``cond_stage_model.model.`` in the published files; the last layer, the projection and the
+temperature are among them and take no part.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Optional, Sequence
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor, nn
+
+from ..config import TextEncoderConfig
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+def tokenize(prompts: Sequence[str], context_length: int = 77) -> Tensor:
+    """Byte pair tokens of each prompt, padded with 0.
+
+    A prompt longer than one window goes on in further windows, each with a start and an end of its own, as ComfyUI does it;
+    all prompts get as many windows as the longest.
+
+    Returns:
+        ``[B, n, context_length]`` in int64.
+    """
+    tokenizer = _tokenizer()
+    room = context_length - 2
+    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    windows = max(1, *(-(-len(ids) // room) for ids in encoded))
+    tokens = torch.zeros(len(encoded), windows, context_length, dtype=torch.long)
+    for row, ids in zip(tokens, encoded):
+        for index in range(windows):
+            piece = [tokenizer.sot_token_id, *ids[index * room : (index + 1) * room], tokenizer.eot_token_id]
+            row[index, : len(piece)] = torch.tensor(piece)
+    return tokens
+
+
+class TextEncoder(nn.Module):
+    """Tokens to one vector each: the penultimate layer's output through the final norm."""
+
+    def __init__(self, config: TextEncoderConfig, device: torch.device | str | None = None, dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.token_embedding = nn.Embedding(config.vocab_size, width, device=device, dtype=dtype)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width, device=device, dtype=dtype))
+        # OpenCLIP's blocks take no device of their own.
+        with torch.device(device or "cpu"):
+            blocks = [ResidualAttentionBlock(width, config.heads) for _ in range(config.layers)]
+        self.transformer = nn.Module()
+        self.transformer.resblocks = nn.ModuleList(blocks).to(dtype=dtype)
+        self.ln_final = nn.LayerNorm(width, device=device, dtype=dtype)
+        self.text_projection = nn.Parameter(torch.empty(width, config.embed_dim, device=device, dtype=dtype))
+        self.logit_scale = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=width**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``[B, n, context_length]`` -> ``[B, n * context_length, width]``; each window is read on its own."""
+        batch, windows, length = tokens.shape
+        hidden = self.token_embedding(tokens.flatten(0, 1)) + self.positional_embedding[:length]
+        mask = torch.full((length, length), float("-inf"), device=hidden.device, dtype=hidden.dtype).triu(1)
+        for block in self.transformer.resblocks[:-1]:
+            hidden = block(hidden, attn_mask=mask)
+        return self.ln_final(hidden).unflatten(0, (batch, windows)).flatten(1, 2)

@@ -1,0 +1,225 @@
+"""The 3D UNet that predicts the noise in a video's latent (VideoCrafter1, arXiv:2310.19512, section 3.1).
+
+Stable Diffusion's UNet sees every frame as an image; time is added by a temporal transformer after each spatial one, by
+temporal convolutions inside the residual blocks, or both. Module names are those of the published checkpoints, with their
+misspelling of ``temopral_conv``. Between the blocks a video is ``[(b t), c, h, w]``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ..config import UNetConfig
+from .attention import SpatialTransformer, TemporalTransformer
+from .layers import Layers, zeroed
+
+#: Heads of the temporal transformer that follows the first convolution, whatever the network's width.
+INIT_ATTENTION_HEADS = 8
+
+
+def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
+    """Cosines, then sines, of ``values`` ``[B]`` at ``width / 2`` frequencies from 1 down to 1/10000 -> ``[B, width]`` in float32."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=torch.float32, device=values.device))
+    angles = values.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TemporalConvolution(nn.Module):
+    """Four convolutions over time, added to what they are given."""
+
+    def __init__(self, channels: int, layers: Layers) -> None:
+        super().__init__()
+
+        def stage(dropout: bool) -> list[nn.Module]:
+            # The published stages hold a dropout, except the first; it keeps its place, for the names.
+            convolution = layers.conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+            return [layers.group_norm(channels), nn.SiLU(), *([nn.Identity()] if dropout else []), convolution]
+
+        self.conv1 = nn.Sequential(*stage(dropout=False))
+        self.conv2 = nn.Sequential(*stage(dropout=True))
+        self.conv3 = nn.Sequential(*stage(dropout=True))
+        self.conv4 = nn.Sequential(*stage(dropout=True))
+        zeroed(self.conv4[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[b, c, t, h, w]`` -> the same shape."""
+        return x + self.conv4(self.conv3(self.conv2(self.conv1(x))))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions in space with the embedding of time between them; then, if asked for, convolutions over time."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, layers: Layers, temporal_conv: bool) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(layers.group_norm(inputs), nn.SiLU(), layers.conv2d(inputs, outputs, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), layers.linear(embedding, outputs))
+        self.out_layers = nn.Sequential(
+            layers.group_norm(outputs), nn.SiLU(), nn.Identity(), zeroed(layers.conv2d(outputs, outputs, 3, padding=1))
+        )
+        self.skip_connection = nn.Identity() if inputs == outputs else layers.conv2d(inputs, outputs, 1)
+        self.temopral_conv = TemporalConvolution(outputs, layers) if temporal_conv else None
+
+    def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
+        """``[(b t), c, h, w]``, embedding ``[b, e]`` -> ``[(b t), c', h, w]``."""
+        hidden = self.in_layers(x)
+        shift = repeat(self.emb_layers(embedding), "b c -> (b t) c 1 1", t=frames)
+        hidden = self.skip_connection(x) + self.out_layers(hidden + shift)
+        if self.temopral_conv is not None:
+            video = self.temopral_conv(rearrange(hidden, "(b t) c h w -> b c t h w", t=frames))
+            hidden = rearrange(video, "b c t h w -> (b t) c h w")
+        return hidden
+
+
+class Downsample(nn.Module):
+    """Half the size by a strided convolution; odd sizes round up."""
+
+    def __init__(self, channels: int, layers: Layers) -> None:
+        super().__init__()
+        self.op = layers.conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour to the size of the skip that comes next, which is double or, where halving rounded up, one less."""
+
+    def __init__(self, channels: int, layers: Layers) -> None:
+        super().__init__()
+        self.conv = layers.conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.conv(nn.functional.interpolate(x, size=size, mode="nearest"))
+
+
+class UNet(nn.Module):
+    """The network. Its weights' names are those under ``model.diffusion_model.`` in the published files."""
+
+    def __init__(self, config: UNetConfig, layers: Optional[Layers] = None) -> None:
+        super().__init__()
+        layers = layers or Layers()
+        self.config = config
+        width = config.model_channels
+        embedding = 4 * width
+
+        def embed() -> nn.Sequential:
+            return nn.Sequential(layers.linear(width, embedding), nn.SiLU(), layers.linear(embedding, embedding))
+
+        def residual(inputs: int, outputs: int) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, embedding, layers, config.temporal_conv)
+
+        def attention(channels: int) -> list[nn.Module]:
+            heads, depth = config.head_channels, config.transformer_depth
+            return [
+                SpatialTransformer(channels, config.context_dim, heads, depth, layers, config.image_attention),
+                TemporalTransformer(channels, channels, heads, depth, layers, config.max_relative_position),
+            ]
+
+        def stage(inputs: int, level: int) -> list[nn.Module]:
+            outputs = config.channel_mult[level] * width
+            attends = 2**level in config.attention_resolutions
+            return [residual(inputs, outputs), *(attention(outputs) if attends else [])]
+
+        self.time_embed = embed()
+        if config.fps_embedding:
+            self.fps_embedding = embed()
+
+        self.input_blocks = nn.ModuleList([nn.ModuleList([layers.conv2d(config.in_channels, width, 3, padding=1)])])
+        inner = INIT_ATTENTION_HEADS * config.head_channels
+        self.init_attn = nn.ModuleList([
+            TemporalTransformer(
+                width, inner, config.head_channels, config.transformer_depth, layers, config.max_relative_position, pointwise_conv=True
+            )
+        ])
+        channels, skips = width, [width]
+        last = len(config.channel_mult) - 1
+        for level, multiplier in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks):
+                self.input_blocks.append(nn.ModuleList(stage(channels, level)))
+                channels = multiplier * width
+                skips.append(channels)
+            if level != last:
+                self.input_blocks.append(nn.ModuleList([Downsample(channels, layers)]))
+                skips.append(channels)
+
+        # The middle attends even where the level it stands on does not.
+        self.middle_block = nn.ModuleList([residual(channels, channels), *attention(channels), residual(channels, channels)])
+
+        self.output_blocks = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(config.channel_mult))):
+            for index in range(config.num_res_blocks + 1):
+                block = stage(channels + skips.pop(), level)
+                channels = multiplier * width
+                if level and index == config.num_res_blocks:
+                    block.append(Upsample(channels, layers))
+                self.output_blocks.append(nn.ModuleList(block))
+
+        self.out = nn.Sequential(
+            layers.group_norm(channels), nn.SiLU(), zeroed(layers.conv2d(channels, config.out_channels, 3, padding=1))
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        image_tokens: Optional[Tensor] = None,
+        fps: Optional[Tensor] = None,
+        temporal_attention: bool = True,
+    ) -> Tensor:
+        """Predict the noise (or v) in ``x``.
+
+        Args:
+            x: noisy latents ``[B, in_channels, T, h, w]``, any T, h and w.
+            timesteps: ``[B]``, 0 to 999; fractions are allowed.
+            text: ``[B, n, context_dim]``.
+            image_tokens: ``[B, m, context_dim]``, or none.
+            fps: frames a second ``[B]``, the configuration's default where none is given; ignored by models without that input.
+            temporal_attention: False leaves all temporal transformers out, for temporal guidance.
+
+        Returns:
+            ``[B, out_channels, T, h, w]``.
+        """
+        frames = x.shape[2]
+        embedding = self._embed(x, timesteps, fps)
+
+        def run(block: nn.Module, hidden: Tensor) -> Tensor:
+            for layer in block:  # type: ignore[attr-defined]
+                if isinstance(layer, ResidualBlock):
+                    hidden = layer(hidden, embedding, frames)
+                elif isinstance(layer, SpatialTransformer):
+                    hidden = layer(hidden, text, image_tokens)
+                elif isinstance(layer, TemporalTransformer):
+                    hidden = layer(hidden, frames) if temporal_attention else hidden
+                elif isinstance(layer, Upsample):
+                    hidden = layer(hidden, size=skips[-1].shape[-2:])
+                else:
+                    hidden = layer(hidden)
+            return hidden
+
+        skips: list[Tensor] = []
+        hidden = rearrange(x, "b c t h w -> (b t) c h w")
+        for index, block in enumerate(self.input_blocks):
+            hidden = run(block, hidden)
+            if index == 0:
+                hidden = run(self.init_attn, hidden)
+            skips.append(hidden)
+        hidden = run(self.middle_block, hidden)
+        for block in self.output_blocks:
+            hidden = run(block, torch.cat([hidden, skips.pop()], dim=1))
+        return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=frames)
+
+    def _embed(self, x: Tensor, timesteps: Tensor, fps: Optional[Tensor]) -> Tensor:
+        width = self.config.model_channels
+        embedding = self.time_embed(sinusoidal_embedding(timesteps, width).to(x.dtype))
+        if self.config.fps_embedding:
+            if fps is None:
+                fps = torch.full_like(timesteps, self.config.default_fps)
+            embedding = embedding + self.fps_embedding(sinusoidal_embedding(fps, width).to(x.dtype))
+        return embedding
