@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import os
 from itertools import chain
-from pathlib import Path
-from typing import Callable, Iterable, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Union
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checkpoint.errors import CheckpointError
-from .checkpoint.identify import identify, part_prefixes
-from .checkpoint.reading import Checkpoint, open_checkpoint
 from .config import ConfigLike, ModelConfig
 from .diffusion.ddim import Callback, DDIMTables, ddim_sample, seeded_noise
 from .diffusion.guidance import Conditioning, Guidance, guided_denoiser
 from .diffusion.schedule import Schedule
+from .loading import ModelFile
 from .models.autoencoder import Autoencoder
-from .models.layers import Layers
 from .models.text_encoder import TextEncoder, tokenize
 from .models.unet import UNet
 
-BUNDLED = Path(__file__).parent / "bundled"
-
 #: Pixels that go through the autoencoder at once: four frames of 320x512.
 PIXELS_AT_ONCE = 4 * 320 * 512
-
-
-def bundled_models() -> dict[str, Path]:
-    """The models that come with the package, by name."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
 
 
 class VideoModel:
@@ -211,49 +201,11 @@ def load(
         dtype: what they are kept and computed in.
 
     Raises:
-        CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors are
-            missing, unexpected or of the wrong shape, all of which are listed.
+        CheckpointError: as :meth:`vc_core.loading.ModelFile.open`.
     """
-    checkpoint = open_checkpoint(bundled_models().get(str(path), Path(path)))
-    settings = identify(checkpoint, config)
-    parts = part_prefixes(checkpoint)
-
-    with torch.device("meta"):
-        networks: dict[str, nn.Module] = {"unet": UNet(settings.unet, Layers(device="meta"))}
-        if "autoencoder" in parts:
-            networks["autoencoder"] = Autoencoder(settings.autoencoder, Layers(device="meta"))
-        if "text_encoder" in parts:
-            networks["text_encoder"] = TextEncoder(settings.text_encoder, device="meta")
-    fill(networks, checkpoint, parts, device, dtype)
-    return VideoModel(settings, networks["unet"], networks.get("autoencoder"), networks.get("text_encoder"))  # type: ignore[arg-type]
-
-
-def fill(
-    networks: dict[str, nn.Module], checkpoint: Checkpoint, parts: dict[str, str], device: Union[str, torch.device], dtype: torch.dtype
-) -> None:
-    """Give networks that were built on ``meta`` their weights, a tensor at a time.
-
-    Raises:
-        CheckpointError: names or shapes differ; nothing is loaded then.
-    """
-    problems = []
-    for part, network in networks.items():
-        expected = {parts[part] + name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        present = {name for name in checkpoint.names() if name.startswith(parts[part])} if parts[part] else set(expected)
-        problems += [f"missing {name} {list(expected[name])}" for name in expected if name not in checkpoint]
-        problems += [f"unexpected {name}" for name in sorted(present - set(expected))]
-        problems += [
-            f"{name} is {list(checkpoint.shape(name))}, expected {list(shape)}"
-            for name, shape in expected.items()
-            if name in checkpoint and tuple(checkpoint.shape(name)) != shape
-        ]
-    if problems:
-        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise CheckpointError(f"{checkpoint.path} does not fit the model it was taken for:\n  " + "\n  ".join(problems[:20]) + more)
-    for part, network in networks.items():
-        weights = {name: checkpoint.tensor(parts[part] + name).to(device, dtype) for name in network.state_dict()}
-        network.load_state_dict(weights, assign=True)
-        network.requires_grad_(False).eval()
+    file = ModelFile.open(path, config)
+    networks: dict[str, Any] = {part: file.load(part, device, dtype) for part in file.parts}
+    return VideoModel(file.config, networks["unet"], networks.get("autoencoder"), networks.get("text_encoder"))
 
 
 def _lacking(part: str, prefix: str) -> str:

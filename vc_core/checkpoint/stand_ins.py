@@ -160,7 +160,7 @@ def _record(storage: object, offset: object, shape: object, stride: object) -> T
     numel = 1
     for size in shape:
         numel *= size
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride)) if numel else offset - 1
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True)) if numel else offset - 1
     if last >= storage.numel:
         raise CheckpointError(
             f"damaged: a tensor of shape {tuple(shape)!r:.80} reaches to number {last} of storage {storage.key!r}, "

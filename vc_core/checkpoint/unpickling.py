@@ -81,7 +81,7 @@ class _Machine:
         if len(items) % 2:
             raise IndexError("a key without a value")
         target = self._stack[-1]
-        for key, value in zip(items[::2], items[1::2]):
+        for key, value in zip(items[::2], items[1::2], strict=True):
             set_item(target, key, value)
 
     def result(self) -> object:

@@ -41,12 +41,16 @@ class DDIMTables:
 def seeded_noise(shape: Sequence[int], seed: int) -> Iterator[Tensor]:
     """The noise of a run, on the CPU in float32, so that it is the same on every device.
 
-    One generator is seeded, and every tensor is drawn from it whole: first the start, then one a step in the order of the
-    steps, whether or not a step uses it.
+    Each video of the batch has a generator of its own, the first seeded with ``seed``, the next with ``seed + 1`` and so on: a
+    video is the same alone and in a batch. From it come whole tensors ``[C, T, h, w]``: first the start, then one a step in the
+    order of the steps, whether or not a step uses it.
+
+    Args:
+        shape: ``[B, C, T, h, w]``.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generators = [torch.Generator("cpu").manual_seed(seed + index) for index in range(shape[0])]
     while True:
-        yield torch.randn(*shape, generator=generator)
+        yield torch.stack([torch.randn(*shape[1:], generator=generator) for generator in generators])
 
 
 def ddim_step(x: Tensor, prediction: Tensor, tables: DDIMTables, index: int, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,10 +66,8 @@ class Layers:
         return self.operations.LayerNorm(width, **self.where)
 
     def table(self, rows: int, width: int) -> nn.Parameter:
-        """A learned table that is not a layer of its own; small random numbers until weights are loaded."""
-        table = nn.Parameter(torch.empty(rows, width, **self.where))
-        nn.init.normal_(table, std=0.02)
-        return table
+        """A learned table that is not a layer of its own; zeros until weights are loaded or trained."""
+        return nn.Parameter(torch.zeros(rows, width, **self.where))
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

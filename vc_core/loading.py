@@ -1,0 +1,98 @@
+"""From a file to the parts of a model: identified, checked whole, then read part by part."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint.errors import CheckpointError
+from .checkpoint.identify import identify, part_prefixes
+from .checkpoint.reading import Checkpoint, open_checkpoint
+from .config import ConfigLike, ModelConfig
+from .models.autoencoder import Autoencoder
+from .models.layers import Layers
+from .models.text_encoder import TextEncoder
+from .models.unet import UNet
+
+BUNDLED = Path(__file__).parent / "bundled"
+#: How many wrong tensors an error lists.
+LISTED = 20
+
+
+def bundled_models() -> dict[str, Path]:
+    """The models that come with the package, by name."""
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
+
+
+def skeleton(config: ModelConfig) -> dict[str, nn.Module]:
+    """Every network of a model on ``meta``: names and shapes without weights."""
+    layers = Layers(device="meta")
+    return {
+        "unet": UNet(config.unet, layers),
+        "autoencoder": Autoencoder(config.autoencoder, layers),
+        "text_encoder": TextEncoder(config.text_encoder, device="meta"),
+    }
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file that is known to hold a model."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    #: The parts that it holds (``unet``, ``autoencoder``, ``text_encoder``) and what their names start with.
+    parts: dict[str, str]
+
+    @classmethod
+    def open(cls, path: Union[str, os.PathLike[str]], config: Optional[ConfigLike] = None) -> ModelFile:
+        """Identify a file and check that every tensor of its parts is there, in its shape.
+
+        Args:
+            path: a file, or the name of a bundled model.
+            config: as in :func:`vc_core.checkpoint.identify.identify`.
+
+        Raises:
+            CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors
+                are missing, unexpected or of another shape, all of which are listed.
+        """
+        checkpoint = open_checkpoint(bundled_models().get(str(path), Path(path)))
+        file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint))
+        file._check()
+        return file
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """The weights of one part under the names of its network, as the file has them, memory-mapped."""
+        prefix = self.parts[part]
+        return {name: self.checkpoint.tensor(prefix + name) for name in skeleton(self.config)[part].state_dict()}
+
+    def load(self, part: str, device: Union[str, torch.device], dtype: torch.dtype) -> nn.Module:
+        """The network of one part with its weights, for inference."""
+        network = skeleton(self.config)[part]
+        prefix = self.parts[part]
+        weights = {name: self.checkpoint.tensor(prefix + name).to(device, dtype) for name in network.state_dict()}
+        network.load_state_dict(weights, assign=True)
+        return network.requires_grad_(False).eval()
+
+    def _check(self) -> None:
+        problems: list[str] = []
+        networks = skeleton(self.config)
+        for part, prefix in self.parts.items():
+            expected = {prefix + name: tuple(tensor.shape) for name, tensor in networks[part].state_dict().items()}
+            present = {name: tuple(self.checkpoint.shape(name)) for name in self.checkpoint.names() if name.startswith(prefix)}
+            problems += [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in present]
+            # Without a prefix there is no telling what else a file's tensors belong to.
+            problems += [f"unexpected {name}" for name in present if prefix and name not in expected]
+            problems += [
+                f"{name} is {list(present[name])}, expected {list(shape)}"
+                for name, shape in expected.items()
+                if name in present and present[name] != shape
+            ]
+        if problems:
+            more = f"\n  ... and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+            listed = "\n  ".join(problems[:LISTED])
+            raise CheckpointError(f"{self.checkpoint.path} does not fit the model it was taken for:\n  {listed}{more}")
