@@ -28,7 +28,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): dev/requirements.txt requirements.txt | $(VENV_PYTHON)
 	@echo "Installing torch and the development tools into $(VENV) (about 6 GB on the first run; some minutes) ..."
-	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r dev/requirements.txt
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -r dev/requirements.txt
 	@touch $@
 
 $(VENV_PYTHON):

@@ -15,6 +15,7 @@ import torch
 
 from ..config import ConfigLike, ModelConfig, from_yaml, load_config, published
 from ..diffusion.schedule import Schedule
+from .convert import CONFIG_KEY
 from .errors import CheckpointError
 from .reading import Checkpoint
 
@@ -24,8 +25,6 @@ PREFIXES = {
     "autoencoder": "first_stage_model.",
     "text_encoder": "cond_stage_model.model.",
 }
-#: Metadata key under which converted files carry their configuration.
-CONFIG_KEY = "vc_core.config"
 
 #: What a UNet has rather than how large it is: by this a file is matched with a published model.
 FORM = ("in_channels", "out_channels", "temporal_conv", "relative_position", "fps_embedding", "image_attention")

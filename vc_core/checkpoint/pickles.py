@@ -222,7 +222,7 @@ def _start(member: zipfile.ZipInfo, mapping: mmap.mmap) -> int:
     head = mapping[at : at + _LOCAL_HEADER.size] if at >= 0 else b""
     if len(head) == _LOCAL_HEADER.size:
         signature, name_length, extra_length = _LOCAL_HEADER.unpack(head)
-        start = at + len(head) + name_length + extra_length
+        start: int = at + len(head) + name_length + extra_length
         own = mapping[at + len(head) : at + len(head) + name_length]
         if signature == b"PK\x03\x04" and own == name.encode(encoding, "replace") and start + member.file_size <= len(mapping):
             return start

@@ -153,7 +153,7 @@ def _record(storage: object, offset: object, shape: object, stride: object) -> T
         raise CheckpointError("damaged: a tensor is built on something that is not a storage")
     if not isinstance(shape, (tuple, list)) or not isinstance(stride, (tuple, list)):
         raise CheckpointError("damaged: the shape or the strides of a tensor are no lists of numbers")
-    if any(type(n) is not int or n < 0 for n in (offset, *shape, *stride)):
+    if not isinstance(offset, int) or any(type(n) is not int or n < 0 for n in (offset, *shape, *stride)):
         raise CheckpointError(f"damaged: a tensor has offset {offset!r:.40}, shape {shape!r:.80}, strides {stride!r:.80}")
     if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"damaged: a tensor has {len(shape)} dimensions and {len(stride)} strides")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import pickletools
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, cast
 
 from .errors import CheckpointError
 from .stand_ins import Placeholder, call, named_global, set_item
@@ -202,7 +202,7 @@ def read_pickle(stream: PickleStream, persistent: Callable[[object], object]) ->
     machine = _Machine(persistent)
     name, position = "its first opcode", stream.tell()
     try:
-        for opcode, argument, at in pickletools.genops(stream):
+        for opcode, argument, at in pickletools.genops(cast(IO[bytes], stream)):
             name, position = opcode.name, stream.tell() if at is None else at
             if name == "STOP":
                 return machine.result()

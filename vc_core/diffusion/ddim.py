@@ -28,9 +28,9 @@ class DDIMTables:
     scale_prev: Tensor
 
     @classmethod
-    def make(cls, schedule: Schedule, timesteps: Tensor, eta: float) -> DDIMTables:
-        """``timesteps`` as :meth:`Schedule.uniform` gives them; the last step's previous one is the first of training."""
-        previous = torch.cat([torch.zeros(1, dtype=torch.long), timesteps[:-1]])
+    def make(cls, schedule: Schedule, timesteps: Tensor, eta: float, end: int = 0) -> DDIMTables:
+        """``timesteps`` as :meth:`Schedule.uniform` gives them; ``end`` is where the last step goes, the first of training."""
+        previous = torch.cat([torch.tensor([end]), timesteps[:-1]])
         alphas, alphas_prev = schedule.alphas_cumprod[timesteps].double(), schedule.alphas_cumprod[previous].double()
         sigmas = eta * ((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev)).sqrt()
         return cls(

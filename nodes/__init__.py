@@ -1,0 +1,33 @@
+"""The nodes, and the one place where they are registered."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .conditioning import VideoCrafterConditioning
+from .decoding import VideoCrafterDecode
+from .latents import EmptyVideoCrafterLatent
+from .loading import VideoCrafterLoader
+from .sampling import VideoCrafterDDIM, VideoCrafterSampler, VideoCrafterScheduler
+
+NODES: list[type[io.ComfyNode]] = [
+    VideoCrafterLoader,
+    VideoCrafterConditioning,
+    EmptyVideoCrafterLatent,
+    VideoCrafterSampler,
+    VideoCrafterDDIM,
+    VideoCrafterScheduler,
+    VideoCrafterDecode,
+]
+
+
+class VideoCrafterExtension(ComfyExtension):
+    """What ComfyUI loads."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> VideoCrafterExtension:
+    """Called by ComfyUI when it loads the pack."""
+    return VideoCrafterExtension()

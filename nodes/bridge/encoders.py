@@ -1,0 +1,115 @@
+"""CLIP and VAE: ComfyUI's own classes, filled from a checkpoint of the family.
+
+The text tower is Stable Diffusion 2's and the autoencoder Stable Diffusion's, so their own nodes take them. Towers and
+autoencoders of other sizes (the bundled model's) differ in the numbers they are built with only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tokenizer
+
+from ...vc_core.config import AutoencoderConfig, TextEncoderConfig
+from ...vc_core.loading import ModelFile
+
+#: Added to the names of the core's tensors, this is what ComfyUI's converter expects.
+TEXT_PREFIX = "cond_stage_model.model."
+
+
+def load_clip(file: ModelFile, embedding_directory: Any) -> comfy.sd.CLIP:
+    """ComfyUI's CLIP with the text tower of a file."""
+    weights = file.tensors("text_encoder")
+    converted = comfy.supported_models.SD20.process_clip_state_dict(
+        None, {TEXT_PREFIX + name: tensor for name, tensor in weights.items()}
+    )
+    clip = comfy.sd.CLIP(
+        target=_clip_target(file.config.text_encoder),
+        embedding_directory=embedding_directory,
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+    )
+    missing, _ = clip.load_sd(converted, full_model=True)
+    assert not [name for name in missing if not name.endswith("logit_scale")], missing
+    return clip
+
+
+def load_vae(file: ModelFile) -> comfy.sd.VAE:
+    """ComfyUI's VAE with the autoencoder of a file."""
+    vae = comfy.sd.VAE(sd=file.tensors("autoencoder"), config={"params": _autoencoder_parameters(file.config.autoencoder)})
+    vae.downscale_ratio = vae.upscale_ratio = file.config.downscale
+    return vae
+
+
+def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipTarget:
+    """Tokenizer and model for a tower of any size; the published one's are exactly those of Stable Diffusion 2."""
+    architecture = {
+        "hidden_act": "gelu",
+        "hidden_size": config.width,
+        "intermediate_size": 4 * config.width,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": config.context_length,
+        "num_attention_heads": config.heads,
+        "num_hidden_layers": config.layers,
+        "vocab_size": config.vocab_size,
+        "eos_token_id": 49407,
+    }
+
+    class Tower(comfy.sd1_clip.SDClipModel):
+        """Read one layer before the end, through the final norm."""
+
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] = {}, **kwargs: Any) -> None:
+            super().__init__(
+                device=device, dtype=dtype, layer="hidden", layer_idx=-2, textmodel_json_config=dict(architecture),
+                special_tokens={"start": 49406, "end": 49407, "pad": 0}, return_projected_pooled=True, model_options=model_options,
+            )  # fmt: skip
+
+    class Model(SD2ClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] = {}, **kwargs: Any) -> None:
+            comfy.sd1_clip.SD1ClipModel.__init__(
+                self, device=device, dtype=dtype, model_options=model_options, clip_name="h", clip_model=Tower
+            )
+
+    class WindowTokenizer(SD2ClipHTokenizer):
+        """Textual inversions of the tower's own width."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.embedding_size = config.width
+
+    class Tokenizer(SD2Tokenizer):
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] = {}) -> None:
+            comfy.sd1_clip.SD1Tokenizer.__init__(
+                self, embedding_directory=embedding_directory, tokenizer_data=tokenizer_data, clip_name="h", tokenizer=WindowTokenizer
+            )
+
+    return comfy.supported_models_base.ClipTarget(Tokenizer, Model)
+
+
+def _autoencoder_parameters(config: AutoencoderConfig) -> dict[str, Any]:
+    sizes = {
+        "double_z": True,
+        "z_channels": config.z_channels,
+        "resolution": 256,
+        "in_channels": config.image_channels,
+        "out_ch": config.image_channels,
+        "ch": config.channels,
+        "ch_mult": list(config.channel_mult),
+        "num_res_blocks": config.num_res_blocks,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    return {"ddconfig": sizes, "embed_dim": config.embed_dim}
+
+
+class MissingPart:
+    """Stands where a file lacks a part, and says so as soon as it is used."""
+
+    def __init__(self, file: ModelFile, part: str, remedy: str) -> None:
+        self._message = f"{file.checkpoint.path.name} holds no {part}. {remedy}"
+
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError(self.__dict__.get("_message", "A part is missing."))

@@ -1,0 +1,37 @@
+"""Videos and batches of frames: ``[B, C, T, h, w]`` in the core, ``[B T, C, h, w]`` in ComfyUI."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from einops import rearrange
+from torch import Tensor
+
+#: Key of a LATENT: frames a video, where the batch holds several.
+FRAMES_PER_VIDEO = "frames_per_video"
+
+
+def fold(frames: Tensor, per_video: int) -> Tensor:
+    """``[B T, C, h, w]`` -> ``[B, C, T, h, w]``."""
+    return rearrange(frames, "(b t) c h w -> b c t h w", t=per_video)
+
+
+def unfold(videos: Tensor) -> Tensor:
+    """``[B, C, T, h, w]`` -> ``[B T, C, h, w]``."""
+    return rearrange(videos, "b c t h w -> (b t) c h w")
+
+
+def frames_per_video(latent: dict[str, Any]) -> int:
+    """How many frames each video of a LATENT has: what it carries, or all of them.
+
+    Raises:
+        ValueError: the batch doesn't divide into videos of that many.
+    """
+    samples: Tensor = latent["samples"]
+    carried: Optional[int] = latent.get(FRAMES_PER_VIDEO)
+    if carried and samples.shape[0] % carried:
+        raise ValueError(
+            f"The latent has {samples.shape[0]} frames but says that each of its videos has {carried}: frames were taken from it or "
+            "added after it was made. Take or add whole videos."
+        )
+    return carried or samples.shape[0]

@@ -1,0 +1,144 @@
+"""MODEL: the core's UNet as a model of ComfyUI's.
+
+To ComfyUI a video is a batch of frames ``[T, 4, h, w]``, as for its other video models of that time, so that samplers, noise
+masks, previews and other people's nodes see what they know. Just before the UNet the batch is folded into videos, and
+unfolded after it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models_base
+import torch
+from comfy.ldm.modules.attention import optimized_attention, optimized_attention_for_device
+from einops import rearrange
+from torch import Tensor
+
+from ...vc_core.config import ModelConfig, UNetConfig
+from ...vc_core.diffusion.schedule import Schedule
+from ...vc_core.loading import ModelFile
+from ...vc_core.models.layers import Layers
+from ...vc_core.models.unet import UNet
+from .sampling import ScaledModelSampling
+
+#: Sequences up to this length (temporal attention, image tokens) are small to ComfyUI's choice of attention.
+SMALL_SEQUENCE = 64
+#: Conditioning key: how many frames a video of the batch has. Core's SVD uses it, and context windows set it.
+FRAMES_KEY = "num_video_frames"
+#: Conditioning key: the frames a second that the model is told.
+FPS_KEY = "fps"
+
+
+def chosen_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Optional[Tensor] = None) -> Tensor:
+    """The attention that the user's ComfyUI is set to, in the shapes of :data:`vc_core.models.layers.Attention`."""
+    attention = optimized_attention
+    if k.shape[1] <= SMALL_SEQUENCE:
+        attention = optimized_attention_for_device(q.device, mask=bias is not None, small_input=True)
+    return attention(q, k, v, heads, mask=bias)
+
+
+class FoldedUNet(UNet):
+    """The UNet as ComfyUI calls it: on batches of frames, several conditionings one after the other."""
+
+    def __init__(self, config: UNetConfig, dtype: torch.dtype, device: Any = None, operations: Any = None) -> None:
+        super().__init__(config, Layers(operations, chosen_attention, device, dtype))
+        self.dtype = dtype
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Optional[Tensor] = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},
+        num_video_frames: Optional[int] = None,
+        fps: Optional[Tensor] = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """``[n, 4, h, w]``, n being conditionings times videos times frames, in this order; all else has n rows too.
+
+        Raises:
+            ValueError: the batch doesn't divide into videos of that many frames.
+            NotImplementedError: a ControlNet is applied.
+        """
+        if control is not None:
+            raise NotImplementedError("VideoCrafter models don't take ControlNets yet: remove the ControlNet from the conditioning.")
+        conditionings = len(transformer_options.get("cond_or_uncond", [0]))
+        frames = num_video_frames or x.shape[0] // conditionings
+        if x.shape[0] % (conditionings * frames):
+            raise ValueError(
+                f"The latent has {x.shape[0] // conditionings} frames, which does not divide into videos of {frames}: give the "
+                "conditioning node the latent that is sampled."
+            )
+        # What is the same for all frames of a video is read off its first.
+        first = slice(None, None, frames)
+        video = rearrange(x, "(n t) c h w -> n c t h w", t=frames)
+        out = super().forward(video, timesteps[first], context[first], fps=None if fps is None else fps[first])
+        return rearrange(out, "n c t h w -> (n t) c h w")
+
+
+class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI asks of a model's configuration."""
+
+    unet_config: dict[str, Any] = {}
+    unet_extra_config: dict[str, Any] = {}
+    latent_format = comfy.latent_formats.SD15
+    sampling_settings: dict[str, Any] = {}
+    supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]
+    memory_usage_factor = 2.0
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__({"config": config.unet})
+        self.config = config
+        self.latent_format = comfy.latent_formats.SD15(config.autoencoder.scale_factor)
+
+
+class VideoCrafterModel(comfy.model_base.BaseModel):
+    """The model that ComfyUI loads, moves, patches and samples."""
+
+    def __init__(self, model_config: VideoCrafterModelConfig, device: Any = None) -> None:
+        super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=FoldedUNet)
+        self.config = model_config.config
+        self.model_sampling = ScaledModelSampling(Schedule.from_config(self.config.schedule))
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Text as in core, the number of frames (all of the batch unless said) and fps."""
+        out = super().extra_conds(**kwargs)
+        out[FRAMES_KEY] = comfy.conds.CONDConstant(kwargs.get(FRAMES_KEY) or kwargs["noise"].shape[0])
+        fps = kwargs.get(FPS_KEY)
+        out[FPS_KEY] = comfy.conds.CONDRegular(torch.tensor([self.config.unet.default_fps if fps is None else fps], dtype=torch.float32))
+        return out
+
+
+def load_model(file: ModelFile, model_options: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
+    """Build the model of a file and put it under ComfyUI's management.
+
+    Args:
+        model_options: ``dtype`` and ``fp8_optimizations``, as in core's diffusion model loader; both may be missing.
+    """
+    weights = file.tensors("unet")
+    config = VideoCrafterModelConfig(file.config)
+    load_device = comfy.model_management.get_torch_device()
+    offload_device = comfy.model_management.unet_offload_device()
+    dtype = model_options.get("dtype") or comfy.model_management.unet_dtype(
+        model_params=sum(tensor.numel() for tensor in weights.values()),
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=next(iter(weights.values())).dtype,
+    )
+    cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, cast)
+    config.optimizations["fp8"] = model_options.get("fp8_optimizations", False)
+
+    model = VideoCrafterModel(config, device=offload_device)
+    # Looked up now, not at import: where the server has a GPU it puts another class under this name when it starts.
+    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
+    # assign=True would bind the file's read-only mapping to the model, so weights are always copied.
+    model.load_model_weights(weights, "")
+    return patcher

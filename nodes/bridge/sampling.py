@@ -1,0 +1,137 @@
+"""The noise schedule in ComfyUI's terms, and the authors' DDIM as a SAMPLER.
+
+ComfyUI's samplers see ``y = x_0 + sigma * noise``. VideoCrafter noises a scaled sample, ``x_t = sqrt(a) * s * x_0 +
+sqrt(1 - a) * noise``, and dividing that by ``sqrt(a) * s`` gives the same form with ``sigma = sqrt((1 - a) / a) / s``. So the
+sample scale is a changed table of sigmas and a changed scale of the network's input, and every sampler is right.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, Optional
+
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...vc_core.diffusion.ddim import DDIMTables, ddim_step, seeded_noise
+from ...vc_core.diffusion.schedule import Schedule
+from .frames import unfold
+
+
+class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Core's discrete schedule with the model's own betas and sample scale."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        alphas, scale = schedule.alphas_cumprod.double(), schedule.scale.double()
+        self.set_sigmas(((1 - alphas) / alphas).sqrt() / scale)
+        self.register_buffer("scale", scale.float())
+
+    def input_scale(self, sigma: Tensor) -> Tensor:
+        """``sqrt(a) * s``, what takes ``y`` to the network's input; between two timesteps s is on a line over log sigma."""
+        table = self.log_sigmas.to(sigma.device)
+        scales = self.scale.to(sigma.device)
+        log_sigma = sigma.log().clamp(table[0], table[-1])
+        high = torch.searchsorted(table, log_sigma.contiguous()).clamp(1, len(table) - 1)
+        weight = (log_sigma - table[high - 1]) / (table[high] - table[high - 1])
+        scale = torch.lerp(scales[high - 1], scales[high], weight.to(scales))
+        return scale / (1 + (sigma * scale) ** 2).sqrt()
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        return noise * self._spread(self.input_scale(sigma), noise)
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        """Noise a latent to ``sigma``; at the very start the network gets the noise as it is."""
+        factor = 1 / self.input_scale(sigma) if max_denoise else sigma
+        return noise * self._spread(factor, noise) + latent_image
+
+    @staticmethod
+    def _spread(factor: Tensor, like: Tensor) -> Tensor:
+        return factor.reshape(factor.shape[:1] + (1,) * (like.ndim - 1)) if factor.ndim else factor
+
+
+def uniform_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1.0) -> Tensor:
+    """The sigmas at the timesteps that the authors' DDIM visits, falling, with a 0 at the end.
+
+    Args:
+        denoise: the share of the schedule that is run, from its end, as core's ``BasicScheduler`` takes it.
+
+    Raises:
+        ValueError: ``steps / denoise`` is no number of steps that the schedule has.
+    """
+    visited = sampling.schedule.uniform(steps if denoise >= 1 else round(steps / denoise))
+    if denoise < 1:
+        visited = visited[:steps]
+    return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])
+
+
+class DDIMSampler(comfy.samplers.KSAMPLER):
+    """DDIM as the authors run it: their start, their noise at every step, their last step.
+
+    Args:
+        eta: 0 adds no noise, 1 as much as the training's reverse process.
+        frames: frames a video; the conditioning's, or the whole batch, where none is given.
+    """
+
+    def __init__(self, eta: float, frames: Optional[int] = None) -> None:
+        super().__init__(_sample_ddim, {"eta": eta, "frames": frames})
+
+    def sample(self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, latent_image: Any = None, denoise_mask: Any = None, disable_pbar: bool = False) -> Tensor:  # fmt: skip
+        # From an empty latent the authors start with the noise itself, whatever the first timestep; else noise is added.
+        self._from_nothing = latent_image is None or not latent_image.any()
+        return super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+
+    def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
+        return self._from_nothing or super().max_denoise(model_wrap, sigmas)
+
+
+@torch.no_grad()
+def _sample_ddim(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Optional[bool], eta: float, frames: Optional[int]
+) -> Tensor:
+    """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``."""
+    sampling = model.inner_model.inner_model.model_sampling
+    if not isinstance(sampling, ScaledModelSampling):
+        raise ValueError(f"VideoCrafter's DDIM needs a VideoCrafter model's own schedule; this one's is {type(sampling).__name__}.")
+    tables = _tables(sampling, sigmas, eta)
+    steps = len(tables.timesteps)
+    frames = frames or _conditioned_frames(model) or x.shape[0]
+    noise = _step_noise(x, frames, extra_args.get("seed") or 0)
+
+    # The update is the core's own, in its variable x_t = sqrt(a) * s * y.
+    for step in range(steps):
+        index = steps - 1 - step
+        to_core = tables.alphas[index].sqrt() * tables.scale[index]
+        denoised = model(x, sigmas[step] * x.new_ones([x.shape[0]]), **extra_args)
+        prediction = (x - denoised) / sigmas[step]
+        following, _ = ddim_step(x * to_core, prediction, tables, index, next(noise))
+        if callback is not None:
+            callback({"i": step, "x": x, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
+        last = step == steps - 1 and sigmas[-1] == 0
+        x = following if last else following / (tables.alphas_prev[index].sqrt() * tables.scale_prev[index])
+    return x
+
+
+def _tables(sampling: ScaledModelSampling, sigmas: Tensor, eta: float) -> DDIMTables:
+    """The update's tables at the timesteps of any falling sigmas, rising."""
+    timesteps = sampling.timestep(sigmas.to(sampling.log_sigmas.device)).cpu().flip(0)
+    # Sigma 0 is past the table; its nearest is the first timestep of training, where the authors' last step goes.
+    return DDIMTables.make(sampling.schedule, timesteps[1:], eta, end=int(timesteps[0]))
+
+
+def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:
+    """The core's noise for this batch, without its first, which stands for the start."""
+    noise = seeded_noise((x.shape[0] // frames, x.shape[1], frames, *x.shape[2:]), seed)
+    next(noise)
+    return (unfold(tensor).to(x) for tensor in noise)
+
+
+def _conditioned_frames(model: Any) -> Optional[int]:
+    """The frames a video by the conditioning, where it says."""
+    for conditioning in model.inner_model.conds.get("positive", []):
+        said = conditioning.get("num_video_frames")
+        if said:
+            return int(said)
+    return None

@@ -1,0 +1,44 @@
+"""Nodes that turn latents into frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+
+class VideoCrafterDecode(io.ComfyNode):
+    """Latents to frames, a few at a time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoCrafterDecode",
+            display_name="VideoCrafter Decode",
+            category="VideoCrafter",
+            description=(
+                "Decodes a video a few frames at a time, with progress over the frames, so that long clips fit into memory. Frames are "
+                "decoded apart, so the result does not depend on how many go at once."
+            ),
+            search_aliases=["vae decode", "decode video", "videocrafter"],
+            inputs=[
+                io.Latent.Input("samples", tooltip="The sampled video."),
+                io.Vae.Input("vae", tooltip="The model's VAE, or any of Stable Diffusion 1 or 2."),
+                io.Int.Input("frames_at_once", default=4, min=1, max=4096, tooltip="Fewer take less memory."),
+            ],
+            outputs=[io.Image.Output(tooltip="The frames, for CreateVideo, SaveAnimatedWEBP or any node that takes images.")],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], vae: Any, frames_at_once: int) -> io.NodeOutput:
+        latents = samples["samples"]
+        progress = comfy.utils.ProgressBar(len(latents))
+        decoded = []
+        for piece in latents.split(frames_at_once):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            decoded.append(vae.decode(piece))
+            progress.update(len(piece))
+        return io.NodeOutput(torch.cat(decoded))

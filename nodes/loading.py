@@ -1,0 +1,74 @@
+"""Nodes that load models."""
+
+from __future__ import annotations
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..vc_core.loading import ModelFile, bundled_models
+from .bridge.encoders import MissingPart, load_clip, load_vae
+from .bridge.model import load_model
+
+#: How a bundled model is listed, after its name.
+BUNDLED_MARK = " (bundled)"
+#: As in core's diffusion model loader.
+WEIGHT_DTYPES = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+
+
+class VideoCrafterLoader(io.ComfyNode):
+    """A checkpoint of the family to MODEL, CLIP and VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        names = [name + BUNDLED_MARK for name in bundled_models()] + folder_paths.get_filename_list("checkpoints")
+        return io.Schema(
+            node_id="VideoCrafterLoader",
+            display_name="Load VideoCrafter Model",
+            category="VideoCrafter",
+            description=(
+                "Loads a text-to-video model of the VideoCrafter family. Which one it is, and of which size, is read off the file. "
+                "The bundled model is tiny and knows coloured shapes that move; it needs no download."
+            ),
+            search_aliases=["videocrafter", "videocrafter2", "text to video", "t2v", "load checkpoint"],
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=names,
+                    tooltip="A .ckpt or .safetensors file in ComfyUI's checkpoints folder, or the bundled model.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="The type the UNet's weights are kept in. fp8 halves their memory at a small loss of quality.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The video diffusion model, for KSampler and all that takes a MODEL."),
+                io.Clip.Output(tooltip="The text encoder, for CLIPTextEncode."),
+                io.Vae.Output(tooltip="The autoencoder, for VAEDecode and VAEEncode."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, ckpt_name: str, weight_dtype: str) -> io.NodeOutput:
+        if ckpt_name.endswith(BUNDLED_MARK):
+            path = bundled_models()[ckpt_name.removesuffix(BUNDLED_MARK)]
+        else:
+            path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        file = ModelFile.open(path)
+        model = load_model(file, WEIGHT_DTYPES[weight_dtype])
+        clip: object = MissingPart(file, "text encoder", "Use CLIPLoader with type sd2 and OpenCLIP ViT-H's text tower instead.")
+        if "text_encoder" in file.parts:
+            clip = load_clip(file, folder_paths.get_folder_paths("embeddings"))
+        vae: object = MissingPart(file, "autoencoder", "Use VAELoader with Stable Diffusion's VAE (vae-ft-mse-840000) instead.")
+        if "autoencoder" in file.parts:
+            vae = load_vae(file)
+        return io.NodeOutput(model, clip, vae)

@@ -1,0 +1,30 @@
+"""A real ComfyUI for the tests of this folder: one server for all of them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.server import Server, running
+
+PACK_NAME = "My Nodes-VideoCrafter 1.0"  # users name the folder as they like
+TEST_NODES = Path(__file__).parent / "custom_nodes" / "steps"
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
+    """A running ComfyUI with this pack. Tests put model files into `comfyui.checkpoints`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server is stopped then, too
+    with running(tmp_path_factory.mktemp("comfyui"), pack_name=PACK_NAME, custom_nodes=[TEST_NODES]) as server:
+        pytestconfig.where_things_are = [f"ComfyUI's log: {server.log}", f"What the tests' graphs saved: {server.base / 'output'}"]
+        yield server
+
+
+@pytest.fixture(scope="session")
+def object_info(comfyui: Server) -> dict[str, dict[str, Any]]:
+    """The node classes that the running ComfyUI has."""
+    return comfyui.object_info()

@@ -1,0 +1,239 @@
+"""The tools that demo and tests stand on: graphs converted as the web interface does it, run in a real ComfyUI."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dev.client import ComfyError, Interrupted, Progress, files_of
+from dev.comfyui import comfyui_dir, missing_requirements
+from dev.graph import GraphError, set_input, to_prompt
+from dev.server import Server
+from dev.workflow_builder import WorkflowBuilder
+
+RED = 0xFF0000
+
+
+def node(number: int, kind: str, inputs: Sequence[Any] = (), values: Any = (), **more: Any) -> dict[str, Any]:
+    """A saved node as the interface writes it; `inputs` are (name, type, link) or (name, type, link, is a widget)."""
+    sockets = [
+        {"name": name, "type": slot_type, "link": link} | ({"widget": {"name": name}} if widget else {})
+        for name, slot_type, link, *widget in inputs
+    ]
+    return {"id": number, "type": kind, "order": number, "mode": 0, "inputs": sockets, "widgets_values": values} | more
+
+
+def workflow(*nodes: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
+    return {"nodes": list(nodes), "links": links, "groups": [], "version": 0.4}
+
+
+def picture_workflow() -> dict[str, Any]:
+    """A red picture of 32x24 that is inverted and saved."""
+    return workflow(
+        node(1, "EmptyImage", values=[32, 24, 1, RED]),
+        node(2, "ImageInvert", [("image", "IMAGE", 1)]),
+        node(3, "SaveImage", [("images", "IMAGE", 2)], ["tools/picture"], title="Result"),
+        node(4, "MarkdownNote", values=["An inverted red picture."]),
+        links=[[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
+    )
+
+
+def saved_pixel(comfyui: Server, saved: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """Size and first pixel of the one picture that a workflow saves."""
+    (file,) = files_of(comfyui.run(to_prompt(saved, comfyui.object_info())))
+    assert comfyui.path(file).is_file()
+    picture = Image.open(io.BytesIO(comfyui.view(file)))
+    return picture.size, picture.convert("RGB").getpixel((0, 0))
+
+
+def test_a_saved_workflow_runs(comfyui: Server) -> None:
+    assert saved_pixel(comfyui, picture_workflow()) == ((32, 24), (0, 255, 255))
+
+
+def test_bypassed_nodes_are_looked_through(comfyui: Server) -> None:
+    saved = picture_workflow()
+    saved["nodes"][1]["mode"] = 4
+    assert saved_pixel(comfyui, saved) == ((32, 24), (255, 0, 0))
+
+
+def test_reroutes_and_primitives_are_looked_through(comfyui: Server) -> None:
+    saved = workflow(
+        node(1, "EmptyImage", [("width", "INT", 1, True)], [512, 24, 1, RED]),
+        node(2, "PrimitiveNode", values=[40, "fixed"]),
+        node(3, "Reroute", [("", "*", 2)]),
+        node(4, "SaveImage", [("images", "IMAGE", 3)], ["tools/rerouted"]),
+        links=[[1, 2, 0, 1, 0, "INT"], [2, 1, 0, 3, 0, "*"], [3, 3, 0, 4, 0, "IMAGE"]],
+    )
+    assert saved_pixel(comfyui, saved) == ((40, 24), (255, 0, 0))
+
+
+def test_muted_nodes_fall_away(object_info: dict[str, Any]) -> None:
+    saved = picture_workflow()
+    saved["nodes"][1]["mode"] = 2
+    prompt = to_prompt(saved, object_info)
+    assert set(prompt) == {"1", "3"}
+    assert prompt["3"]["inputs"] == {"filename_prefix": "tools/picture"}
+
+
+def test_the_widget_behind_a_seed_is_no_value_of_its_own(object_info: dict[str, Any]) -> None:
+    values = [7, "randomize", 25, 8.5, "ddim", "normal", 0.75]
+    for seed_inputs in ([], [("seed", "INT", None, True)]):
+        saved = workflow(node(1, "KSampler", seed_inputs, values), links=[])
+        assert to_prompt(saved, object_info)["1"]["inputs"] == {
+            **{"seed": 7, "steps": 25, "cfg": 8.5},
+            **{"sampler_name": "ddim", "scheduler": "normal", "denoise": 0.75},
+        }
+
+
+def test_widgets_saved_by_name(object_info: dict[str, Any]) -> None:
+    saved = workflow(node(1, "EmptyImage", values={"width": 8, "height": 16, "batch_size": 2, "color": 0, "preview": {}}), links=[])
+    assert to_prompt(saved, object_info)["1"]["inputs"] == {"width": 8, "height": 16, "batch_size": 2, "color": 0}
+
+
+def test_what_was_not_saved_gets_its_default(object_info: dict[str, Any]) -> None:
+    saved = workflow(node(1, "EmptyImage", values=[8]), links=[])
+    assert to_prompt(saved, object_info)["1"]["inputs"] == {"width": 8, "height": 512, "batch_size": 1, "color": 0}
+
+
+def test_choices_that_bring_further_inputs() -> None:
+    further = {"required": {"crf": ["FLOAT", {"default": 23.0}]}}
+    codec = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "auto", "inputs": {}}, {"key": "h264", "inputs": further}]}]
+    info = {"Save": {"input": {"required": {"codec": codec, "name": ["STRING", {}]}}}}
+    saved = workflow(node(1, "Save", values=["h264", 18.0, "a"]), node(2, "Save", values=["auto", "b"]), links=[])
+    prompt = to_prompt(saved, info)
+    assert prompt["1"]["inputs"] == {"codec": "h264", "codec.crf": 18.0, "name": "a"}
+    assert prompt["2"]["inputs"] == {"codec": "auto", "name": "b"}
+
+
+def test_an_input_set_by_title_or_class(object_info: dict[str, Any]) -> None:
+    prompt = to_prompt(picture_workflow(), object_info)
+    set_input(prompt, "filename_prefix", "other", title="Result")
+    set_input(prompt, "width", 64, class_type="EmptyImage")
+    assert prompt["3"]["inputs"]["filename_prefix"] == "other"
+    assert prompt["1"]["inputs"]["width"] == 64
+    with pytest.raises(GraphError, match="0 nodes have the input 'text'.*title='Nobody'"):
+        set_input(prompt, "text", "x", title="Nobody")
+
+
+def test_a_subgraph_is_refused_in_words(object_info: dict[str, Any]) -> None:
+    saved = workflow(node(1, "0d8c-of-a-subgraph"), links=[]) | {"definitions": {"subgraphs": [{"id": "0d8c-of-a-subgraph"}]}}
+    with pytest.raises(GraphError, match="Node 1 is a subgraph"):
+        to_prompt(saved, object_info)
+
+
+def test_an_unknown_node_class_is_named(object_info: dict[str, Any]) -> None:
+    with pytest.raises(GraphError, match="Node 9 is a 'NoSuchNode'"):
+        to_prompt(workflow(node(9, "NoSuchNode"), links=[]), object_info)
+
+
+def test_a_built_workflow_runs_as_described(comfyui: Server, object_info: dict[str, Any]) -> None:
+    flow = WorkflowBuilder(object_info)
+    picture = flow.node("EmptyImage", {"width": 16, "height": 8, "color": RED}, at=(0, 0))
+    inverted = flow.node("ImageInvert", {"image": picture["IMAGE"]}, at=(400, 0))
+    saved = flow.node("SaveImage", {"images": inverted[0], "filename_prefix": "tools/built"}, at=(800, 0))
+    flow.note("A note.", at=(0, 200))
+    flow.group("All", [picture, inverted, saved])
+    built = flow.workflow()
+    assert saved_pixel(comfyui, built) == ((16, 8), (0, 255, 255))
+    left, top, width, height = built["groups"][0]["bounding"]
+    for placed in built["nodes"][:3]:
+        assert left < placed["pos"][0] and placed["pos"][0] + placed["size"][0] < left + width
+        assert top < placed["pos"][1] and placed["pos"][1] + placed["size"][1] < top + height
+
+
+def test_the_builder_writes_what_the_converter_reads(object_info: dict[str, Any]) -> None:
+    flow = WorkflowBuilder(object_info)
+    latent = flow.node("EmptyLatentImage", at=(0, 0))
+    text = flow.node("StringConcatenate", {"string_a": "a", "string_b": "b"}, at=(0, 0))
+    flow.node("KSampler", {"latent_image": latent["LATENT"], "seed": 3, "cfg": 2.5, "denoise": 0.5}, at=(0, 0))
+    flow.node("CLIPTextEncode", {"text": text[0]}, at=(0, 0))
+    prompt = to_prompt(flow.workflow(), object_info)
+    assert prompt["3"]["inputs"]["latent_image"] == ["1", 0]
+    assert {name: prompt["3"]["inputs"][name] for name in ("seed", "cfg", "denoise")} == {"seed": 3, "cfg": 2.5, "denoise": 0.5}
+    assert prompt["4"]["inputs"]["text"] == ["2", 0]
+
+
+def test_the_builder_refuses_what_does_not_fit(object_info: dict[str, Any]) -> None:
+    flow = WorkflowBuilder(object_info)
+    picture = flow.node("EmptyImage", at=(0, 0))
+    with pytest.raises(GraphError, match="KSampler.latent_image takes LATENT, not IMAGE"):
+        flow.node("KSampler", {"latent_image": picture["IMAGE"]}, at=(0, 0))
+    with pytest.raises(GraphError, match="EmptyImage has no input heigth"):
+        flow.node("EmptyImage", {"heigth": 3}, at=(0, 0))
+    with pytest.raises(GraphError, match="EmptyImage has no output 'LATENT'"):
+        picture["LATENT"]
+
+
+def test_a_refused_graph_names_the_node_and_the_value(comfyui: Server, object_info: dict[str, Any]) -> None:
+    prompt = to_prompt(picture_workflow(), object_info)
+    prompt["1"]["inputs"]["width"] = -5
+    with pytest.raises(ComfyError, match=r"EmptyImage \(node 1\).*width") as refused:
+        comfyui.run(prompt)
+    assert (refused.value.node_id, refused.value.node_type, refused.value.kind) == ("1", "EmptyImage", "value_smaller_than_min")
+
+
+def steps(**inputs: Any) -> dict[str, Any]:
+    return {"1": {"class_type": "TestSteps", "inputs": {"steps": 4, "error": ""} | inputs}}
+
+
+def test_progress_and_previews_arrive(comfyui: Server) -> None:
+    told: list[Progress] = []
+    shown: list[bytes] = []
+    comfyui.run(steps(), on_progress=told.append, on_preview=shown.append)
+    assert told == [Progress("1", value, 4) for value in (1, 2, 3, 4)]
+    assert [Image.open(io.BytesIO(picture)).size for picture in shown] == [(12, 9)] * 4
+
+
+def test_a_failing_node_is_named(comfyui: Server) -> None:
+    with pytest.raises(ComfyError, match=r"TestSteps \(node 1\) failed: out of ideas") as failed:
+        comfyui.run(steps(error="out of ideas"))
+    assert (failed.value.node_id, failed.value.node_type, failed.value.kind) == ("1", "TestSteps", "ValueError")
+    assert "in execute" in failed.value.traceback
+
+
+def test_a_run_can_be_cancelled(comfyui: Server) -> None:
+    told: list[Progress] = []
+
+    def cancel(progress: Progress) -> None:
+        if not told:
+            comfyui.interrupt()
+        told.append(progress)
+
+    with pytest.raises(Interrupted, match="TestSteps"):
+        comfyui.run(steps(steps=500), on_progress=cancel)
+    assert len(told) < 500
+    comfyui.run(steps())  # and the next run is not
+
+
+def test_uploads_can_be_loaded(comfyui: Server, tmp_path: Path) -> None:
+    Image.new("RGB", (10, 6), (0, 0, 255)).save(tmp_path / "blue.png")
+    name = comfyui.upload(tmp_path / "blue.png")
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "tools/loaded"}},
+    }
+    (file,) = files_of(comfyui.run(prompt))
+    picture = Image.open(comfyui.path(file))
+    assert picture.size == (10, 6) and picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_requirements_are_met_by_newer_parts_of_comfyui_but_not_by_older_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"comfyui-frontend-package": "1.40.0", "numpy": "2.1.0"}
+    monkeypatch.setattr("dev.comfyui.metadata.version", installed.__getitem__)
+    lines = ["comfyui-frontend-package==1.39.9", "comfyui-frontend-package==1.40.1", "numpy>=1.25.0", "numpy==2.0.0"]
+    assert missing_requirements(lines) == ["comfyui-frontend-package==1.40.1", "numpy==2.0.0"]
+
+
+def test_a_wrong_comfyui_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COMFYUI_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="COMFYUI_DIR is .*no main.py"):
+        comfyui_dir()
+    monkeypatch.delenv("COMFYUI_DIR")
+    monkeypatch.setenv("COMFYUI_RELEASE", "0.1")
+    with pytest.raises(ValueError, match="'0.1' is not one of the releases.*0.3.75"):
+        comfyui_dir()

@@ -1,0 +1,36 @@
+"""`python -m vc_core.training --output DIR`: trains the bundled model from nothing and writes it as one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from .settings import DEFAULT, load_settings
+from .stages import STAGES, Run
+from .trainer import Interrupted
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m vc_core.training", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the states and the finished model; a run that was stopped goes on from there")
+    parser.add_argument("--settings", type=Path, default=DEFAULT, help="YAML as in vc_core/training/tiny_t2v.yaml")
+    parser.add_argument("--stage", choices=list(STAGES), action="append", help="only this stage (may be given more than once); all, in order, if not given")
+    parser.add_argument("--threads", type=int, default=0, help="threads to compute with; torch's choice if not given")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        run = Run(load_settings(arguments.settings), arguments.output)
+        for name in arguments.stage or STAGES:
+            STAGES[name](run)
+    except (ValueError, Interrupted, FloatingPointError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

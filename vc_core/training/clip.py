@@ -1,0 +1,117 @@
+"""Trains a text tower together with an image tower by contrast (CLIP; Radford et al., arXiv:2103.00020).
+
+A still picture shows no direction, and with eighteen different things to see a batch holds every one several times. So a
+picture's positives are all sentences that are true of it, and a second loss asks each token after the end of a sentence for
+what the sentence says of colour, shape and direction, or that it is silent. Those tokens, one layer before the
+tower's end, are what the UNet reads.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from torch import Tensor, nn
+
+from ..config import TextEncoderConfig
+from ..models.text_encoder import tokenize
+from .settings import ClipTraining
+from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, World, render, sample
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+class AttributeClip(nn.Module):
+    """OpenCLIP's two towers, as `clip` with the published names, and linear readers of the attributes, used in training only."""
+
+    def __init__(self, text: TextEncoderConfig, settings: ClipTraining) -> None:
+        super().__init__()
+        vision_config = CLIPVisionCfg(
+            layers=settings.vision_layers, width=settings.vision_width, head_width=settings.vision_head_width,
+            patch_size=settings.patch_size, image_size=settings.image_size,
+        )
+        text_config = CLIPTextCfg(context_length=text.context_length, vocab_size=text.vocab_size, width=text.width, heads=text.heads, layers=text.layers)
+        self.clip = CLIP(text.embed_dim, vision_config, text_config)
+        self.counts = (len(COLOURS) + 1, len(SHAPES) + 1, len(DIRECTIONS) + 1)  # the last class of each is "not said"
+        self.read_text = nn.Linear(text.width, sum(self.counts))
+        self.read_image = nn.Linear(text.embed_dim, len(COLOURS) + len(SHAPES) + 2)
+
+    def text_features(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`tokens [B, L]` to the penultimate layer's normed tokens `[B, L, width]` and the sentence's embedding `[B, E]`."""
+        clip = self.clip
+        hidden = clip.token_embedding(tokens) + clip.positional_embedding
+        blocks = list(clip.transformer.resblocks)
+        for block in blocks[:-1]:
+            hidden = block(hidden, attn_mask=clip.attn_mask)
+        penultimate = clip.ln_final(hidden)
+        hidden = clip.ln_final(blocks[-1](hidden, attn_mask=clip.attn_mask))
+        ends = tokens.argmax(dim=-1)  # the end token has the largest number
+        embedding = hidden[torch.arange(len(tokens)), ends] @ clip.text_projection
+        return penultimate, F.normalize(embedding, dim=-1)
+
+
+def clip_pixels(pictures: Tensor, size: int) -> Tensor:
+    """`[N, 3, H, W]` in [-1, 1] to CLIP's normalised pixels `[N, 3, size, size]`."""
+    larger = F.interpolate(pictures, size=(size, size), mode="bicubic", align_corners=True)
+    mean, deviation = torch.tensor(MEAN)[None, :, None, None], torch.tensor(DEVIATION)[None, :, None, None]
+    return ((larger + 1) / 2 - mean) / deviation
+
+
+def spread_target(matches: Tensor) -> Tensor:
+    """Rows of a 0/1 matrix as probabilities."""
+    return matches / matches.sum(1, keepdim=True).clamp(min=1)
+
+
+class ClipLoss:
+    """The loss of one update of `vc_core.training.trainer.Trainer`."""
+
+    def __init__(self, model: AttributeClip, world: World, settings: ClipTraining) -> None:
+        self.model, self.world, self.settings = model, world, settings
+
+    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
+        batch, world = self.settings.trainer.batch, self.world
+        clips = sample(world, batch, generator)
+        colour, shape = clips.colour[: self.settings.pictures], clips.shape[: self.settings.pictures]
+        places = torch.randint(world.margin, world.size - world.margin + 1, (len(colour), 2), generator=generator)
+        pictures = render(world, colour, shape, places[:, 0], places[:, 1])
+        tokens = tokenize([*clips.prompts, "", ""])[:, 0]  # [B + 2, L]
+        said = torch.cat([clips.said, torch.full((2, 3), UNSAID)])
+        penultimate, text = self.model.text_features(tokens)
+
+        image = F.normalize(self.model.clip.encode_image(clip_pixels(pictures, self.settings.image_size)), dim=-1)
+        shows = torch.stack([colour, shape], 1)  # [pictures, 2]
+        claims = clips.said[:, :2]
+        matches = ((claims[None] == shows[:, None]) | (claims[None] == UNSAID)).all(-1).float()  # [image, sentence]
+        logits = self.model.clip.logit_scale.exp().clamp(max=100) * image @ text[:batch].T
+        contrast = F.cross_entropy(logits, spread_target(matches)) + F.cross_entropy(logits.T, spread_target(matches.T))
+
+        attributes, right = self._attributes(penultimate, tokens, said)
+        seen = self.model.read_image(image)
+        colours, shapes, place = seen.split((len(COLOURS), len(SHAPES), 2), dim=1)
+        sight = F.cross_entropy(colours, colour) + F.cross_entropy(shapes, shape)
+        sight = sight + 4 * F.mse_loss(place, places / world.size - 0.5)
+        loss = contrast + self.settings.attribute_weight * (attributes + sight)
+        return loss, {"contrast": float(contrast.detach()), "read": right, "sight": float(sight.detach())}
+
+    def _attributes(self, penultimate: Tensor, tokens: Tensor, said: Tensor) -> tuple[Tensor, float]:
+        """Cross-entropy of the three attributes at the tokens from the end token on, and the part read rightly."""
+        length = tokens.shape[1]
+        after = torch.arange(length)[None] >= tokens.argmax(-1, keepdim=True)  # [B, L]
+        read = self.model.read_text(penultimate)[after]  # [n, classes]
+        loss, right = read.new_zeros(()), torch.ones(len(read), dtype=torch.bool)
+        for index, logits in enumerate(read.split(self.model.counts, dim=1)):
+            column = said[:, index]
+            target = torch.where(column == UNSAID, self.model.counts[index] - 1, column)
+            target = target[:, None].expand(-1, length)[after]
+            loss = loss + F.cross_entropy(logits, target)
+            right &= logits.argmax(1) == target
+        return loss, float(right.float().mean())
+
+
+@torch.no_grad()
+def clear_unused_tokens(clip: CLIP, used: Tensor) -> None:
+    """Set the embeddings of all tokens but `used` to zero, so that the file packs well and strange words are silent."""
+    kept = torch.zeros(len(clip.token_embedding.weight), 1)
+    kept[used] = 1
+    clip.token_embedding.weight *= kept

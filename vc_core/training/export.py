@@ -1,0 +1,38 @@
+"""Writes a trained model as one file of the published form."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ..config import ModelConfig, to_yaml
+from ..diffusion.schedule import Schedule
+from ..models.autoencoder import Autoencoder
+from ..models.text_encoder import TextEncoder
+from ..models.unet import UNet
+
+METADATA_KEY = "vc_core.config"
+
+
+def write_model(path: Path, config: ModelConfig, unet: UNet, autoencoder: Autoencoder, text_encoder: TextEncoder) -> Path:
+    """The weights in float16 under the published names, the schedule in float32, the configuration in the metadata.
+
+    Raises:
+        ValueError: a weight is too large for float16.
+    """
+    parts = {"model.diffusion_model.": unet, "first_stage_model.": autoencoder, "cond_stage_model.model.": text_encoder}
+    tensors = {prefix + name: value.half() for prefix, network in parts.items() for name, value in network.state_dict().items()}
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} has values that float16 can't hold.")
+    schedule = Schedule.from_config(config.schedule)
+    tensors["alphas_cumprod"] = schedule.alphas_cumprod
+    if config.schedule.scale_end is not None:
+        tensors["scale_arr"] = schedule.scale
+    beside = path.with_suffix(".partial")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, beside, {"format": "pt", METADATA_KEY: to_yaml(config)})
+    os.replace(beside, path)
+    return path

@@ -1,0 +1,114 @@
+"""The diffusion loss of the family: eps or v, with or without sample scale, fps, image tokens and image channels.
+
+With alphas a_t and the sample scale s_t (1 for models without it) a clip's latent x_0 is noised to
+x_t = sqrt(a_t) s_t x_0 + sqrt(1 - a_t) eps. The network predicts eps (Ho et al., arXiv:2006.11239) or
+v = sqrt(a_t) eps - sqrt(1 - a_t) s_t x_0 (Salimans and Ho, arXiv:2202.00512). Some prompts are replaced by the empty one, for
+guidance (Ho and Salimans, arXiv:2207.12598).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor
+
+from ..diffusion.schedule import Schedule
+from .settings import LossSettings
+
+PREDICTIONS = ("eps", "v")
+WEIGHTINGS = ("none", "min_snr", "v")
+
+
+@dataclass
+class Batch:
+    """What one update sees. Latents are in the diffusion's scale (times 0.18215)."""
+
+    latents: Tensor  # [B, C, T, h, w]
+    text: Tensor  # [B, n, context]
+    empty_text: Tensor  # [1, n, context]
+    fps: Optional[Tensor] = None  # [B]
+    image_tokens: Optional[Tensor] = None  # [B, m, context]
+    empty_image_tokens: Optional[Tensor] = None  # [1, m, context], for the prompts that are dropped
+    concat: Optional[Tensor] = None  # [B, c, T, h, w], input channels beside the noisy latent
+
+
+def expand(values: Tensor) -> Tensor:
+    """`[B]` to `[B, 1, 1, 1, 1]`."""
+    return values[:, None, None, None, None]
+
+
+class DiffusionLoss:
+    """Noises a batch, calls the network, compares.
+
+    Raises:
+        ValueError: a setting is none of the known ones, or eps is asked for where the last timestep has no signal.
+    """
+
+    def __init__(self, schedule: Schedule, settings: LossSettings) -> None:
+        if settings.prediction not in PREDICTIONS:
+            raise ValueError(f"The prediction is {settings.prediction!r}; it can be {' or '.join(PREDICTIONS)}.")
+        if settings.weighting not in WEIGHTINGS:
+            raise ValueError(f"The weighting is {settings.weighting!r}; it can be {', '.join(WEIGHTINGS)}.")
+        if settings.prediction == "eps" and float(schedule.alphas_cumprod[-1]) <= 0:
+            raise ValueError("The schedule ends without signal (zero terminal SNR); only the v prediction is defined there.")
+        self.schedule, self.settings = schedule, settings
+
+    def noised(self, latents: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """x_t of `latents [B, C, T, h, w]` at `timesteps [B]`."""
+        alpha, scale = self._tables(timesteps, latents)
+        return alpha.sqrt() * scale * latents + (1 - alpha).sqrt() * noise
+
+    def target(self, latents: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """What the network is to predict, `[B, C, T, h, w]`."""
+        if self.settings.prediction == "eps":
+            return noise
+        alpha, scale = self._tables(timesteps, latents)
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * scale * latents
+
+    def weight(self, timesteps: Tensor) -> Tensor:
+        """The weight `[B]` of the squared error, from the signal to noise ratio S = a s^2 / (1 - a).
+
+        `min_snr` (Hang et al., arXiv:2303.09556) is min(S, gamma) on the error of x_0; `v` gives the error of eps the weight
+        it would have in v, (S + 1) / S up to a limit, which is more at high noise, where the prompt decides.
+        """
+        alpha, scale = self.schedule.alphas_cumprod.to(timesteps.device)[timesteps], self.schedule.scale.to(timesteps.device)[timesteps]
+        ratio = (alpha * scale**2 / (1 - alpha)).clamp(min=1e-8)
+        limit, eps = self.settings.weight_limit, self.settings.prediction == "eps"
+        if self.settings.weighting == "min_snr":
+            return ratio.clamp(max=limit) / (ratio if eps else ratio + 1)
+        if self.settings.weighting == "v" and eps:
+            return ((ratio + 1) / ratio).clamp(max=limit)
+        return torch.ones_like(ratio)
+
+    def dropped(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Optional[Tensor]]:
+        """Text and image tokens with the empty ones in place of some rows."""
+        rows = torch.rand(len(batch.text), generator=generator) < self.settings.prompt_dropout
+        rows = rows.to(batch.text.device)[:, None, None]
+        text, image = torch.where(rows, batch.empty_text, batch.text), batch.image_tokens
+        if image is not None and batch.empty_image_tokens is not None:
+            image = torch.where(rows, batch.empty_image_tokens, image)
+        return text, image
+
+    def draw_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Timesteps `[B]`, each uniform, together evenly spread (Kingma et al., arXiv:2107.00630, appendix I.1)."""
+        places = (torch.rand(1, generator=generator) + torch.arange(batch) / batch) % 1
+        last = len(self.schedule.alphas_cumprod) - 1
+        return (places * (last + 1)).long().clamp(max=last)
+
+    def __call__(self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator) -> Tensor:
+        """The mean weighted squared error; all randomness comes from `generator` (on the CPU)."""
+        latents = batch.latents
+        timesteps = self.draw_timesteps(len(latents), generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        text, image = self.dropped(batch, generator)
+        x = self.noised(latents, timesteps, noise)
+        if batch.concat is not None:
+            x = torch.cat([x, batch.concat], dim=1)
+        error = unet(x, timesteps, text, image_tokens=image, fps=batch.fps) - self.target(latents, timesteps, noise)
+        return (self.weight(timesteps) * (error.float() ** 2).mean((1, 2, 3, 4))).mean()
+
+    def _tables(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, scale = self.schedule.alphas_cumprod.to(timesteps.device), self.schedule.scale.to(timesteps.device)
+        return expand(alpha[timesteps]).to(like), expand(scale[timesteps]).to(like)

@@ -1,0 +1,106 @@
+"""Settings of a training run: what `tiny_t2v.yaml` beside this file may say, with types and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Union
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .world import World
+
+
+@dataclass
+class TrainerSettings:
+    """How one network is trained; see `vc_core.training.trainer`."""
+
+    updates: int = 1000
+    batch: int = 8  # in one piece
+    pieces: int = 1  # that are computed side by side and make up an update; give each one thread
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    warmup: int = 50
+    cooldown: float = 0.3  # the last part of the updates, over which the learning rate falls to zero
+    clip_norm: float = 1.0
+    ema: float = 0.0  # decay of the averaged weights at the end of its ramp; 0 keeps no average
+    save_every: int = 100
+    log_every: int = 20
+    seed: int = 0
+
+
+@dataclass
+class AutoencoderTraining:
+    """See `vc_core.training.vae`."""
+
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    foreground_weight: float = 6.0
+    kl_weight: float = 1e-6
+    anchor_weight: float = 3.0
+    anchored_until: float = 0.4  # part of the updates during which the decoder reads the anchors themselves
+
+
+@dataclass
+class ClipTraining:
+    """See `vc_core.training.clip`."""
+
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    attribute_weight: float = 1.0
+    pictures: int = 16  # to `batch` sentences in one update
+    image_size: int = 224
+    patch_size: int = 28
+    vision_width: int = 64
+    vision_layers: int = 3
+    vision_head_width: int = 16
+
+
+@dataclass
+class LossSettings:
+    """See `vc_core.training.loss`."""
+
+    prediction: str = "eps"  # or v
+    prompt_dropout: float = 0.1
+    weighting: str = "none"  # none, min_snr, or v: eps weighted as if the target were v
+    weight_limit: float = 5.0  # gamma of min_snr; the largest weight of v
+
+
+@dataclass
+class DiffusionTraining:
+    """See `vc_core.training.denoiser`."""
+
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    short_frames: int = 8  # pieces of this many frames,
+    short_until: float = 0.0  # during this first part of the updates
+    compile: bool = False
+
+
+@dataclass
+class TrainingSettings:
+    """One whole run."""
+
+    model: str = "tiny_t2v"
+    world: World = field(default_factory=World)
+    clip: ClipTraining = field(default_factory=ClipTraining)
+    autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
+    diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
+
+
+DEFAULT = Path(__file__).parent / "tiny_t2v.yaml"
+
+
+def load_settings(path: Union[str, Path] = DEFAULT) -> TrainingSettings:
+    """Read the settings of a run.
+
+    Raises:
+        ValueError: there is no such file, or a key or a type that isn't known.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"There are no training settings at {path}.")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainingSettings), OmegaConf.load(path))
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ValueError(f"The training settings {path} are wrong at {error.full_key}: {str(error).splitlines()[0]}") from error

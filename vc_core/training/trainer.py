@@ -1,0 +1,163 @@
+"""The loop that trains a network: learning rate, averaged weights, and a state that survives being stopped.
+
+The learning rate warms up, stays, and falls to zero over the last part of the updates (Hägele et al.,
+arXiv:2405.18392), so that a run's end can be moved while it is on its way. All randomness comes from the generators
+that are handed to the loss, and their states are saved, so that a run taken up again gives the weights of one that never
+stopped. States are written beside and then moved into place; SIGTERM and Ctrl-C end a run after the current update.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from .settings import TrainerSettings
+
+Loss = Callable[[torch.Generator, int], tuple[Tensor, dict[str, float]]]  # (generator, update) -> loss, figures
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop; its state is saved."""
+
+
+class Average:
+    """An exponential moving average of a network's weights, over few updates at first: decay (1+n)/(10+n), at most `decay`."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.module = copy.deepcopy(module).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, count: int) -> None:
+        """Take in the weights after update number `count` (from 0)."""
+        decay = min(self.decay, (1 + count) / (10 + count))
+        averaged, current = list(self.module.parameters()), list(module.parameters())
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+        for buffer, new in zip(self.module.buffers(), module.buffers()):
+            buffer.copy_(new)
+
+
+def learning_rate(settings: TrainerSettings, update: int) -> float:
+    """The learning rate of update number `update` (from 0)."""
+    warm = min(1.0, (update + 1) / max(1, settings.warmup))
+    left = (settings.updates - update) / max(1.0, settings.cooldown * settings.updates)
+    return settings.learning_rate * warm * min(1.0, left)
+
+
+def save_atomically(value: object, path: Path) -> None:
+    """`torch.save` that leaves either the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".partial")
+    torch.save(value, beside)
+    os.replace(beside, path)
+
+
+class Trainer:
+    """Trains `module` on `loss`; `path` holds the state."""
+
+    def __init__(self, module: nn.Module, loss: Loss, settings: TrainerSettings, path: Path, name: str = "") -> None:
+        self.module, self.loss, self.settings, self.path, self.name = module, loss, settings, path, name
+        matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+        vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=tuple(settings.betas), fused=True)
+        self.average = Average(module, settings.ema) if settings.ema else None
+        self.generators = [torch.Generator().manual_seed(settings.seed * 1009 + index) for index in range(settings.pieces)]
+        self.parameters = matrices + vectors
+        self.workers = ThreadPoolExecutor(settings.pieces)
+        self.update = 0
+        self._stop = False
+
+    @property
+    def result(self) -> nn.Module:
+        """The averaged network where there is one, else the network."""
+        return self.average.module if self.average else self.module
+
+    def state(self) -> dict[str, object]:
+        """All that a later run needs."""
+        return {
+            "update": self.update, "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "average": self.average.module.state_dict() if self.average else None, "generators": [generator.get_state() for generator in self.generators],
+        }
+
+    def resume(self) -> bool:
+        """Take up the saved state, if there is one."""
+        if not self.path.exists():
+            return False
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        self.update = state["update"]
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.module.load_state_dict(state["average"] or state["module"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        return True
+
+    def step(self) -> dict[str, float]:
+        """One update."""
+        rate = learning_rate(self.settings, self.update)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        pieces = list(self.workers.map(self._piece, self.generators))
+        for parameter, *gradients in zip(self.parameters, *(gradients for gradients, _ in pieces)):
+            parameter.grad = sum(gradients[1:], gradients[0]) / len(pieces)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        if not math.isfinite(float(norm)):
+            raise FloatingPointError(f"{self.name}: the gradient of update {self.update} is {float(norm)}; lower the learning rate.")
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.module, self.update)
+        self.update += 1
+        figures = [figures for _, figures in pieces]
+        return {key: sum(each[key] for each in figures) / len(figures) for key in figures[0]} | {"norm": float(norm)}
+
+    def _piece(self, generator: torch.Generator) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+        """The gradients and figures of one piece of an update's batch. Pieces run side by side and meet once an update,
+        where the threads of one operation would meet after each."""
+        loss, figures = self.loss(generator, self.update)
+        return torch.autograd.grad(loss, self.parameters, materialize_grads=True), {"loss": float(loss.detach()), **figures}
+
+    def run(self, until: Optional[int] = None) -> nn.Module:
+        """Train to the last update (or to `until`) and give the result.
+
+        Raises:
+            Interrupted: a signal asked for an end; the state is saved.
+        """
+        until, settings = self.settings.updates if until is None else until, self.settings
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        began, first, sums, count = time.monotonic(), self.update, {}, 0
+        self.module.train()
+        try:
+            while self.update < until and not self._stop:
+                for key, value in self.step().items():
+                    sums[key] = sums.get(key, 0.0) + value
+                count += 1
+                if self.update % settings.log_every == 0 or self.update == until:
+                    pace = (time.monotonic() - began) / (self.update - first)
+                    told = "  ".join(f"{key} {value / count:.4f}" for key, value in sums.items())
+                    print(f"{self.name} {self.update}/{until}  {told}  {pace:.2f} s/update  {pace * (until - self.update) / 60:.1f} min left", flush=True)
+                    sums, count = {}, 0
+                if self.update % settings.save_every == 0:
+                    save_atomically(self.state(), self.path)
+            if self.update > first:
+                save_atomically(self.state(), self.path)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._stop:
+            raise Interrupted(f"{self.name}: stopped after update {self.update}; the state is in {self.path}.")
+        return self.result
+
+    def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
+        self._stop = True

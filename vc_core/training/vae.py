@@ -1,0 +1,84 @@
+"""Trains the autoencoder (Kingma and Welling, arXiv:1312.6114; Rombach et al., arXiv:2112.10752) on single frames.
+
+The loss is the usual one (absolute and squared error, with more weight on the small shape, and a slight pull of the
+latents to the normal distribution) plus an anchor: the four channels of a latent are held to the mean colour and the
+deviation of the 8x8 pixels under them. At these widths a group norm has two channels, and an autoencoder without anchors
+spends most of its time on finding any latent that carries colour through them. Such latents are also
+nearly linear in the picture, which is easy on the diffusion model.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.autoencoder import Autoencoder
+from .settings import AutoencoderTraining
+from .world import COLOURS, SHAPES, World, render
+
+
+def anchors(pictures: Tensor, factor: int) -> Tensor:
+    """What latents are held to, `[N, 3, H, W]` to `[N, 4, H/factor, W/factor]`: mean colour and deviation of each cell."""
+    mean = F.avg_pool2d(pictures, factor)
+    variance = F.avg_pool2d(pictures**2, factor) - mean**2
+    return torch.cat([2 * mean, 2 * variance.clamp(min=0).sqrt().mean(1, keepdim=True)], 1)
+
+
+def random_frames(world: World, batch: int, generator: torch.Generator) -> Tensor:
+    """Pictures `[N, 3, H, W]` of all colours and shapes at all places."""
+    def draw(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (batch,), generator=generator)
+
+    low, high = world.margin, world.size - world.margin + 1
+    return render(world, draw(0, len(COLOURS)), draw(0, len(SHAPES)), draw(low, high), draw(low, high))
+
+
+def quieten(autoencoder: Autoencoder) -> None:
+    """Let the latents begin almost without noise, which would drown them while they are still small."""
+    with torch.no_grad():
+        noise = autoencoder.quant_conv.out_channels // 2
+        autoencoder.quant_conv.weight[noise:] *= 0.1
+        autoencoder.quant_conv.bias[noise:] = -7.0
+
+
+class AutoencoderLoss:
+    """The loss of one update of `vc_core.training.trainer.Trainer`."""
+
+    def __init__(self, autoencoder: Autoencoder, world: World, settings: AutoencoderTraining) -> None:
+        self.autoencoder, self.world, self.settings = autoencoder, world, settings
+
+    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
+        settings = self.settings
+        pictures = random_frames(self.world, settings.trainer.batch, generator)
+        mean, log_variance = self.autoencoder.encode(pictures).chunk(2, dim=1)  # [N, 4, h, w] each
+        log_variance = log_variance.clamp(-30.0, 20.0)
+        held = anchors(pictures, pictures.shape[-1] // mean.shape[-1])
+        anchored = update < settings.anchored_until * settings.trainer.updates
+        noise = torch.randn(mean.shape, generator=generator)
+        latent = (held if anchored else mean) + (0.5 * log_variance).exp() * noise
+        error = self.autoencoder.decode(latent) - pictures
+        ground = pictures[:, :, :1, :1]
+        foreground = ((pictures - ground).abs().amax(1, keepdim=True) > 0.02).float()
+        weight = 1 + settings.foreground_weight * foreground
+        reconstruction = (weight * (error.abs() + error**2)).mean()
+        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        anchor = F.mse_loss(mean, held)
+        loss = reconstruction + settings.kl_weight * divergence + settings.anchor_weight * anchor
+        shape_error = (error.abs() * foreground).sum() / foreground.sum() / 3
+        return loss, {"shape": float(shape_error.detach()), "anchor": float(anchor.detach())}
+
+
+@torch.no_grad()
+def normalise(autoencoder: Autoencoder, world: World, scale_factor: float, generator: torch.Generator) -> None:
+    """Change the last layer of the encoder and the first of the decoder so that each channel of the latents, times
+    `scale_factor`, has mean 0 and deviation 1. The pictures that go in and come out stay the same."""
+    means = torch.cat([autoencoder.encode(random_frames(world, 64, generator)).chunk(2, 1)[0] for _ in range(8)])
+    channels = means.shape[1]
+    shift, scale = means.mean((0, 2, 3)), means.std((0, 2, 3)) * scale_factor  # new = (old - shift) / scale
+    last, first = autoencoder.quant_conv, autoencoder.post_quant_conv
+    last.weight[:channels] /= scale[:, None, None, None]
+    last.bias[:channels] = (last.bias[:channels] - shift) / scale
+    last.bias[channels:] -= 2 * scale.log()
+    first.bias += (first.weight[:, :, 0, 0] * shift).sum(1)
+    first.weight *= scale[None, :, None, None]
