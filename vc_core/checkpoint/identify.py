@@ -141,12 +141,13 @@ def read_unet(shapes: Shapes) -> dict[str, Any]:
 
 def read_autoencoder(shapes: Shapes) -> dict[str, Any]:
     """Sizes of the autoencoder, in the terms of :class:`vc_core.config.AutoencoderConfig`."""
+    # Read off the decoder, whose levels have a block even where the encoder's have none.
     channels = shapes["encoder.conv_in.weight"][0]
-    levels = shapes.count("encoder.down.{}.")
+    levels = shapes.count("decoder.up.{}.")
     return {
         "channels": channels,
-        "channel_mult": [shapes[f"encoder.down.{level}.block.0.conv1.weight"][0] // channels for level in range(levels)],
-        "num_res_blocks": shapes.count("encoder.down.0.block.{}."),
+        "channel_mult": [shapes[f"decoder.up.{level}.block.0.conv1.weight"][0] // channels for level in range(levels)],
+        "num_res_blocks": shapes.count("decoder.up.0.block.{}.") - 1,
         "z_channels": shapes["decoder.conv_in.weight"][1],
         "embed_dim": shapes["post_quant_conv.weight"][1],
         "image_channels": shapes["encoder.conv_in.weight"][1],
