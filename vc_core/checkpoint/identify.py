@@ -1,6 +1,6 @@
 """Telling from a file's tensors which model it holds, and of which size.
 
-Names and shapes say almost everything; ``scale_arr`` and ``alphas_cumprod``, where a file has them, say how it was trained.
+Names and shapes say almost everything; ``scale_arr`` and ``alphas_cumprod``, where a file has them, how it was trained.
 What no tensor tells (the heads of the text tower, the authors' settings) comes from the published configuration of the same
 form, or from a configuration that the caller gives.
 """
@@ -96,11 +96,14 @@ def identify(checkpoint: Checkpoint, config: Optional[ConfigLike] = None) -> Mod
         told["autoencoder"] = read_autoencoder(Shapes(checkpoint, parts["autoencoder"]))
     if "text_encoder" in parts:
         told["text_encoder"] = read_text_encoder(Shapes(checkpoint, parts["text_encoder"]))
-    told["schedule"] = read_schedule(checkpoint)
+    if "alphas_cumprod" in checkpoint:
+        told["schedule"] = {"timesteps": checkpoint.shape("alphas_cumprod")[0]}
 
     stated = checkpoint.metadata.get(CONFIG_KEY)
     base = from_yaml(stated) if stated else _published_form(checkpoint, told)
-    result = load_config(_complete(told, base), base=base)
+    given = _complete(told, base)
+    given.setdefault("schedule", {}).update(read_scale(checkpoint, base))
+    result = load_config(given, base=base)
     if config is not None:
         result = load_config(config, base=result)
     _agree(checkpoint, told, result)
@@ -166,19 +169,23 @@ def read_text_encoder(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def read_schedule(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The number of timesteps and the sample scale, where the file has its buffers.
+def read_scale(checkpoint: Checkpoint, base: ModelConfig) -> dict[str, Any]:
+    """The sample scale of a file whose table is not that of the published model of its form.
 
-    The published scale tables run past the last timestep in some files; what is past it was never used.
+    Tables run past the last timestep in some published files; what is past it was never used.
     """
-    told: dict[str, Any] = {}
-    if "alphas_cumprod" in checkpoint:
-        told["timesteps"] = checkpoint.shape("alphas_cumprod")[0]
-    if "scale_arr" in checkpoint:
-        scale = checkpoint.tensor("scale_arr").double()
-        falling = int((scale > scale[-1]).sum())
-        told["scale_end"], told["scale_steps"] = round(float(scale[-1]), 6), falling + 1
-    return told
+    if "scale_arr" not in checkpoint:
+        return {}
+    scale = checkpoint.tensor("scale_arr").double()
+    if base.schedule.scale_end is not None and _same_table(scale, Schedule.from_config(base.schedule).scale):
+        return {}
+    return {"scale_end": round(float(scale[-1]), 6), "scale_steps": int((scale > scale[-1]).sum()) + 1}
+
+
+def _same_table(stored: torch.Tensor, ours: torch.Tensor) -> bool:
+    """Whether a file's table is ours, in whatever precision it was stored."""
+    length = min(len(stored), len(ours))
+    return torch.allclose(stored[:length].float(), ours[:length], rtol=1e-2, atol=1e-4)
 
 
 def _published_form(checkpoint: Checkpoint, told: dict[str, Any]) -> ModelConfig:
@@ -216,12 +223,12 @@ def _agree(checkpoint: Checkpoint, told: dict[str, Any], config: ModelConfig) ->
     wrong = list(_differences(told, asdict(config)))
     if wrong:
         raise CheckpointError(f"The configuration contradicts {checkpoint.path}: " + "; ".join(wrong) + ".")
-    if "alphas_cumprod" in checkpoint:
-        expected = Schedule.from_config(config.schedule).alphas_cumprod
-        if not torch.allclose(checkpoint.tensor("alphas_cumprod").float(), expected, atol=1e-3):
+    schedule = Schedule.from_config(config.schedule)
+    for name, ours in (("alphas_cumprod", schedule.alphas_cumprod), ("scale_arr", schedule.scale)):
+        if name in checkpoint and not _same_table(checkpoint.tensor(name), ours):
             raise CheckpointError(
-                f"{checkpoint.path} was trained with another noise schedule than its configuration ({config.name}) says: its "
-                f"alphas_cumprod ends at {checkpoint.tensor('alphas_cumprod')[-1]:.6f}, the configuration's at {expected[-1]:.6f}."
+                f"{checkpoint.path} was trained with another noise schedule than its configuration ({config.name}) says: its {name} "
+                f"ends at {checkpoint.tensor(name)[-1]:.6f}, the configuration's at {ours[-1]:.6f}."
             )
 
 

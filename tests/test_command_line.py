@@ -1,0 +1,87 @@
+"""``python -m vc_core``, run as its user does."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import vc_core
+from tests import goldens
+from vc_core.__main__ import main
+from vc_core.video import save_video
+
+SMALL = ["--frames", "3", "--height", "16", "--width", "16", "--steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return goldens.write_checkpoint("t2v_512_v2", tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webp", ".gif", ".png"])
+def test_generate(path, suffix, tmp_path, capsys):
+    target = tmp_path / f"clip{suffix}"
+    assert main(["generate", str(path), "a cat", "--output", str(target), *SMALL]) == 0
+    assert capsys.readouterr().out.strip() == str(target)
+    if suffix == ".mp4":
+        with av.open(str(target)) as container:
+            assert [frame.to_ndarray(format="rgb24").shape for frame in container.decode(video=0)] == [(16, 16, 3)] * 3
+    else:
+        assert Image.open(target).n_frames == 3
+
+
+def test_saved_pixels_are_the_frames(tmp_path):
+    frames = torch.rand(3, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    save_video(frames, tmp_path / "clip.webp", fps=8)
+    with Image.open(tmp_path / "clip.webp") as clip:
+        for index in range(4):
+            clip.seek(index)
+            expected = (frames[:, index].permute(1, 2, 0) + 1) * 127.5
+            assert np.abs(np.asarray(clip.convert("RGB")) - expected.numpy()).max() <= 0.51
+
+
+def test_info(path, capsys):
+    assert main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "A model of the form of t2v_512_v2" in out and "unet: 626 tensors" in out and "scale_end: 0.7" in out
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_convert(path, dtype, tmp_path):
+    target = tmp_path / "converted.safetensors"
+    assert main(["convert", str(path), str(target), "--dtype", dtype]) == 0
+    with safe_open(target, "pt") as file:
+        names = set(file.keys())
+        assert names == {name for name in goldens.weights("t2v_512_v2") if "." in name}  # no schedule buffers
+        assert file.get_tensor("model.diffusion_model.out.2.bias").dtype == getattr(torch, dtype)
+        assert "scale_end: 0.7" in file.metadata()["vc_core.config"]
+    assert vc_core.load(target).config == vc_core.load(path).config
+
+
+def test_a_converted_file_makes_the_same_video(path, tmp_path):
+    target = tmp_path / "converted.safetensors"
+    main(["convert", str(path), str(target), "--dtype", "float32"])
+    small = {"frames": 3, "height": 16, "width": 16, "steps": 2}
+    videos = [vc_core.load(file).text_to_video("a cat", **small) for file in (path, target)]
+    assert (videos[0] - videos[1]).abs().max() <= goldens.PIXEL_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["info", "missing.ckpt"], "no such file"),
+        (["generate", "{path}", "a cat", "--output", "clip.avi"], "should end in one of .mp4"),
+        (["generate", "{path}", "a cat", "--height", "20"], "multiple of 8, such as 16 or 24"),
+        (["generate", "{path}", "a cat", "--frames", "0"], "at least 1"),
+        (["generate", "{path}", "a cat", "--config", "nothing.yaml"], "no configuration 'nothing.yaml'"),
+        (["convert", "{path}", "{path}"], "is the file to convert itself"),
+    ],
+)
+def test_errors_are_one_line(path, arguments, message, capsys):
+    assert main([argument.format(path=path) for argument in arguments]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and message in error

@@ -1,0 +1,106 @@
+"""What the core promises beyond the reference's numbers: seeds, batches, long prompts, and errors that help."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vc_core
+from tests import goldens
+from vc_core.diffusion.guidance import guide
+from vc_core.models.text_encoder import tokenize
+
+SMALL = {"frames": 3, "height": 16, "width": 16, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return vc_core.load(goldens.write_checkpoint("t2v_512_v2", tmp_path_factory.mktemp("model") / "model.safetensors"))
+
+
+def test_a_seed_decides(model):
+    first = model.text_to_video("a cat", seed=5, **SMALL)
+    assert torch.equal(first, model.text_to_video("a cat", seed=5, **SMALL))
+    assert not torch.equal(first, model.text_to_video("a cat", seed=6, **SMALL))
+
+
+def test_a_video_is_the_same_in_a_batch(model):
+    both = model.text_to_video(["a cat", "a dog"], seed=5, **SMALL)
+    assert both.shape == (2, 3, 3, 16, 16)
+    alone = model.text_to_video("a cat", seed=5, **SMALL), model.text_to_video("a dog", seed=6, **SMALL)
+    assert (both - torch.cat(alone)).abs().max() <= goldens.PIXEL_TOLERANCE
+
+
+def test_given_noise_replaces_the_seed(model):
+    noise = [torch.randn(1, 4, 3, 2, 2) for _ in range(3)]
+    runs = [model.text_to_video("a cat", seed=seed, x_T=noise[0], step_noise=noise[1:], steps=2) for seed in (1, 2)]
+    assert torch.equal(*runs)
+
+
+def test_a_long_prompt_is_read_to_its_end(model):
+    words = " ".join(["swan"] * 300)
+    tokens = tokenize([words])
+    assert tokens.shape == (1, 4, 77) and (tokens[0, :, 0] == 49406).all()
+    assert ((tokens != 0) & (tokens < 49406)).sum() == 300
+    assert model.encode_text([words]).shape == (1, 308, 32)
+    ends = [model.text_to_video(f"{words} {last}", **SMALL) for last in ("pond", "moving")]
+    assert not torch.allclose(*ends)
+
+
+def test_repeating_a_text_changes_nothing(model):
+    """The negative's text is repeated to the positive's length; attention cannot tell."""
+    text, x, timestep = model.encode_text(["a cat"]), torch.randn(1, 4, 3, 4, 4), torch.tensor([400])
+    once, thrice = model.unet(x, timestep, text), model.unet(x, timestep, text.repeat(1, 3, 1))
+    assert goldens.error(thrice, once) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_close(model, dtype, tmp_path):
+    half = vc_core.load(goldens.write_checkpoint("t2v_512_v2", tmp_path / "model.safetensors"), dtype=dtype)
+    golden = goldens.read("t2v_512_v2", "unet")
+    inputs = golden["0.x"].to(dtype), golden["0.timesteps"], golden["0.context"].to(dtype)
+    out = half.unet(*inputs, fps=golden["0.fps"])
+    assert out.dtype == dtype
+    # A few roundings' worth: the errors of the network's some hundred operations mostly cancel.
+    assert (out.float() - golden["0.y"]).std() / golden["0.y"].std() < 5 * torch.finfo(dtype).eps
+
+
+def test_guidance():
+    generator = torch.Generator().manual_seed(0)
+    positive, negative, still = torch.randn(3, 2, 4, 3, 5, 5, generator=generator)
+    assert torch.allclose(guide(positive, negative, 1.0), positive, atol=1e-6)
+    assert torch.allclose(guide(positive, negative, 3.0), 3 * positive - 2 * negative, atol=1e-5)
+    axes = (1, 2, 3, 4)
+    rescaled = guide(positive, negative, 5.0, rescale=1.0)
+    assert torch.allclose(rescaled.std(axes), positive.std(axes), rtol=1e-5)
+    pushed = guide(positive, negative, 1.0, without_time=still, temporal_scale=0.5)
+    assert torch.allclose(pushed, 1.5 * positive - 0.5 * still, atol=1e-5)
+
+
+def test_temporal_guidance_changes_the_video(model):
+    plain = model.text_to_video("a cat", **SMALL)
+    assert not torch.allclose(plain, model.text_to_video("a cat", temporal_guidance_scale=1.0, **SMALL), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"frames": 0}, "frames is 0; a clip has at least 1"),
+        ({"height": 20}, "height is 20; it must be a multiple of 8, such as 16 or 24"),
+        ({"width": 0}, "width is 0; it must be a multiple of 8, such as 8 or 16"),
+        ({"steps": 0}, "steps is 0; it can be 1 to 1000"),
+        ({"fps": -1}, "fps is -1; it must be more than 0"),
+        ({"x_T": torch.zeros(4, 3, 2, 2)}, r"x_T has the shape \(4, 3, 2, 2\); expected is \[1, 4, T, h, w\]"),
+        ({"step_noise": [torch.zeros(1, 4, 3, 2, 2)]}, "fewer tensors than the run has steps"),
+        ({"step_noise": [torch.zeros(1, 4, 3, 2, 3)]}, r"step_noise\[0\] has the shape"),
+        ({"negative_prompt": ["a", "b"]}, "1 prompts and 2 negative prompts"),
+    ],
+)
+def test_errors(model, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        model.text_to_video("a cat", **(SMALL | wrong))
+
+
+def test_a_single_prompt_for_the_encoder(model):
+    with pytest.raises(TypeError, match="put it in a list"):
+        model.encode_text("a cat")

@@ -1,0 +1,124 @@
+"""The command line: ``python -m vc_core generate | info | convert``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Optional, Sequence
+
+import torch
+from tqdm import tqdm
+
+from .checkpoint import CheckpointError, convert
+from .checkpoint.convert import DTYPES
+from .config import ConfigError, to_yaml
+from .loading import ModelFile, bundled_models
+from .pipeline import load
+from .video import SUFFIXES, VideoFileError, save_video
+
+DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """A prompt to a file."""
+    if arguments.output.suffix.lower() not in SUFFIXES:  # said now rather than after the sampling
+        raise VideoFileError(f"{arguments.output} should end in one of {', '.join(SUFFIXES)}.")
+    model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype])
+    given = {name: value for name in ("steps", "eta", "guidance_scale", "frames") if (value := getattr(arguments, name)) is not None}
+    settings = {name: asdict(model.config.sampling)[name] for name in ("steps", "eta", "guidance_scale", "frames")} | given
+    with tqdm(desc="sampling", unit="step") as bar:
+
+        def advance(step: int, total: int, *_: object) -> None:
+            bar.total = total
+            bar.update()
+
+        video = model.text_to_video(
+            arguments.prompt, arguments.negative_prompt, height=arguments.height, width=arguments.width, fps=arguments.fps,
+            guidance_rescale=arguments.guidance_rescale, seed=arguments.seed, callback=advance, **settings,
+        )  # fmt: skip
+    rate = arguments.playback_fps or model.config.sampling.playback_fps
+    save_video(video[0], arguments.output, rate)
+    print(arguments.output)
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """What a file holds."""
+    file = ModelFile.open(arguments.model, arguments.config)
+    print(f"{file.checkpoint.path}: {file.config.title} ({file.config.name})")
+    for part, prefix in file.parts.items():
+        shapes = [file.checkpoint.shape(name) for name in file.checkpoint.names() if name.startswith(prefix)]
+        numbers = sum(torch.Size(shape).numel() for shape in shapes)
+        print(f"  {part}: {len(shapes)} tensors, {numbers / 1e6:.1f} million weights")
+    print(to_yaml(file.config), end="")
+
+
+def convert_file(arguments: argparse.Namespace) -> None:
+    """A published file to a smaller ``.safetensors`` that says what it is."""
+    file = ModelFile.open(arguments.model, arguments.config)
+    kept = {file.parts[part] + name for part in file.parts for name in file.tensors(part)}
+    with tqdm(desc="converting", unit="B", unit_scale=True) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = convert(
+            file.checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
+            names=[name for name in file.checkpoint.names() if name in kept], progress=advance,
+        )  # fmt: skip
+    print(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    top = argparse.ArgumentParser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
+    commands = top.add_subparsers(required=True, metavar="generate | info | convert")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub.set_defaults(run=run)
+        bundled = ", ".join(bundled_models()) or "none"
+        sub.add_argument("model", help=f"a .ckpt or .safetensors file, or a bundled model ({bundled})")
+        sub.add_argument("--config", help="a YAML file, or a published name, for what the file's tensors don't tell")
+        return sub
+
+    make = command("generate", generate, "Make a clip from a prompt.")
+    make.add_argument("prompt")
+    make.add_argument("--negative-prompt", default="", help="what is not to be seen")
+    make.add_argument("--output", type=Path, default=Path("video.mp4"), help="a file that ends in " + ", ".join(SUFFIXES))
+    make.add_argument("--frames", type=int, help="16 for the published models; the model's own unless given")
+    make.add_argument("--height", type=int, help="in pixels, a multiple of 8; the model's own unless given")
+    make.add_argument("--width", type=int, help="in pixels, a multiple of 8; the model's own unless given")
+    make.add_argument("--steps", type=int, help="DDIM steps; the model's own unless given")
+    make.add_argument("--eta", type=float, help="noise added at every step, 0 to 1; the model's own unless given")
+    make.add_argument("--guidance-scale", type=float, help="how strongly the prompt is followed; the model's own unless given")
+    make.add_argument("--guidance-rescale", type=float, default=0.0, help="0 to 1")
+    make.add_argument("--fps", type=float, help="what the model is told of the motion; the model's own unless given")
+    make.add_argument("--playback-fps", type=int, help="the saved file's frames a second; the model's own unless given")
+    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32")
+
+    command("info", info, "Say which model a file holds, and its configuration.")
+
+    change = command("convert", convert_file, "Write a file's model as .safetensors, with its configuration inside.")
+    change.add_argument("target", type=Path, help="the .safetensors file to write")
+    change.add_argument("--dtype", choices=DTYPE_NAMES, default="float16", help="of the weights in the new file")
+    return top
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a command; 0 for success, 1 for an error that is told in a line."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (CheckpointError, ConfigError, VideoFileError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
