@@ -106,10 +106,13 @@ def _autoencoder_parameters(config: AutoencoderConfig) -> dict[str, Any]:
 
 
 class MissingPart:
-    """Stands where a file lacks a part, and says so as soon as it is used."""
+    """Stands where a file lacks a part, and says so as soon as it is used.
+
+    The error is an AttributeError, so that ComfyUI can ask whether it has an attribute without using it.
+    """
 
     def __init__(self, file: ModelFile, part: str, remedy: str) -> None:
         self._message = f"{file.checkpoint.path.name} holds no {part}. {remedy}"
 
     def __getattr__(self, name: str) -> Any:
-        raise ValueError(self.__dict__.get("_message", "A part is missing."))
+        raise AttributeError(self.__dict__["_message"])

@@ -1,0 +1,62 @@
+"""Nodes that let a test put tensors into a graph and take them out exactly."""
+
+import os
+
+import folder_paths
+import torch
+from comfy_api.latest import ComfyExtension, io
+from safetensors.torch import load_file, save_file
+
+
+class FixedNoise:
+    """A NOISE that is given, frame by frame."""
+
+    def __init__(self, noise: torch.Tensor) -> None:
+        self.noise, self.seed = noise, 0
+
+    def generate_noise(self, latent):
+        return self.noise
+
+
+class NoiseFromFile(io.ComfyNode):
+    """The tensor ``noise`` of a file in the input folder."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="TestNoise", inputs=[io.String.Input("file")], outputs=[io.Noise.Output()])
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(FixedNoise(load_file(os.path.join(folder_paths.get_input_directory(), file))["noise"]))
+
+
+class SaveTensors(io.ComfyNode):
+    """Whatever it is given, as one file in the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        optional = [
+            io.Latent.Input("latent", optional=True),
+            io.Image.Input("image", optional=True),
+            io.Conditioning.Input("conditioning", optional=True),
+            io.Sigmas.Input("sigmas", optional=True),
+        ]
+        return io.Schema(node_id="TestSave", is_output_node=True, inputs=[io.String.Input("file"), *optional], not_idempotent=True)
+
+    @classmethod
+    def execute(cls, file, latent=None, image=None, conditioning=None, sigmas=None) -> io.NodeOutput:
+        tensors = {"sigmas": sigmas, "image": image}
+        tensors["latent"] = None if latent is None else latent["samples"]
+        tensors["conditioning"] = None if conditioning is None else conditioning[0][0]
+        kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items() if tensor is not None}
+        save_file(kept, os.path.join(folder_paths.get_output_directory(), file))
+        return io.NodeOutput()
+
+
+class TensorsExtension(ComfyExtension):
+    async def get_node_list(self):
+        return [NoiseFromFile, SaveTensors]
+
+
+async def comfy_entrypoint():
+    return TensorsExtension()

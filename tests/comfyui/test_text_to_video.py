@@ -1,0 +1,227 @@
+"""The nodes in a real ComfyUI give what the core and the reference give."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from einops import rearrange
+from PIL import Image
+from safetensors.torch import save_file
+
+import vc_core
+from dev.client import ComfyError, Progress, files_of
+from dev.comfyui import REPOSITORY
+from dev.graph import to_prompt
+from dev.server import Server
+from tests import goldens
+from tests.comfyui.graphs import Graph, TextGraph, out
+from vc_core.loading import bundled_models
+
+BUNDLED = "videocrafter_tiny_t2v"
+PROMPT = goldens.PROMPTS[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(comfyui: Server) -> Path:
+    """The recorded models in the server's folder."""
+    for name in goldens.TEXT_TO_VIDEO:
+        goldens.write_checkpoint(name, comfyui.checkpoints / f"{name}.safetensors")
+    return comfyui.checkpoints
+
+
+def as_images(video: torch.Tensor) -> torch.Tensor:
+    """The core's ``[B, 3, T, H, W]`` in [-1, 1] as ComfyUI's ``[B T, H, W, 3]`` in [0, 1]."""
+    return (rearrange(video, "b c t h w -> (b t) h w c") + 1) / 2
+
+
+def given_noise(comfyui: Server, graph: Graph, noise: torch.Tensor, file: str) -> list[object]:
+    """A NOISE that is ``[1, C, T, h, w]``. ComfyUI keeps results by their inputs, so each noise needs a file of its own."""
+    save_file({"noise": rearrange(noise.float(), "b c t h w -> (b t) c h w").contiguous()}, comfyui.base / "input" / file)
+    return out(graph.add("TestNoise", file=file))
+
+
+@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
+@pytest.mark.parametrize("settings", [{"eta": 1.0}, {"eta": 0.5, "guidance_rescale": 0.7, "cfg": 5.0}, {"eta": 0.0, "cfg": 1.0}])
+def test_a_seed_gives_the_core_s_video(comfyui, checkpoints, name, settings):
+    graph = TextGraph(f"{name}.safetensors", PROMPT)
+    sampled = graph.sample(seed=7, steps=6, **settings)
+    saved = graph.run(comfyui, image=graph.decode(sampled))
+    core = {"cfg": "guidance_scale"}
+    video = vc_core.load(checkpoints / f"{name}.safetensors").text_to_video(
+        PROMPT, frames=8, height=64, width=64, steps=6, fps=8, seed=7, **{core.get(key, key): value for key, value in settings.items()}
+    )
+    assert (saved["image"] - as_images(video)).abs().max() <= 2 / 255
+
+
+@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
+def test_the_reference_s_latent(comfyui, checkpoints, name):
+    """The recorded run without noise in its steps, from its recorded start, through core's custom sampler."""
+    golden = goldens.read(name, "sampling")
+    steps, eta, scale, fps = golden["0.settings"].tolist()
+    assert eta == 0
+    graph = TextGraph(f"{name}.safetensors", PROMPT, fps=fps)
+    noise = given_noise(comfyui, graph, golden["0.x_T"], f"{name}.st")
+    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
+    sampled = graph.sample_custom(noise, out(graph.add("VideoCrafterDDIM", eta=eta)), sigmas, scale)
+    saved = graph.run(comfyui, latent=sampled, image=graph.decode(sampled))
+    latent = rearrange(golden["0.latent"], "b c t h w -> (b t) c h w")
+    assert goldens.error(saved["latent"] * 0.18215, latent) <= goldens.TOLERANCE
+    video = golden["0.video"].float().clamp(-1, 1)
+    assert (saved["image"] - as_images(video)).abs().max() <= 2 / 255
+
+
+@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
+def test_core_s_euler_ends_at_the_reference_s_last_prediction(comfyui, checkpoints, name):
+    """Without added noise DDIM is Euler's method in ComfyUI's variable, where the sample scale is right."""
+    golden, schedule = goldens.read(name, "sampling"), goldens.read(name, "schedule")
+    steps, _, scale, fps = golden["0.settings"].tolist()
+    # ComfyUI noises to the first sigma, the authors start with the noise itself: at that timestep a little more.
+    start = golden["0.x_T"] / (1 - schedule[f"{int(steps)}.0.0.alphas"][-1]).sqrt()
+    graph = TextGraph(f"{name}.safetensors", PROMPT, fps=fps)
+    noise = given_noise(comfyui, graph, start, f"{name}_euler.st")
+    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
+    sampled = graph.sample_custom(noise, out(graph.add("KSamplerSelect", sampler_name="euler")), sigmas, scale)
+    saved = graph.run(comfyui, latent=sampled)
+    last = rearrange(golden["0.pred_x0"][-1], "b c t h w -> (b t) c h w")
+    assert goldens.error(saved["latent"] * 0.18215, last) <= goldens.TOLERANCE
+
+
+def test_a_split_run_is_one_run(comfyui, checkpoints):
+    graph = TextGraph("t2v_512_v2.safetensors", PROMPT)
+    noise = out(graph.add("RandomNoise", noise_seed=3))
+    ddim = out(graph.add("VideoCrafterDDIM", eta=0.0))
+    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=6, denoise=1.0))
+    whole = graph.sample_custom(noise, ddim, sigmas, 5.0)
+    split = graph.add("SplitSigmas", sigmas=sigmas, step=3)
+    blank, half = graph.latent, graph.sample_custom(noise, ddim, out(split, 0), 5.0)
+    graph.latent = half
+    rest = graph.sample_custom(out(graph.add("DisableNoise")), ddim, out(split, 1), 5.0)
+    assert blank != half
+    joined = Graph()
+    joined.prompt = {key: dict(value) for key, value in graph.prompt.items()}
+    one = joined.run(comfyui, latent=whole)["latent"]
+    two = graph.run(comfyui, latent=rest)["latent"]
+    assert goldens.error(two, one) <= goldens.TOLERANCE
+
+
+def test_two_videos_in_a_batch_are_the_core_s_two(comfyui, checkpoints):
+    graph = TextGraph("t2v_512_v2.safetensors", PROMPT, frames=4, videos=2)
+    saved = graph.run(comfyui, image=graph.decode(graph.sample(seed=2, steps=3)))
+    video = vc_core.load(checkpoints / "t2v_512_v2.safetensors").text_to_video(
+        [PROMPT, PROMPT], frames=4, height=64, width=64, steps=3, fps=8, seed=2
+    )
+    assert saved["image"].shape[0] == 8
+    assert (saved["image"] - as_images(video)).abs().max() <= 2 / 255
+
+
+def test_a_long_prompt_is_the_core_s(comfyui, checkpoints):
+    prompt = " ".join(f"swan number {index} in the pond" for index in range(60))
+    graph = TextGraph("t2v_512_v1.safetensors", prompt)
+    saved = graph.run(comfyui, conditioning=graph.text)["conditioning"]
+    core = vc_core.load(checkpoints / "t2v_512_v1.safetensors").encode_text([prompt])
+    assert core.shape[1] > 300
+    assert goldens.error(saved, core) <= goldens.TOLERANCE
+
+
+@pytest.mark.parametrize("sampler, scheduler", [("euler", "normal"), ("dpmpp_2m", "karras"), ("ddim", "ddim_uniform"), ("lcm", "sgm_uniform")])
+def test_core_s_ksampler_and_decoder(comfyui, checkpoints, sampler, scheduler):
+    graph = TextGraph("t2v_512_v2.safetensors", PROMPT)
+    inputs = {"model": graph.model, "positive": graph.positive, "negative": graph.negative, "latent_image": graph.latent}
+    settings = {"seed": 1, "steps": 4, "cfg": 3.0, "sampler_name": sampler, "scheduler": scheduler, "denoise": 1.0}
+    sampled = out(graph.add("KSampler", **inputs, **settings))
+    both = graph.decode(sampled), out(graph.add("VAEDecode", samples=sampled, vae=graph.vae))
+    ours = Graph()
+    ours.prompt = dict(graph.prompt)
+    first, second = ours.run(comfyui, image=both[0])["image"], graph.run(comfyui, image=both[1])["image"]
+    assert first.shape == (8, 64, 64, 3) and first.isfinite().all() and first.std() > 0.01
+    assert (first - second).abs().max() <= 1e-4
+
+
+def test_the_workflow_as_it_is_shipped(comfyui, object_info):
+    """Queued as the web interface would; progress is told; what it saves opens."""
+    saved = json.loads((REPOSITORY / "workflows" / "text_to_video.json").read_text())
+    steps: list[Progress] = []
+    files = files_of(comfyui.run(to_prompt(saved, object_info), on_progress=steps.append))
+    assert max(progress.value for progress in steps if progress.maximum == 25) == 25
+    assert {Path(file["filename"]).suffix for file in files} == {".mp4", ".webp"}
+    for file in files:
+        content = io.BytesIO(comfyui.view(file))
+        if file["filename"].endswith(".mp4"):
+            with av.open(content) as container:
+                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            assert len(frames) == 16 and frames[0].shape == (64, 64, 3)
+        else:
+            picture = Image.open(content)
+            assert picture.n_frames == 16 and picture.size == (64, 64)
+
+
+def test_the_bundled_model_stands_first_and_gives_the_core_s_video(comfyui, object_info):
+    listed = object_info["VideoCrafterLoader"]["input"]["required"]["ckpt_name"]
+    options = listed[1]["options"] if listed[0] == "COMBO" else listed[0]
+    assert options[0] == f"{BUNDLED} (bundled)" and BUNDLED in bundled_models()
+    prompt = "a blue square moving left"
+    graph = TextGraph(f"{BUNDLED} (bundled)", prompt, frames=16)
+    saved = graph.run(comfyui, image=graph.decode(graph.sample(seed=1, steps=10, cfg=6.0)))
+    video = vc_core.load(BUNDLED).text_to_video(prompt, height=64, width=64, steps=10, guidance_scale=6.0, fps=8, seed=1)
+    assert (saved["image"] - as_images(video)).abs().max() <= 2 / 255
+
+
+class TestErrors:
+    """Each names what is wrong and what to do, at the node that caused it."""
+
+    def fails(self, comfyui: Server, graph: Graph, kind: str, *parts: str) -> None:
+        with pytest.raises(ComfyError) as error:
+            comfyui.run(graph.prompt)
+        assert error.value.node_type == kind
+        for part in parts:
+            assert part in str(error.value)
+
+    def test_no_such_file(self, comfyui):
+        graph = TextGraph("not_there.safetensors", PROMPT)
+        graph.add("TestSave", file="x", latent=graph.sample())
+        self.fails(comfyui, graph, "VideoCrafterLoader", "not_there.safetensors")
+
+    @pytest.mark.parametrize(
+        "name, content, message",
+        [
+            ("page.ckpt", b"<!DOCTYPE html><html>sign in</html>", "page.ckpt"),
+            ("empty.safetensors", b"", "empty"),
+        ],
+    )
+    def test_no_model(self, comfyui, name, content, message):
+        (comfyui.checkpoints / name).write_bytes(content)
+        graph = TextGraph(name, PROMPT)
+        graph.add("TestSave", file="x", latent=graph.sample())
+        self.fails(comfyui, graph, "VideoCrafterLoader", message)
+
+    def test_a_model_of_another_family(self, comfyui):
+        weights = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}
+        save_file(weights, comfyui.checkpoints / "sd.safetensors")
+        graph = TextGraph("sd.safetensors", PROMPT)
+        graph.add("TestSave", file="x", latent=graph.sample())
+        self.fails(comfyui, graph, "VideoCrafterLoader", "sd.safetensors", "without temporal layers", "VideoCrafter family")
+
+    def test_a_file_without_its_encoders(self, comfyui):
+        weights = {name: value for name, value in goldens.weights("t2v_512_v2").items() if name.startswith("model.")}
+        save_file(weights, comfyui.checkpoints / "unet.safetensors")
+        graph = TextGraph("unet.safetensors", PROMPT)
+        graph.add("TestSave", file="x", latent=graph.sample())
+        self.fails(comfyui, graph, "CLIPTextEncode", "unet.safetensors holds no text encoder", "CLIPLoader")
+
+    @pytest.mark.parametrize("width, length, parts", [(20, 8, ["width is 20", "16 or 24"]), (64, 0, ["length", "0"])])
+    def test_sizes(self, comfyui, width, length, parts):
+        graph = Graph()
+        latent = graph.add("EmptyVideoCrafterLatent", width=width, height=64, length=length, batch_size=1)
+        graph.add("TestSave", file="x", latent=out(latent))
+        self.fails(comfyui, graph, "EmptyVideoCrafterLatent", *parts)
+
+    def test_frames_that_make_no_whole_videos(self, comfyui, checkpoints):
+        graph = TextGraph("t2v_512_v2.safetensors", PROMPT, frames=4, videos=2)
+        graph.latent = out(graph.add("LatentFromBatch", samples=graph.latent, batch_index=0, length=7))
+        graph.add("TestSave", file="x", latent=graph.sample())
+        self.fails(comfyui, graph, "VideoCrafterSampler", "7 frames", "each of its videos has 4", "whole videos")
