@@ -7,6 +7,9 @@ import torch
 
 import vc_core
 from tests import goldens
+from vc_core.checkpoint import CheckpointError
+from vc_core.loading import ModelFile
+from vc_core.models.image_encoder import prepare_pictures
 from vc_core.models.text_encoder import tokenize
 
 
@@ -14,7 +17,7 @@ from vc_core.models.text_encoder import tokenize
 def model(request, tmp_path_factory):
     path = goldens.write_checkpoint(request.param, tmp_path_factory.mktemp("golden") / "model.safetensors")
     loaded = vc_core.load(path)
-    loaded.golden = request.param
+    loaded.golden, loaded.path = request.param, path
     return loaded
 
 
@@ -41,6 +44,21 @@ def test_autoencoder(model):
     assert goldens.error(latents / factor, golden["vae_mean"]) <= goldens.TOLERANCE
     decoded = model.decode(golden["z"][:, :, None] * factor)[:, :, 0]
     assert (decoded - golden["vae_decoded"].clamp(-1, 1)).abs().max() <= goldens.TOLERANCE
+
+
+def test_image_tokens(model):
+    if model.golden != "i2v_512_v1":
+        with pytest.raises(CheckpointError, match="no image encoder"):
+            model.encode_image(torch.zeros(1, 3, 8, 8))
+        return
+    golden = goldens.read(model.golden, "encoders")
+    pixels = prepare_pictures(golden["photo"])
+    assert goldens.error(pixels[:, :, ::4, ::4], golden["clip_pixels"]) <= goldens.TOLERANCE
+    encoder = ModelFile.open(model.path).load("image_encoder", "cpu", torch.float32)
+    assert goldens.error(encoder(pixels), golden["image_features"]) <= goldens.TOLERANCE
+    assert goldens.error(model.encode_image(golden["photo"]), golden["image_tokens"]) <= goldens.TOLERANCE
+    empty = model.encode_image(torch.zeros_like(golden["photo"]))
+    assert goldens.error(empty, golden["null_image_tokens"]) <= goldens.TOLERANCE
 
 
 def test_a_batch_is_its_videos(model):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 import vc_core
 from tests import goldens
 from vc_core.config import load_config
-from vc_core.diffusion.ddim import DDIMTables, ddim_sample
-from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.diffusion.ddim import DDIMTables
 from vc_core.diffusion.schedule import Schedule
 
 
@@ -45,8 +46,8 @@ def test_uniform_spacing_refuses(steps):
 
 
 @pytest.mark.parametrize("run", ["0", "1", "2"])
-@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
-def test_text_to_video(name, run, tmp_path):
+@pytest.mark.parametrize("name", goldens.MODELS)
+def test_runs(name, run, tmp_path):
     golden = goldens.read(name, "sampling")
     steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
     predicted, samples = [], []
@@ -57,7 +58,10 @@ def test_text_to_video(name, run, tmp_path):
         samples.append(x)
 
     model = vc_core.load(goldens.write_checkpoint(name, tmp_path / "model.safetensors"))
-    video = model.text_to_video(
+    make = model.text_to_video
+    if name == "i2v_512_v1":
+        make = partial(model.image_to_video, goldens.read(name, "encoders")["photo"][:1])
+    video = make(
         goldens.PROMPTS[0], goldens.PROMPTS[2], steps=int(steps), eta=eta, guidance_scale=scale, fps=fps,
         x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=watch,
     )  # fmt: skip
@@ -65,19 +69,3 @@ def test_text_to_video(name, run, tmp_path):
         assert goldens.error(ours, theirs) <= goldens.TOLERANCE
     assert goldens.error(samples[-1], golden[f"{run}.latent"]) <= goldens.TOLERANCE
     assert (video - golden[f"{run}.video"].float().clamp(-1, 1)).abs().max() <= goldens.PIXEL_TOLERANCE
-
-
-@pytest.mark.parametrize("run", ["0", "1", "2"])
-def test_sampling_with_image_tokens(run, tmp_path):
-    """The image model's runs, from the recorded tokens of the picture and of the empty one."""
-    golden, encoders = goldens.read("i2v_512_v1", "sampling"), goldens.read("i2v_512_v1", "encoders")
-    steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
-    model = vc_core.load(goldens.write_checkpoint("i2v_512_v1", tmp_path / "model.safetensors"))
-    text, rate = encoders["text"], torch.tensor([fps])
-    positive = Conditioning(text[:1], encoders["image_tokens"][:1], rate)
-    negative = Conditioning(text[2:3], encoders["null_image_tokens"][:1], rate)
-    denoise = guided_denoiser(model.unet, positive, negative, Guidance(scale), torch.float32)
-    tables = DDIMTables.make(model.schedule, model.schedule.uniform(int(steps)), eta)
-    latent = ddim_sample(denoise, golden[f"{run}.x_T"], tables, iter(golden[f"{run}.noise"]))
-    assert goldens.error(latent, golden[f"{run}.latent"]) <= goldens.TOLERANCE
-    assert (model.decode(latent) - golden[f"{run}.video"].float().clamp(-1, 1)).abs().max() <= goldens.PIXEL_TOLERANCE

@@ -93,7 +93,7 @@ def test_temporal_guidance_changes_the_video(model):
         ({"x_T": torch.zeros(4, 3, 2, 2)}, r"x_T has the shape \(4, 3, 2, 2\); expected is \[1, 4, T, h, w\]"),
         ({"step_noise": [torch.zeros(1, 4, 3, 2, 2)]}, "fewer tensors than the run has steps"),
         ({"step_noise": [torch.zeros(1, 4, 3, 2, 3)]}, r"step_noise\[0\] has the shape"),
-        ({"negative_prompt": ["a", "b"]}, "1 prompts and 2 negative prompts"),
+        ({"negative_prompt": ["a", "b"]}, "1 clips to make and 2 prompts"),
     ],
 )
 def test_errors(model, wrong, message):

@@ -74,6 +74,32 @@ class TextEncoderConfig:
 
 
 @dataclass
+class ImageEncoderConfig:
+    """OpenCLIP's image tower; the defaults are those of ViT-H/14."""
+
+    width: int = 1280
+    heads: int = 16
+    layers: int = 32
+    embed_dim: int = 1024
+    patch_size: int = 14
+    image_size: int = 224
+
+
+@dataclass
+class ProjectorConfig:
+    """The resampler from the image tower's tokens to the UNet's."""
+
+    width: int = 1024
+    depth: int = 4
+    heads: int = 12
+    head_channels: int = 64
+    queries: int = 16
+    feature_dim: int = 1280
+    context_dim: int = 1024
+    ff_mult: int = 4
+
+
+@dataclass
 class ScheduleConfig:
     """The noise a model was trained with: Stable Diffusion's betas, and the sample scale on top."""
 
@@ -108,6 +134,9 @@ class ModelConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    #: For image to video only.
+    image_encoder: Optional[ImageEncoderConfig] = None
+    projector: Optional[ProjectorConfig] = None
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -195,3 +224,14 @@ def _check(config: ModelConfig) -> None:
         raise ConfigError(f"text_encoder: a width of {text.width} doesn't divide into {text.heads} heads.")
     if unet.context_dim != text.width:
         raise ConfigError(f"unet.context_dim is {unet.context_dim}, but the text encoder's width is {text.width}: they must agree.")
+    image, projector = config.image_encoder, config.projector
+    if image and image.width % image.heads:
+        raise ConfigError(f"image_encoder: a width of {image.width} doesn't divide into {image.heads} heads.")
+    if projector and projector.context_dim != unet.context_dim:
+        raise ConfigError(
+            f"projector.context_dim is {projector.context_dim}, but unet.context_dim is {unet.context_dim}: they must agree."
+        )
+    if projector and image and projector.feature_dim != image.width:
+        raise ConfigError(
+            f"projector.feature_dim is {projector.feature_dim}, but the image encoder's width is {image.width}: they must agree."
+        )

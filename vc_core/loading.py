@@ -15,7 +15,9 @@ from .checkpoint.identify import identify, part_prefixes
 from .checkpoint.reading import Checkpoint, open_checkpoint
 from .config import ConfigLike, ModelConfig
 from .models.autoencoder import Autoencoder
+from .models.image_encoder import ImageEncoder
 from .models.layers import Layers
+from .models.projector import Projector
 from .models.text_encoder import TextEncoder
 from .models.unet import UNet
 
@@ -32,11 +34,16 @@ def bundled_models() -> dict[str, Path]:
 def skeleton(config: ModelConfig) -> dict[str, nn.Module]:
     """Every network of a model on ``meta``: names and shapes without weights."""
     layers = Layers(device="meta")
-    return {
+    networks = {
         "unet": UNet(config.unet, layers),
         "autoencoder": Autoencoder(config.autoencoder, layers),
         "text_encoder": TextEncoder(config.text_encoder, device="meta"),
     }
+    if config.image_encoder:
+        networks["image_encoder"] = ImageEncoder(config.image_encoder, device="meta")
+    if config.projector:
+        networks["projector"] = Projector(config.projector, layers)
+    return networks
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class ModelFile:
 
     checkpoint: Checkpoint
     config: ModelConfig
-    #: The parts that it holds (``unet``, ``autoencoder``, ``text_encoder``) and what their names start with.
+    #: The parts that it holds (``unet``, ``autoencoder``, ``text_encoder``, ``image_encoder``, ``projector``) and what their names start with.
     parts: dict[str, str]
 
     @classmethod

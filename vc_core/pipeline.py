@@ -1,8 +1,9 @@
-"""Text to video without ComfyUI: a file becomes a model, and a model makes clips."""
+"""Text and image to video without ComfyUI: a file becomes a model, and a model makes clips."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Union
 
@@ -11,36 +12,50 @@ from einops import rearrange
 from torch import Tensor
 
 from .checkpoint.errors import CheckpointError
+from .checkpoint.identify import PREFIXES
 from .config import ConfigLike, ModelConfig
 from .diffusion.ddim import Callback, DDIMTables, ddim_sample, seeded_noise
 from .diffusion.guidance import Conditioning, Guidance, guided_denoiser
 from .diffusion.schedule import Schedule
 from .loading import ModelFile
-from .models.autoencoder import Autoencoder
-from .models.text_encoder import TextEncoder, tokenize
+from .models.image_encoder import prepare_pictures
+from .models.text_encoder import tokenize
 from .models.unet import UNet
 
 #: Pixels that go through the autoencoder at once: four frames of 320x512.
 PIXELS_AT_ONCE = 4 * 320 * 512
 
 
+@dataclass(frozen=True)
+class _Run:
+    """The arguments that text to video and image to video share."""
+
+    frames: int
+    height: Optional[int]
+    width: Optional[int]
+    steps: int
+    eta: float
+    fps: Optional[float]
+    seed: int
+    x_T: Optional[Tensor]
+    step_noise: Optional[Iterable[Tensor]]
+    callback: Optional[Callback]
+
+
 class VideoModel:
-    """A text-to-video model: the networks, their schedule and the loop that makes a clip.
+    """A model: the networks, their schedule and the loop that makes a clip.
 
     Attributes:
         config: what it is made of.
         unet: called as ``unet(x, timesteps, text, image_tokens=None, fps=None)``, see :meth:`vc_core.models.unet.UNet.forward`.
     """
 
-    def __init__(
-        self, config: ModelConfig, unet: UNet, autoencoder: Optional[Autoencoder], text_encoder: Optional[TextEncoder]
-    ) -> None:
+    def __init__(self, config: ModelConfig, networks: dict[str, Any]) -> None:
         self.config = config
-        self.unet = unet
+        self.unet: UNet = networks["unet"]
         self.schedule = Schedule.from_config(config.schedule)
-        self._autoencoder = autoencoder
-        self._text_encoder = text_encoder
-        weight = next(unet.parameters())
+        self._networks = networks
+        weight = next(self.unet.parameters())
         self.device, self.dtype = weight.device, weight.dtype
 
     @torch.inference_mode()
@@ -50,12 +65,25 @@ class VideoModel:
         Raises:
             CheckpointError: the file has no text encoder.
         """
-        if self._text_encoder is None:
-            raise CheckpointError(_lacking("text encoder", "cond_stage_model.model."))
+        encoder = self._network("text_encoder")
         if isinstance(prompts, str):
             raise TypeError(f"encode_text takes a list of prompts; {prompts!r} is one prompt: put it in a list.")
         tokens = tokenize(prompts, self.config.text_encoder.context_length)
-        return self._text_encoder(tokens.to(self.device))
+        return encoder(tokens.to(self.device))
+
+    @torch.inference_mode()
+    def encode_image(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[B, 3, H, W]`` in [-1, 1], of any size -> image tokens ``[B, queries, context_dim]``.
+
+        Raises:
+            ValueError: pictures of another shape.
+            CheckpointError: the file has no image encoder or no projector, as those of text-to-video models.
+        """
+        encoder, projector = self._network("image_encoder"), self._network("projector")
+        if pictures.ndim != 4 or pictures.shape[1] != 3:
+            raise ValueError(f"pictures has the shape {tuple(pictures.shape)}; expected is [B, 3, H, W], in [-1, 1].")
+        pixels = prepare_pictures(pictures.to(self.device), encoder.config.image_size)
+        return projector(encoder(pixels.to(self.dtype)))
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -65,7 +93,7 @@ class VideoModel:
             ValueError: H or W is no multiple of the autoencoder's downscaling.
             CheckpointError: the file has no autoencoder.
         """
-        autoencoder = self._need_autoencoder()
+        autoencoder = self._network("autoencoder")
         self._check_size(*frames.shape[-2:])
         moments = self._each_frame(autoencoder.encode, frames, pixels=frames.shape[-2] * frames.shape[-1])
         return moments[:, : self.config.autoencoder.embed_dim] * self.config.autoencoder.scale_factor
@@ -77,7 +105,7 @@ class VideoModel:
         Raises:
             CheckpointError: the file has no autoencoder.
         """
-        autoencoder = self._need_autoencoder()
+        autoencoder = self._network("autoencoder")
         pixels = latents.shape[-2] * latents.shape[-1] * self.config.downscale**2
         frames = self._each_frame(autoencoder.decode, latents / self.config.autoencoder.scale_factor, pixels)
         return frames.float().clamp(-1, 1)
@@ -125,39 +153,85 @@ class VideoModel:
         Raises:
             ValueError: a size, a count or a scale that can't be; tensors that don't fit.
         """
-        settings = self.config.sampling
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
-        if len(negatives) != len(prompts):
-            raise ValueError(f"There are {len(prompts)} prompts and {len(negatives)} negative prompts; give one, or one each.")
-        shape = self._latent_shape(
-            len(prompts),
-            frames,
-            settings.height if height is None else height,
-            settings.width if width is None else width,
-        )
-        if fps is not None and not fps > 0:
-            raise ValueError(f"fps is {fps}; it must be more than 0.")
+        negatives = _one_each(negative_prompt, len(prompts))
+        if self.config.unet.image_attention:
+            raise ValueError(f"{self.config.title} makes videos from a picture: use image_to_video.")
+        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback)
+        guidance = Guidance(guidance_scale, guidance_rescale, temporal_guidance_scale)
+        return self._sample(prompts, negatives, None, None, guidance, run)
 
-        if x_T is not None:
-            if x_T.ndim != 5 or x_T.shape[:2] != shape[:2]:
-                raise ValueError(f"x_T has the shape {tuple(x_T.shape)}; expected is [{shape[0]}, {shape[1]}, T, h, w].")
-            shape = tuple(x_T.shape)
-        noise = seeded_noise(shape, seed)
+    @torch.inference_mode()
+    def image_to_video(
+        self,
+        image: Tensor,
+        prompt: Union[str, Sequence[str]],
+        negative_prompt: Union[str, Sequence[str]] = "",
+        frames: int = 16,
+        height: Optional[int] = None,
+        width: Optional[int] = None,
+        steps: int = 50,
+        eta: float = 1.0,
+        guidance_scale: float = 12.0,
+        guidance_rescale: float = 0.0,
+        fps: Optional[float] = None,
+        seed: int = 0,
+        x_T: Optional[Tensor] = None,
+        step_noise: Optional[Iterable[Tensor]] = None,
+        callback: Optional[Callback] = None,
+        temporal_guidance_scale: float = 0.0,
+    ) -> Tensor:
+        """Make clips that keep to a picture, with DDIM. The negative is the empty, mid-grey picture, as the authors have it.
+
+        Args:
+            image: ``[B, 3, H, W]`` in [-1, 1], or ``[3, H, W]``, of any size: several pictures make several clips.
+            prompt: one prompt for all of them, or one each.
+
+        The other arguments, the result and the errors are those of :meth:`text_to_video`.
+        """
+        pictures = image[None] if image.ndim == 3 else image
+        if not self.config.unet.image_attention:
+            raise ValueError(f"{self.config.title} takes no picture: use text_to_video, or load an image-to-video model.")
+        tokens = self.encode_image(pictures)
+        empty = self.encode_image(torch.zeros_like(pictures[:1])).expand_as(tokens)
+        prompts, negatives = _one_each(prompt, len(pictures)), _one_each(negative_prompt, len(pictures))
+        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback)
+        guidance = Guidance(guidance_scale, guidance_rescale, temporal_guidance_scale)
+        return self._sample(prompts, negatives, tokens, empty, guidance, run)
+
+    def _sample(
+        self,
+        prompts: list[str],
+        negatives: list[str],
+        tokens: Optional[Tensor],
+        empty_tokens: Optional[Tensor],
+        guidance: Guidance,
+        run: _Run,
+    ) -> Tensor:
+        settings = self.config.sampling
+        height = settings.height if run.height is None else run.height
+        width = settings.width if run.width is None else run.width
+        shape = self._latent_shape(len(prompts), run.frames, height, width)
+        if run.x_T is not None:
+            if run.x_T.ndim != 5 or run.x_T.shape[:2] != shape[:2]:
+                raise ValueError(f"x_T has the shape {tuple(run.x_T.shape)}; expected is [{shape[0]}, {shape[1]}, T, h, w].")
+            shape = tuple(run.x_T.shape)
+        if run.fps is not None and not run.fps > 0:
+            raise ValueError(f"fps is {run.fps}; it must be more than 0.")
+        noise = seeded_noise(shape, run.seed)
         # The seed's start is drawn even when one is given, so that the noise of the steps stays the same.
         start = next(noise)
-        x = (start if x_T is None else x_T).to(self.device, torch.float32)
-        if step_noise is not None:
-            noise = chain(_checked(step_noise, shape), _exhausted())
+        x = (start if run.x_T is None else run.x_T).to(self.device, torch.float32)
+        if run.step_noise is not None:
+            noise = chain(_checked(run.step_noise, shape), _exhausted())
 
-        timesteps = self.schedule.uniform(steps)
-        tables = DDIMTables.make(self.schedule, timesteps, eta)
-        rates = torch.full((len(prompts),), fps if fps is not None else self.config.unet.default_fps, device=self.device)
-        positive = Conditioning(self.encode_text(prompts), fps=rates)
-        negative = Conditioning(self.encode_text(negatives), fps=rates)
-        guidance = Guidance(guidance_scale, guidance_rescale, temporal_guidance_scale)
+        tables = DDIMTables.make(self.schedule, self.schedule.uniform(run.steps), run.eta)
+        fps = run.fps if run.fps is not None else self.config.unet.default_fps
+        rates = torch.full((len(prompts),), float(fps), device=self.device)
+        positive = Conditioning(self.encode_text(prompts), tokens, rates)
+        negative = Conditioning(self.encode_text(negatives), empty_tokens, rates)
         denoise = guided_denoiser(self.unet, positive, negative, guidance, self.dtype)
-        return self.decode(ddim_sample(denoise, x, tables, noise, callback))
+        return self.decode(ddim_sample(denoise, x, tables, noise, run.callback))
 
     def _latent_shape(self, batch: int, frames: int, height: int, width: int) -> tuple[int, ...]:
         if frames < 1:
@@ -173,10 +247,13 @@ class VideoModel:
                 below = max(factor, value // factor * factor)
                 raise ValueError(f"{name} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
 
-    def _need_autoencoder(self) -> Autoencoder:
-        if self._autoencoder is None:
-            raise CheckpointError(_lacking("autoencoder", "first_stage_model."))
-        return self._autoencoder
+    def _network(self, part: str) -> Any:
+        if part not in self._networks:
+            name = part.replace("_", " ")
+            raise CheckpointError(
+                f"This file has no {name} (no tensors under {PREFIXES[part]!r}): load one that has, such as the published checkpoint."
+            )
+        return self._networks[part]
 
     def _each_frame(self, network: Callable[[Tensor], Tensor], video: Tensor, pixels: int) -> Tensor:
         """Run a network over all frames, a few at a time."""
@@ -205,11 +282,14 @@ def load(
     """
     file = ModelFile.open(path, config)
     networks: dict[str, Any] = {part: file.load(part, device, dtype) for part in file.parts}
-    return VideoModel(file.config, networks["unet"], networks.get("autoencoder"), networks.get("text_encoder"))
+    return VideoModel(file.config, networks)
 
 
-def _lacking(part: str, prefix: str) -> str:
-    return f"This file has no {part} (no tensors under {prefix!r}): load one that has, such as the published checkpoint."
+def _one_each(prompts: Union[str, Sequence[str]], count: int) -> list[str]:
+    given = [prompts] * count if isinstance(prompts, str) else list(prompts)
+    if len(given) != count:
+        raise ValueError(f"There are {count} clips to make and {len(given)} prompts for them; give one, or one each.")
+    return given
 
 
 def _checked(step_noise: Iterable[Tensor], shape: Sequence[int]) -> Iterator[Tensor]:

@@ -8,8 +8,8 @@ form, or from a configuration that the caller gives.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
-from typing import Any, Iterable, Optional
+from dataclasses import asdict, replace
+from typing import Any, Callable, Iterable, Optional
 
 import torch
 
@@ -24,7 +24,11 @@ PREFIXES = {
     "unet": "model.diffusion_model.",
     "autoencoder": "first_stage_model.",
     "text_encoder": "cond_stage_model.model.",
+    "image_encoder": "embedder.model.visual.",
+    "projector": "image_proj_model.",
 }
+#: Of use only to a UNet that takes image tokens.
+IMAGE_PARTS = ("image_encoder", "projector")
 
 #: What a UNet has rather than how large it is: by this a file is matched with a published model.
 FORM = ("in_channels", "out_channels", "temporal_conv", "relative_position", "fps_embedding", "image_attention")
@@ -78,6 +82,8 @@ def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
             f"{checkpoint.path} holds a UNet without temporal layers ('init_attn'): an image model such as Stable Diffusion, or a "
             "video model of another family. Models of the VideoCrafter family are needed here."
         )
+    if parts["unet"] + "middle_block.1.transformer_blocks.0.attn2.to_k_ip.weight" not in checkpoint:
+        return {part: prefix for part, prefix in parts.items() if part not in IMAGE_PARTS}
     return parts
 
 
@@ -92,16 +98,13 @@ def identify(checkpoint: Checkpoint, config: Optional[ConfigLike] = None) -> Mod
     """
     parts = part_prefixes(checkpoint)
     told: dict[str, Any] = {"unet": read_unet(Shapes(checkpoint, parts["unet"]))}
-    if "autoencoder" in parts:
-        told["autoencoder"] = read_autoencoder(Shapes(checkpoint, parts["autoencoder"]))
-    if "text_encoder" in parts:
-        told["text_encoder"] = read_text_encoder(Shapes(checkpoint, parts["text_encoder"]))
+    told |= {part: READERS[part](Shapes(checkpoint, prefix)) for part, prefix in parts.items() if part in READERS}
     if "alphas_cumprod" in checkpoint:
         told["schedule"] = {"timesteps": checkpoint.shape("alphas_cumprod")[0]}
 
     stated = checkpoint.metadata.get(CONFIG_KEY)
     base = from_yaml(stated) if stated else _published_form(checkpoint, told)
-    given = _complete(told, base)
+    given = _complete(told, base, checkpoint, parts)
     given.setdefault("schedule", {}).update(read_scale(checkpoint, base))
     result = load_config(given, base=base)
     if config is not None:
@@ -169,6 +172,41 @@ def read_text_encoder(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def read_image_encoder(shapes: Shapes) -> dict[str, Any]:
+    """Sizes of the image tower, in the terms of :class:`vc_core.config.ImageEncoderConfig`; its heads are not told."""
+    width, _, patch, _ = shapes["conv1.weight"]
+    tokens = shapes["positional_embedding"][0]
+    return {
+        "width": width,
+        "layers": shapes.count("transformer.resblocks.{}."),
+        "embed_dim": shapes["proj"][1],
+        "patch_size": patch,
+        "image_size": patch * round((tokens - 1) ** 0.5),
+    }
+
+
+def read_projector(shapes: Shapes) -> dict[str, Any]:
+    """Sizes of the resampler, in the terms of :class:`vc_core.config.ProjectorConfig`; its heads are not told."""
+    _, queries, width = shapes["latents"]
+    return {
+        "width": width,
+        "depth": shapes.count("layers.{}."),
+        "queries": queries,
+        "feature_dim": shapes["proj_in.weight"][1],
+        "context_dim": shapes["proj_out.weight"][0],
+        "ff_mult": shapes["layers.0.1.1.weight"][0] // width,
+    }
+
+
+#: What reads the sizes of each part beside the UNet.
+READERS: dict[str, Callable[[Shapes], dict[str, Any]]] = {
+    "autoencoder": read_autoencoder,
+    "text_encoder": read_text_encoder,
+    "image_encoder": read_image_encoder,
+    "projector": read_projector,
+}
+
+
 def read_scale(checkpoint: Checkpoint, base: ModelConfig) -> dict[str, Any]:
     """The sample scale of a file whose table is not that of the published model of its form.
 
@@ -191,13 +229,12 @@ def _same_table(stored: torch.Tensor, ours: torch.Tensor) -> bool:
 def _published_form(checkpoint: Checkpoint, told: dict[str, Any]) -> ModelConfig:
     """The published configuration whose UNet has the same form; renamed where the sizes are others."""
     form = _form(told["unet"])
-    for name in published():
-        config = load_config(name)
-        if _form(asdict(config.unet)) != form:
-            continue
-        if any(asdict(getattr(config, part))[key] != value for part in told for key, value in told[part].items()):
-            config.name, config.title = "custom", f"A model of the form of {name}"
-        return config
+    candidates = [config for config in map(load_config, published()) if _form(asdict(config.unet)) == form]
+    for config in candidates:
+        if not any(_differences(told, asdict(config))):
+            return config
+    if candidates:
+        return replace(candidates[0], name="custom", title=f"A model of the form of {candidates[0].name}")
     described = ", ".join(f"{key} {value}" for key, value in form.items())
     raise CheckpointError(
         f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). Supported are {', '.join(published())}."
@@ -208,15 +245,28 @@ def _form(unet: dict[str, Any]) -> dict[str, Any]:
     return {key: unet[key] for key in FORM if key in unet} | {"relative_position": unet["max_relative_position"] > 0}
 
 
-def _complete(told: dict[str, Any], base: ModelConfig) -> dict[str, Any]:
-    """What the tensors tell, with the text tower's heads, which they don't, as near to it as can be guessed."""
+def _complete(told: dict[str, Any], base: ModelConfig, checkpoint: Checkpoint, parts: dict[str, str]) -> dict[str, Any]:
+    """What the tensors tell, with what they tell only together or not at all, as near to it as can be guessed."""
     given = {part: dict(values) for part, values in told.items()}
-    width = given["unet"]["context_dim"]
-    text = given.setdefault("text_encoder", {"width": width})
+    context = given["unet"]["context_dim"]
+    text = given.setdefault("text_encoder", {"width": context})
     if text["width"] != base.text_encoder.width:
-        # Every tower of CLIP has heads of 64; narrower ones than that are for tests.
-        text["heads"] = text["width"] // 64 if text["width"] % 64 == 0 else max(1, text["width"] // 16)
+        text["heads"] = _heads(text["width"], 64)
+    if base.projector:
+        projector = given.setdefault("projector", {"context_dim": context})
+        if "projector" in parts:
+            inner = checkpoint.shape(parts["projector"] + "layers.0.0.to_q.weight")[0]
+            if inner != base.projector.heads * base.projector.head_channels:
+                projector["heads"] = _heads(inner, 64)
+                projector["head_channels"] = inner // projector["heads"]
+    if base.image_encoder and "image_encoder" in parts and given["image_encoder"]["width"] != base.image_encoder.width:
+        given["image_encoder"]["heads"] = _heads(given["image_encoder"]["width"], 80)
     return given
+
+
+def _heads(width: int, usual: int) -> int:
+    """Heads as wide as those of ViT-H's tower where they fit; narrow towers, which are for trials, have two."""
+    return width // usual if width % usual == 0 else 2
 
 
 def _agree(checkpoint: Checkpoint, told: dict[str, Any], config: ModelConfig) -> None:

@@ -65,9 +65,9 @@ class Layers:
     def layer_norm(self, width: int) -> nn.Module:
         return self.operations.LayerNorm(width, **self.where)
 
-    def table(self, rows: int, width: int) -> nn.Parameter:
+    def table(self, *shape: int) -> nn.Parameter:
         """A learned table that is not a layer of its own; zeros until weights are loaded or trained."""
-        return nn.Parameter(torch.zeros(rows, width, **self.where))
+        return nn.Parameter(torch.zeros(shape, **self.where))
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

@@ -11,10 +11,10 @@ from typing import Optional, Sequence
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from ..config import TextEncoderConfig
+from .openclip import transformer
 
 
 @lru_cache(maxsize=1)
@@ -52,11 +52,7 @@ class TextEncoder(nn.Module):
         width = config.width
         self.token_embedding = nn.Embedding(config.vocab_size, width, device=device, dtype=dtype)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width, device=device, dtype=dtype))
-        # OpenCLIP's blocks take no device of their own.
-        with torch.device(device or "cpu"):
-            blocks = [ResidualAttentionBlock(width, config.heads) for _ in range(config.layers)]
-        self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(blocks).to(dtype=dtype)
+        self.transformer = transformer(width, config.heads, config.layers, device, dtype)
         self.ln_final = nn.LayerNorm(width, device=device, dtype=dtype)
         self.text_projection = nn.Parameter(torch.empty(width, config.embed_dim, device=device, dtype=dtype))
         self.logit_scale = nn.Parameter(torch.zeros((), device=device, dtype=dtype))

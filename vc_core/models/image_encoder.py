@@ -1,0 +1,60 @@
+"""OpenCLIP's image tower, all of its tokens, as VideoCrafter1's image to video reads a picture (arXiv:2310.19512, section 3.2).
+
+Module names are those under ``embedder.model.visual.`` in the published files; the last norm and the projection are among them
+and take no part.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from kornia.geometry import resize
+from torch import Tensor, nn
+
+from ..config import ImageEncoderConfig
+from .openclip import transformer
+
+#: CLIP's own, for pixels in [0, 1].
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def prepare_pictures(pictures: Tensor, size: int = 224) -> Tensor:
+    """Pictures as the authors give them to the tower: the whole picture, stretched to a square.
+
+    Args:
+        pictures: ``[B, 3, H, W]`` in [-1, 1], any size.
+
+    Returns:
+        ``[B, 3, size, size]``, with CLIP's mean and deviation taken out.
+    """
+    resized = resize(pictures.float(), (size, size), interpolation="bicubic", align_corners=True, antialias=True)
+    mean, std = (torch.tensor(values, device=pictures.device)[:, None, None] for values in (MEAN, STD))
+    return ((resized + 1) / 2 - mean) / std
+
+
+class ImageEncoder(nn.Module):
+    """Prepared pictures to their class token and patches: the last layer's output, without the norm after it."""
+
+    def __init__(self, config: ImageEncoderConfig, device: torch.device | str | None = None, dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__()
+        self.config = config
+        width, where = config.width, {"device": device, "dtype": dtype}
+        tokens = (config.image_size // config.patch_size) ** 2 + 1
+        self.conv1 = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size, bias=False, **where)
+        self.class_embedding = nn.Parameter(torch.zeros(width, **where))
+        self.positional_embedding = nn.Parameter(torch.zeros(tokens, width, **where))
+        self.ln_pre = nn.LayerNorm(width, **where)
+        self.transformer = transformer(width, config.heads, config.layers, device, dtype)
+        self.ln_post = nn.LayerNorm(width, **where)
+        self.proj = nn.Parameter(torch.zeros(width, config.embed_dim, **where))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """:func:`prepare_pictures`' ``[B, 3, image_size, image_size]`` -> ``[B, 1 + patches, width]``."""
+        patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # 'b c h w -> b (h w) c'
+        first = self.class_embedding.expand(len(patches), 1, -1)
+        hidden = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
+        for block in self.transformer.resblocks:
+            hidden = block(hidden)
+        return hidden

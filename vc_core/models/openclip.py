@@ -1,0 +1,21 @@
+"""What OpenCLIP's two towers share."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock
+from torch import nn
+
+
+def transformer(
+    width: int, heads: int, layers: int, device: torch.device | str | None = None, dtype: Optional[torch.dtype] = None
+) -> nn.Module:
+    """A module whose ``resblocks`` are OpenCLIP's own blocks, under their names."""
+    # The blocks take no device of their own.
+    with torch.device(device or "cpu"):
+        blocks = [ResidualAttentionBlock(width, heads) for _ in range(layers)]
+    module = nn.Module()
+    module.resblocks = nn.ModuleList(blocks).to(dtype=dtype)
+    return module
