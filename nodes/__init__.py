@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import VideoCrafterConditioning
+from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo
 from .decoding import VideoCrafterDecode
-from .latents import EmptyVideoCrafterLatent
+from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
 from .sampling import VideoCrafterDDIM, VideoCrafterSampler, VideoCrafterScheduler
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
     VideoCrafterConditioning,
+    VideoCrafterImageToVideo,
+    VideoCrafterImageSize,
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,
     VideoCrafterDDIM,

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_management
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..vc_core.config import suggested_size
 from .bridge.frames import FRAMES_PER_VIDEO
+from .bridge.model import VideoCrafterModel
+
+
+class VideoCrafterImageSize(io.ComfyNode):
+    """A size for the video of a picture: its shape, the model's number of pixels."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoCrafterImageSize",
+            display_name="VideoCrafter Image Size",
+            category="VideoCrafter",
+            description="Suggests the size of a picture's video: the picture's shape, with about as many pixels as the model was trained on.",
+            search_aliases=["get image size", "resolution", "aspect ratio", "videocrafter"],
+            inputs=[
+                io.Model.Input("model", tooltip="The VideoCrafter model that is to make the video."),
+                io.Image.Input("image", tooltip="The picture."),
+            ],
+            outputs=[
+                io.Int.Output(display_name="width", tooltip="For Empty VideoCrafter Latent."),
+                io.Int.Output(display_name="height", tooltip="For Empty VideoCrafter Latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, image: Tensor) -> io.NodeOutput:
+        if not isinstance(model.model, VideoCrafterModel):
+            raise ValueError(f"This node needs a VideoCrafter model; it got {type(model.model).__name__}.")
+        return io.NodeOutput(*suggested_size(model.model.config.sampling, image.shape[2], image.shape[1]))
 
 
 class EmptyVideoCrafterLatent(io.ComfyNode):

@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..vc_core.loading import ModelFile, bundled_models
-from .bridge.encoders import MissingPart, load_clip, load_vae
+from .bridge.encoders import MissingPart, load_clip, load_clip_vision, load_vae
 from .bridge.model import load_model
 
 #: How a bundled model is listed, after its name.
@@ -22,7 +22,7 @@ WEIGHT_DTYPES = {
 
 
 class VideoCrafterLoader(io.ComfyNode):
-    """A checkpoint of the family to MODEL, CLIP and VAE."""
+    """A checkpoint of the family to MODEL, CLIP, VAE and CLIP_VISION."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -32,10 +32,10 @@ class VideoCrafterLoader(io.ComfyNode):
             display_name="Load VideoCrafter Model",
             category="VideoCrafter",
             description=(
-                "Loads a text-to-video model of the VideoCrafter family. Which one it is, and of which size, is read off the file. "
+                "Loads a text-to-video or image-to-video model of the VideoCrafter family. Which one it is, and of which size, is read off the file. "
                 "The bundled model is tiny and knows coloured shapes that move; it needs no download."
             ),
-            search_aliases=["videocrafter", "videocrafter2", "text to video", "t2v", "load checkpoint"],
+            search_aliases=["videocrafter", "videocrafter2", "text to video", "image to video", "t2v", "i2v", "load checkpoint"],
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
@@ -54,6 +54,7 @@ class VideoCrafterLoader(io.ComfyNode):
                 io.Model.Output(tooltip="The video diffusion model, for KSampler and all that takes a MODEL."),
                 io.Clip.Output(tooltip="The text encoder, for CLIPTextEncode."),
                 io.Vae.Output(tooltip="The autoencoder, for VAEDecode and VAEEncode."),
+                io.ClipVision.Output(tooltip="The image encoder of an image-to-video model, for VideoCrafter Image to Video."),
             ],
         )
 
@@ -71,4 +72,8 @@ class VideoCrafterLoader(io.ComfyNode):
         vae: object = MissingPart(file, "autoencoder", "Use VAELoader with Stable Diffusion's VAE (vae-ft-mse-840000) instead.")
         if "autoencoder" in file.parts:
             vae = load_vae(file)
-        return io.NodeOutput(model, clip, vae)
+        remedy = "Use CLIPVisionLoader with OpenCLIP ViT-H/14 for an image-to-video model; text-to-video models take no picture."
+        clip_vision: object = MissingPart(file, "image encoder", remedy)
+        if "image_encoder" in file.parts:
+            clip_vision = load_clip_vision(file)
+        return io.NodeOutput(model, clip, vae, clip_vision)

@@ -146,6 +146,19 @@ class ModelConfig:
         return 2 ** (len(self.autoencoder.channel_mult) - 1)
 
 
+def suggested_size(settings: SamplingConfig, width: int, height: int) -> tuple[int, int]:
+    """Width and height of a video for a picture of this size: its shape, with the pixels of the model's own size.
+
+    Both are multiples of 64, or of 8 where the model's own size is too small for that; a shape more than four times as long as
+    it is wide is cut to four times.
+    """
+    budget = settings.width * settings.height
+    step = 64 if budget >= 256 * 256 else 8
+    ratio = min(4.0, max(0.25, width / height))
+    best = max(step, round((budget * ratio) ** 0.5 / step) * step)
+    return best, max(step, round(budget / best / step) * step)
+
+
 ConfigLike = Union[str, Path, Mapping[str, Any], ModelConfig]
 
 

@@ -1,4 +1,4 @@
-"""CLIP and VAE: ComfyUI's own classes, filled from a checkpoint of the family.
+"""CLIP, VAE and CLIP_VISION: ComfyUI's own classes, filled from a checkpoint of the family.
 
 The text tower is Stable Diffusion 2's and the autoencoder Stable Diffusion's, so their own nodes take them. Towers and
 autoencoders of other sizes (the bundled model's) differ in the numbers they are built with only.
@@ -6,16 +6,23 @@ autoencoders of other sizes (the bundled model's) differ in the numbers they are
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import comfy.clip_vision
+import comfy.model_management
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
 from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tokenizer
+from torch import Tensor
 
 from ...vc_core.config import AutoencoderConfig, TextEncoderConfig
 from ...vc_core.loading import ModelFile
+from ...vc_core.models.image_encoder import prepare_pictures
 
 #: Added to the names of the core's tensors, this is what ComfyUI's converter expects.
 TEXT_PREFIX = "cond_stage_model.model."
@@ -42,6 +49,55 @@ def load_vae(file: ModelFile) -> comfy.sd.VAE:
     vae = comfy.sd.VAE(sd=file.tensors("autoencoder"), config={"params": _autoencoder_parameters(file.config.autoencoder)})
     vae.downscale_ratio = vae.upscale_ratio = file.config.downscale
     return vae
+
+
+def load_clip_vision(file: ModelFile) -> comfy.clip_vision.ClipVisionModel:
+    """ComfyUI's CLIP_VISION with the image tower of a file."""
+    config = file.config.image_encoder
+    assert config is not None, "the file was said to hold an image encoder"
+    architecture = {
+        "hidden_act": "gelu",
+        "hidden_size": config.width,
+        "image_size": config.image_size,
+        "intermediate_size": 4 * config.width,
+        "layer_norm_eps": 1e-5,
+        "model_type": "clip_vision_model",
+        "num_attention_heads": config.heads,
+        "num_channels": 3,
+        "num_hidden_layers": config.layers,
+        "patch_size": config.patch_size,
+        "projection_dim": config.embed_dim,
+    }
+    with tempfile.TemporaryDirectory() as folder:  # older releases take a path only
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(architecture))
+        encoder = comfy.clip_vision.ClipVisionModel(str(path))
+    missing, _ = encoder.load_sd(comfy.clip_vision.convert_to_transformers(file.tensors("image_encoder"), ""))
+    assert not missing, missing
+    return encoder
+
+
+def image_features(encoder: Any, pictures: Tensor) -> Tensor:
+    """The image tower's features as the authors take them: the whole picture, stretched, and the last layer's tokens before the norm.
+
+    Args:
+        encoder: a CLIP_VISION.
+        pictures: an IMAGE ``[B, H, W, C]`` in [0, 1], C being 1 (grey), 3 or 4 (the alpha is left out).
+
+    Returns:
+        ``[B, 1 + patches, width]``.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    channels = pictures.shape[-1]
+    if channels not in (1, 3, 4):
+        raise ValueError(f"The picture has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible.")
+    rgb = pictures[..., :3].expand(*pictures.shape[:-1], 3).movedim(-1, 1)
+    comfy.model_management.load_model_gpu(encoder.patcher)
+    pixels = prepare_pictures(rgb.to(encoder.load_device) * 2 - 1, encoder.image_size)
+    features = encoder.model(pixel_values=pixels, intermediate_output=-2)[0]
+    return features.to(comfy.model_management.intermediate_device())
 
 
 def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipTarget:

@@ -14,6 +14,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.supported_models_base
 import torch
 from comfy.ldm.modules.attention import optimized_attention, optimized_attention_for_device
@@ -24,6 +25,7 @@ from ...vc_core.config import ModelConfig, UNetConfig
 from ...vc_core.diffusion.schedule import Schedule
 from ...vc_core.loading import ModelFile
 from ...vc_core.models.layers import Layers
+from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
 from .sampling import ScaledModelSampling
 
@@ -33,6 +35,9 @@ SMALL_SEQUENCE = 64
 FRAMES_KEY = "num_video_frames"
 #: Conditioning key: the frames a second that the model is told.
 FPS_KEY = "fps"
+#: Conditioning keys: the image tower's features of each video's picture ``[B, n, width]``, and how strongly they are seen.
+FEATURES_KEY = "image_features"
+STRENGTH_KEY = "image_strength"
 
 
 def chosen_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Optional[Tensor] = None) -> Tensor:
@@ -59,6 +64,8 @@ class FoldedUNet(UNet):
         transformer_options: dict[str, Any] = {},
         num_video_frames: Optional[int] = None,
         fps: Optional[Tensor] = None,
+        image_tokens: Optional[Tensor] = None,
+        image_strength: Optional[Tensor] = None,
         **kwargs: Any,
     ) -> Tensor:
         """``[n, 4, h, w]``, n being conditionings times videos times frames, in this order; all else has n rows too.
@@ -77,9 +84,13 @@ class FoldedUNet(UNet):
                 "conditioning node the latent that is sampled."
             )
         # What is the same for all frames of a video is read off its first.
-        first = slice(None, None, frames)
+        def of_video(value: Optional[Tensor]) -> Optional[Tensor]:
+            return None if value is None else value[::frames]
+
         video = rearrange(x, "(n t) c h w -> n c t h w", t=frames)
-        out = super().forward(video, timesteps[first], context[first], fps=None if fps is None else fps[first])
+        out = super().forward(
+            video, of_video(timesteps), of_video(context), of_video(image_tokens), of_video(fps), image_strength=of_video(image_strength)
+        )
         return rearrange(out, "n c t h w -> (n t) c h w")
 
 
@@ -93,9 +104,9 @@ class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]
     memory_usage_factor = 2.0
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, has_projector: bool) -> None:
         super().__init__({"config": config.unet})
-        self.config = config
+        self.config, self.has_projector = config, has_projector
         self.latent_format = comfy.latent_formats.SD15(config.autoencoder.scale_factor)
 
 
@@ -106,14 +117,46 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=FoldedUNet)
         self.config = model_config.config
         self.model_sampling = ScaledModelSampling(Schedule.from_config(self.config.schedule))
+        self.image_proj_model: Optional[Projector] = None
+        if model_config.has_projector:
+            operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
+            layers = Layers(operations, chosen_attention, device, self.get_dtype())
+            self.image_proj_model = Projector(self.config.projector, layers).requires_grad_(False).eval()
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Text as in core, the number of frames (all of the batch unless said) and fps."""
+        """Text as in core, the number of frames (all of the batch unless said), fps, and the picture's tokens."""
         out = super().extra_conds(**kwargs)
-        out[FRAMES_KEY] = comfy.conds.CONDConstant(kwargs.get(FRAMES_KEY) or kwargs["noise"].shape[0])
+        batch = kwargs["noise"].shape[0]
+        frames = kwargs.get(FRAMES_KEY) or batch
+        out[FRAMES_KEY] = comfy.conds.CONDConstant(frames)
         fps = kwargs.get(FPS_KEY)
         out[FPS_KEY] = comfy.conds.CONDRegular(torch.tensor([self.config.unet.default_fps if fps is None else fps], dtype=torch.float32))
+        features = kwargs.get(FEATURES_KEY)
+        if features is not None:
+            tokens = self.image_tokens(features.to(kwargs["device"]), videos=max(1, batch // frames))
+            out["image_tokens"] = comfy.conds.CONDRegular(tokens if len(tokens) == 1 else tokens.repeat_interleave(frames, dim=0))
+            out[STRENGTH_KEY] = comfy.conds.CONDRegular(torch.tensor([kwargs.get(STRENGTH_KEY, 1.0)]))
         return out
+
+    def image_tokens(self, features: Tensor, videos: int) -> Tensor:
+        """Features of one picture, or of one a video, ``[n, l, width]`` -> image tokens ``[n, m, context]``.
+
+        Raises:
+            ValueError: a model without a projector, features of another width, or pictures that don't match the videos.
+        """
+        if self.image_proj_model is None:
+            raise ValueError(
+                f"{self.config.title} can't take a picture: its file has no image projector (image_proj_model). Use an image-to-video model."
+            )
+        width = self.config.projector.feature_dim
+        if features.shape[-1] != width:
+            raise ValueError(
+                f"The CLIP vision model gives features of width {features.shape[-1]}, but {self.config.title} needs {width}: use the CLIP "
+                "vision output of the model's own loader, or OpenCLIP ViT-H/14."
+            )
+        if len(features) not in (1, videos):
+            raise ValueError(f"There are {len(features)} pictures for {videos} videos: give one, or set batch_size to {len(features)}.")
+        return self.image_proj_model(features.to(self.get_dtype_inference()))
 
 
 def load_model(file: ModelFile, model_options: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
@@ -123,7 +166,7 @@ def load_model(file: ModelFile, model_options: dict[str, Any]) -> comfy.model_pa
         model_options: ``dtype`` and ``fp8_optimizations``, as in core's diffusion model loader; both may be missing.
     """
     weights = file.tensors("unet")
-    config = VideoCrafterModelConfig(file.config)
+    config = VideoCrafterModelConfig(file.config, has_projector="projector" in file.parts)
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     dtype = model_options.get("dtype") or comfy.model_management.unet_dtype(
@@ -141,4 +184,6 @@ def load_model(file: ModelFile, model_options: dict[str, Any]) -> comfy.model_pa
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     # assign=True would bind the file's read-only mapping to the model, so weights are always copied.
     model.load_model_weights(weights, "")
+    if model.image_proj_model is not None:
+        model.image_proj_model.load_state_dict(file.tensors("projector"))
     return patcher

@@ -7,6 +7,7 @@ are those of Shaw et al. (arXiv:1803.02155).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Optional
 
 import torch
@@ -14,6 +15,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .layers import Layers, zeroed
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """What cross-attention sees of a picture: tokens ``[b, m, context]``, and how much of it, ``[b]``, all unless given."""
+
+    tokens: Tensor
+    strength: Optional[Tensor] = None
 
 
 class RelativePosition(nn.Module):
@@ -83,13 +92,14 @@ class CrossAttention(nn.Module):
             self.to_k_ip = layers.linear(context_dim, width, bias=False)
             self.to_v_ip = layers.linear(context_dim, width, bias=False)
 
-    def forward(self, x: Tensor, text: Tensor, image_tokens: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, image: Optional[ImageTokens] = None) -> Tensor:
         """``[(b t), l, width]``, text ``[b, n, context]``, image tokens ``[b, m, context]`` -> ``[(b t), l, width]``."""
         # All frames of a video read the same text: they are one long sequence of queries, and keys are made once.
         q = rearrange(self.to_q(x), "(b t) l c -> b (t l) c", b=text.shape[0])
         out = self.attention(q, self.to_k(text), self.to_v(text), self.heads)
-        if self.image_attention and image_tokens is not None:
-            out = out + self.attention(q, self.to_k_ip(image_tokens), self.to_v_ip(image_tokens), self.heads)
+        if self.image_attention and image is not None:
+            seen = self.attention(q, self.to_k_ip(image.tokens), self.to_v_ip(image.tokens), self.heads)
+            out = out + (seen if image.strength is None else seen * image.strength[:, None, None])
         return self.to_out(rearrange(out, "b (t l) c -> (b t) l c", l=x.shape[1]))
 
 
@@ -129,9 +139,9 @@ class SpatialBlock(nn.Module):
         self.norm2 = layers.layer_norm(width)
         self.norm3 = layers.layer_norm(width)
 
-    def forward(self, x: Tensor, text: Tensor, image_tokens: Optional[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, image: Optional[ImageTokens]) -> Tensor:
         x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), text, image_tokens)
+        x = x + self.attn2(self.norm2(x), text, image)
         return x + self.ff(self.norm3(x))
 
 
@@ -167,11 +177,11 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = zeroed(layers.linear(channels, channels))
 
-    def forward(self, x: Tensor, text: Tensor, image_tokens: Optional[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, image: Optional[ImageTokens]) -> Tensor:
         """``[(b t), c, h, w]``, text ``[b, n, context]``, image tokens ``[b, m, context]`` -> ``[(b t), c, h, w]``."""
         hidden = self.proj_in(rearrange(self.norm(x), "f c h w -> f (h w) c"))
         for block in self.transformer_blocks:
-            hidden = block(hidden, text, image_tokens)
+            hidden = block(hidden, text, image)
         return x + rearrange(self.proj_out(hidden), "f (h w) c -> f c h w", h=x.shape[-2])
 
 

@@ -15,7 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..config import UNetConfig
-from .attention import SpatialTransformer, TemporalTransformer
+from .attention import ImageTokens, SpatialTransformer, TemporalTransformer
 from .layers import Layers, zeroed
 
 #: Heads of the temporal transformer that follows the first convolution, whatever the network's width.
@@ -172,6 +172,7 @@ class UNet(nn.Module):
         image_tokens: Optional[Tensor] = None,
         fps: Optional[Tensor] = None,
         temporal_attention: bool = True,
+        image_strength: Optional[Tensor] = None,
     ) -> Tensor:
         """Predict the noise (or v) in ``x``.
 
@@ -182,11 +183,13 @@ class UNet(nn.Module):
             image_tokens: ``[B, m, context_dim]``, or none.
             fps: frames a second ``[B]``, the configuration's default where none is given; ignored by models without that input.
             temporal_attention: False leaves all temporal transformers out, for temporal guidance.
+            image_strength: ``[B]``, what the attention to image tokens is multiplied by; 1 where it is not given.
 
         Returns:
             ``[B, out_channels, T, h, w]``.
         """
         frames = x.shape[2]
+        image = None if image_tokens is None else ImageTokens(image_tokens, image_strength)
         embedding = self._embed(x, timesteps, fps)
 
         def run(block: nn.Module, hidden: Tensor) -> Tensor:
@@ -194,7 +197,7 @@ class UNet(nn.Module):
                 if isinstance(layer, ResidualBlock):
                     hidden = layer(hidden, embedding, frames)
                 elif isinstance(layer, SpatialTransformer):
-                    hidden = layer(hidden, text, image_tokens)
+                    hidden = layer(hidden, text, image)
                 elif isinstance(layer, TemporalTransformer):
                     hidden = layer(hidden, frames) if temporal_attention else hidden
                 elif isinstance(layer, Upsample):
