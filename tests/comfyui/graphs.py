@@ -42,7 +42,7 @@ class TextGraph(Graph):
     ) -> None:
         super().__init__()
         loader = self.add("VideoCrafterLoader", ckpt_name=checkpoint, weight_dtype="default")
-        self.model, self.clip, self.vae = out(loader, 0), out(loader, 1), out(loader, 2)
+        self.model, self.clip, self.vae, self.clip_vision = (out(loader, slot) for slot in range(4))
         texts = [out(self.add("CLIPTextEncode", clip=self.clip, text=text)) for text in (prompt, negative)]
         self.text = texts[0]
         self.latent = out(self.add("EmptyVideoCrafterLatent", width=size, height=size, length=frames, batch_size=videos))

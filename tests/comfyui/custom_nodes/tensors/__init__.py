@@ -30,6 +30,18 @@ class NoiseFromFile(io.ComfyNode):
         return io.NodeOutput(FixedNoise(load_file(os.path.join(folder_paths.get_input_directory(), file))["noise"]))
 
 
+class ImageFromFile(io.ComfyNode):
+    """The tensor ``image`` of a file in the input folder, exactly."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="TestImage", inputs=[io.String.Input("file")], outputs=[io.Image.Output()])
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(load_file(os.path.join(folder_paths.get_input_directory(), file))["image"])
+
+
 class SaveTensors(io.ComfyNode):
     """Whatever it is given, as one file in the output folder."""
 
@@ -55,7 +67,7 @@ class SaveTensors(io.ComfyNode):
 
 class TensorsExtension(ComfyExtension):
     async def get_node_list(self):
-        return [NoiseFromFile, SaveTensors]
+        return [NoiseFromFile, ImageFromFile, SaveTensors]
 
 
 async def comfy_entrypoint():

@@ -1,0 +1,142 @@
+"""Image to video in a real ComfyUI gives what the core and the reference give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from PIL import Image
+from safetensors.torch import save_file
+
+import vc_core
+from dev.client import ComfyError
+from dev.server import Server
+from tests import goldens
+from tests.comfyui.graphs import Graph, TextGraph, out
+from vc_core.config import SamplingConfig, suggested_size
+
+NAME = "i2v_512_v1"
+PROMPT = goldens.PROMPTS[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(comfyui: Server) -> Path:
+    """The recorded image-to-video model in the server's folder."""
+    return goldens.write_checkpoint(NAME, comfyui.checkpoints / f"{NAME}.safetensors")
+
+
+def picture_file(comfyui: Server, name: str, pixels: np.ndarray) -> str:
+    """A picture in the server's input folder."""
+    Image.fromarray(pixels).save(comfyui.base / "input" / name)
+    return name
+
+
+class ImageGraph(TextGraph):
+    """A text graph whose conditioning has the picture that the node ``picture`` gives."""
+
+    def __init__(self, picture: str, inputs: dict[str, object], checkpoint: str = NAME, strength: float = 1.0, **given: object) -> None:
+        super().__init__(f"{checkpoint}.safetensors", PROMPT, **given)
+        image = out(self.add(picture, **inputs))
+        told = self.add(
+            "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, image=image,
+            fps=given.get("fps", 8.0), strength=strength, latent=self.latent,
+        )  # fmt: skip
+        self.positive, self.negative = out(told, 0), out(told, 1)
+
+
+def exact(comfyui: Server, pictures: torch.Tensor, file: str, **given: object) -> ImageGraph:
+    """A graph whose pictures ``[B, 3, H, W]`` in [-1, 1] are not rounded to eight bits."""
+    save_file({"image": ((pictures + 1) / 2).movedim(1, -1).contiguous()}, comfyui.base / "input" / file)
+    return ImageGraph("TestImage", {"file": file}, **given)
+
+
+def test_the_reference_s_latent(comfyui, checkpoint):
+    """The recorded run without noise in its steps, from its recorded picture and start."""
+    golden, encoders = goldens.read(NAME, "sampling"), goldens.read(NAME, "encoders")
+    steps, eta, scale, fps = golden["0.settings"].tolist()
+    assert eta == 0
+    graph = exact(comfyui, encoders["photo"][:1], "photo.st", fps=fps)
+    save_file({"noise": rearrange(golden["0.x_T"], "b c t h w -> (b t) c h w").contiguous()}, comfyui.base / "input" / "i2v_noise.st")
+    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
+    ddim = out(graph.add("VideoCrafterDDIM", eta=eta))
+    sampled = graph.sample_custom(out(graph.add("TestNoise", file="i2v_noise.st")), ddim, sigmas, scale)
+    saved = graph.run(comfyui, latent=sampled, image=graph.decode(sampled))
+    latent = rearrange(golden["0.latent"], "b c t h w -> (b t) c h w")
+    assert goldens.error(saved["latent"] * 0.18215, latent) <= goldens.TOLERANCE
+    video = rearrange(golden["0.video"].float().clamp(-1, 1), "b c t h w -> (b t) h w c")
+    assert (saved["image"] - (video + 1) / 2).abs().max() <= 2 / 255
+
+
+def test_several_pictures_make_several_videos_as_in_the_core(comfyui, checkpoint):
+    pictures = goldens.read(NAME, "encoders")["photo"]
+    graph = exact(comfyui, pictures, "photos.st", frames=4, videos=2)
+    saved = graph.run(comfyui, image=graph.decode(graph.sample(seed=4, steps=3)))
+    video = vc_core.load(checkpoint).image_to_video(pictures, PROMPT, frames=4, height=64, width=64, steps=3, fps=8, seed=4)
+    assert (saved["image"] - (rearrange(video, "b c t h w -> (b t) h w c") + 1) / 2).abs().max() <= 2 / 255
+
+
+def test_strength(comfyui, checkpoint):
+    """At 0 the picture is not seen; at 1 it is what it is without the input."""
+    sampled = {}
+    for name, strength in (("none", 0.0), ("half", 0.5), ("whole", 1.0)):
+        for place, picture in enumerate(goldens.read(NAME, "encoders")["photo"]):
+            graph = exact(comfyui, picture[None], f"strength{place}.st", frames=4, strength=strength)
+            sampled[name, place] = graph.run(comfyui, latent=graph.sample(steps=2))["latent"]
+    assert torch.equal(sampled["none", 0], sampled["none", 1])
+    apart = [(sampled[name, 0] - sampled[name, 1]).abs().mean() for name in ("half", "whole")]
+    assert 0 < apart[0] < apart[1]
+
+
+@pytest.mark.parametrize(
+    "name, pixels",
+    [
+        ("grey.png", np.full((40, 30), 90, np.uint8)),
+        ("rgba.png", np.full((33, 57, 4), 120, np.uint8)),
+        ("deep.png", np.full((20, 20), 30000, np.uint16)),
+        ("dot.png", np.full((1, 1, 3), 200, np.uint8)),
+        ("long.png", np.full((20, 8000, 3), 10, np.uint8)),
+    ],
+)
+def test_pictures_of_any_kind(comfyui, checkpoint, name, pixels):
+    graph = ImageGraph("LoadImage", {"image": picture_file(comfyui, name, pixels)}, frames=2, size=16)
+    assert graph.run(comfyui, latent=graph.sample(steps=1))["latent"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "own, picture, expected",
+    [
+        ((512, 320), (1600, 1000), (512, 320)),
+        ((512, 320), (1000, 1000), (384, 448)),
+        ((512, 320), (500, 1000), (256, 640)),
+        ((512, 320), (8000, 20), (832, 192)),
+        ((1024, 576), (1920, 1080), (1024, 576)),
+        ((64, 64), (300, 300), (64, 64)),
+    ],
+)
+def test_suggested_sizes(own, picture, expected):
+    width, height = suggested_size(SamplingConfig(width=own[0], height=own[1]), *picture)
+    assert (width, height) == expected
+    assert 0.7 < width * height / (own[0] * own[1]) < 1.3
+
+
+class TestErrors:
+    def fails(self, comfyui: Server, graph: Graph, kind: str, *parts: str) -> None:
+        with pytest.raises(ComfyError) as error:
+            comfyui.run(graph.prompt)
+        assert error.value.node_type == kind
+        for part in parts:
+            assert part in str(error.value)
+
+    def test_a_picture_for_a_text_model(self, comfyui, checkpoint):
+        goldens.write_checkpoint("t2v_512_v2", comfyui.checkpoints / "t2v_512_v2.safetensors")
+        graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"][:1], "text.st", checkpoint="t2v_512_v2", frames=2)
+        graph.add("TestSave", file="x", latent=graph.sample())
+        self.fails(comfyui, graph, "VideoCrafterImageToVideo", "holds no image encoder", "text-to-video models take no picture")
+
+    def test_more_pictures_than_videos(self, comfyui, checkpoint):
+        graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"], "many.st", frames=2)
+        graph.add("TestSave", file="x", latent=graph.sample())
+        self.fails(comfyui, graph, "VideoCrafterSampler", "2 pictures for 1 videos", "batch_size to 2")
