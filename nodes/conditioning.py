@@ -12,7 +12,7 @@ from torch import Tensor
 from .bridge.encoders import image_features
 from .bridge.frames import frames_per_video
 from .bridge.model import FEATURES_KEY, FPS_KEY, FRAMES_KEY, STRENGTH_KEY
-
+from .bridge.schema import schema
 
 FPS_TOOLTIP = (
     "High: small steps from frame to frame. Low: large ones. The authors use 28 for VideoCrafter2 and 8 for image to video; trained were "
@@ -26,7 +26,7 @@ class VideoCrafterConditioning(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterConditioning",
             display_name="VideoCrafter Conditioning",
             category="VideoCrafter",
@@ -60,7 +60,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterImageToVideo",
             display_name="VideoCrafter Image to Video",
             category="VideoCrafter",

@@ -9,13 +9,15 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
+from .bridge.schema import schema
+
 
 class VideoCrafterDecode(io.ComfyNode):
     """Latents to frames, a few at a time."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterDecode",
             display_name="VideoCrafter Decode",
             category="VideoCrafter",

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..vc_core.config import suggested_size
 from .bridge.frames import FRAMES_PER_VIDEO
 from .bridge.model import VideoCrafterModel
+from .bridge.schema import schema
 
 
 class VideoCrafterImageSize(io.ComfyNode):
@@ -19,7 +20,7 @@ class VideoCrafterImageSize(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterImageSize",
             display_name="VideoCrafter Image Size",
             category="VideoCrafter",
@@ -47,7 +48,7 @@ class EmptyVideoCrafterLatent(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EmptyVideoCrafterLatent",
             display_name="Empty VideoCrafter Latent",
             category="VideoCrafter",

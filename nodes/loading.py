@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..vc_core.loading import ModelFile, bundled_models
 from .bridge.encoders import MissingPart, load_clip, load_clip_vision, load_vae
 from .bridge.model import load_model
+from .bridge.schema import advanced, schema
 
 #: How a bundled model is listed, after its name.
 BUNDLED_MARK = " (bundled)"
@@ -27,7 +28,7 @@ class VideoCrafterLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         names = [name + BUNDLED_MARK for name in bundled_models()] + folder_paths.get_filename_list("checkpoints")
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterLoader",
             display_name="Load VideoCrafter Model",
             category="VideoCrafter",
@@ -42,12 +43,13 @@ class VideoCrafterLoader(io.ComfyNode):
                     options=names,
                     tooltip="A .ckpt or .safetensors file in ComfyUI's checkpoints folder, or the bundled model.",
                 ),
-                io.Combo.Input(
-                    "weight_dtype",
-                    options=list(WEIGHT_DTYPES),
-                    default="default",
-                    advanced=True,
-                    tooltip="The type the UNet's weights are kept in. fp8 halves their memory at a small loss of quality.",
+                advanced(
+                    io.Combo.Input(
+                        "weight_dtype",
+                        options=list(WEIGHT_DTYPES),
+                        default="default",
+                        tooltip="The type the UNet's weights are kept in. fp8 halves their memory at a small loss of quality.",
+                    )
                 ),
             ],
             outputs=[

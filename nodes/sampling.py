@@ -14,6 +14,7 @@ from .bridge.frames import frames_per_video, unfold
 from .bridge.guidance import with_guidance_rescale
 from .bridge.model import FRAMES_KEY
 from .bridge.sampling import DDIMSampler, ScaledModelSampling, uniform_sigmas
+from .bridge.schema import advanced, schema
 
 STEPS_TOOLTIP = "The authors use 50. As theirs, the schedule can hold more than asked for (30 gives 31)."
 
@@ -38,7 +39,7 @@ class VideoCrafterSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterSampler",
             display_name="VideoCrafter Sampler",
             category="VideoCrafter",
@@ -65,9 +66,11 @@ class VideoCrafterSampler(io.ComfyNode):
                     "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
                     tooltip="Noise added at every step: the authors use 1; at 0 only the start decides.",
                 ),
-                io.Float.Input(
-                    "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01, advanced=True,
-                    tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 0.7 as is usual, 1 wholly.",
+                advanced(
+                    io.Float.Input(
+                        "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01,
+                        tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 0.7 as is usual, 1 wholly.",
+                    )
                 ),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.01, max=1.0, step=0.01,
@@ -103,7 +106,7 @@ class VideoCrafterDDIM(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterDDIM",
             display_name="VideoCrafter DDIM",
             category="VideoCrafter",
@@ -128,7 +131,7 @@ class VideoCrafterScheduler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="VideoCrafterScheduler",
             display_name="VideoCrafter Scheduler",
             category="VideoCrafter",

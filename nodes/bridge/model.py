@@ -156,7 +156,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
             )
         if len(features) not in (1, videos):
             raise ValueError(f"There are {len(features)} pictures for {videos} videos: give one, or set batch_size to {len(features)}.")
-        return self.image_proj_model(features.to(self.get_dtype_inference()))
+        return self.image_proj_model(features.to(self.manual_cast_dtype or self.get_dtype()))
 
 
 def load_model(file: ModelFile, model_options: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dev.client import ComfyError
 from dev.server import Server
 
 
@@ -32,6 +34,15 @@ class Graph:
 def out(node: str, slot: int = 0) -> list[Any]:
     """An output of a node, as an input of another."""
     return [node, slot]
+
+
+def assert_fails(comfyui: Server, graph: Graph, kind: str, *parts: str) -> None:
+    """The run ends in an error of a node of that class, whose message has all of these parts."""
+    with pytest.raises(ComfyError) as error:
+        comfyui.run(graph.prompt)
+    assert error.value.node_type == kind
+    for part in parts:
+        assert part in str(error.value)
 
 
 class TextGraph(Graph):

@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vc_core
-from dev.client import ComfyError, Progress, files_of
+from dev.client import Progress, files_of
 from dev.comfyui import REPOSITORY
 from dev.graph import to_prompt
 from dev.server import Server
 from tests import goldens
-from tests.comfyui.graphs import Graph, TextGraph, out
+from tests.comfyui.graphs import Graph, TextGraph, assert_fails, out
 from vc_core.loading import bundled_models
 
 BUNDLED = "videocrafter_tiny_t2v"
@@ -174,17 +174,10 @@ def test_the_bundled_model_stands_first_and_gives_the_core_s_video(comfyui, obje
 class TestErrors:
     """Each names what is wrong and what to do, at the node that caused it."""
 
-    def fails(self, comfyui: Server, graph: Graph, kind: str, *parts: str) -> None:
-        with pytest.raises(ComfyError) as error:
-            comfyui.run(graph.prompt)
-        assert error.value.node_type == kind
-        for part in parts:
-            assert part in str(error.value)
-
     def test_no_such_file(self, comfyui):
         graph = TextGraph("not_there.safetensors", PROMPT)
         graph.add("TestSave", file="x", latent=graph.sample())
-        self.fails(comfyui, graph, "VideoCrafterLoader", "not_there.safetensors")
+        assert_fails(comfyui, graph, "VideoCrafterLoader", "not_there.safetensors")
 
     @pytest.mark.parametrize(
         "name, content, message",
@@ -197,31 +190,31 @@ class TestErrors:
         (comfyui.checkpoints / name).write_bytes(content)
         graph = TextGraph(name, PROMPT)
         graph.add("TestSave", file="x", latent=graph.sample())
-        self.fails(comfyui, graph, "VideoCrafterLoader", message)
+        assert_fails(comfyui, graph, "VideoCrafterLoader", message)
 
     def test_a_model_of_another_family(self, comfyui):
         weights = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}
         save_file(weights, comfyui.checkpoints / "sd.safetensors")
         graph = TextGraph("sd.safetensors", PROMPT)
         graph.add("TestSave", file="x", latent=graph.sample())
-        self.fails(comfyui, graph, "VideoCrafterLoader", "sd.safetensors", "without temporal layers", "VideoCrafter family")
+        assert_fails(comfyui, graph, "VideoCrafterLoader", "sd.safetensors", "without temporal layers", "VideoCrafter family")
 
     def test_a_file_without_its_encoders(self, comfyui):
         weights = {name: value for name, value in goldens.weights("t2v_512_v2").items() if name.startswith("model.")}
         save_file(weights, comfyui.checkpoints / "unet.safetensors")
         graph = TextGraph("unet.safetensors", PROMPT)
         graph.add("TestSave", file="x", latent=graph.sample())
-        self.fails(comfyui, graph, "CLIPTextEncode", "unet.safetensors holds no text encoder", "CLIPLoader")
+        assert_fails(comfyui, graph, "CLIPTextEncode", "unet.safetensors holds no text encoder", "CLIPLoader")
 
     @pytest.mark.parametrize("width, length, parts", [(20, 8, ["width is 20", "16 or 24"]), (64, 0, ["length", "0"])])
     def test_sizes(self, comfyui, width, length, parts):
         graph = Graph()
         latent = graph.add("EmptyVideoCrafterLatent", width=width, height=64, length=length, batch_size=1)
         graph.add("TestSave", file="x", latent=out(latent))
-        self.fails(comfyui, graph, "EmptyVideoCrafterLatent", *parts)
+        assert_fails(comfyui, graph, "EmptyVideoCrafterLatent", *parts)
 
     def test_frames_that_make_no_whole_videos(self, comfyui, checkpoints):
         graph = TextGraph("t2v_512_v2.safetensors", PROMPT, frames=4, videos=2)
         graph.latent = out(graph.add("LatentFromBatch", samples=graph.latent, batch_index=0, length=7))
         graph.add("TestSave", file="x", latent=graph.sample())
-        self.fails(comfyui, graph, "VideoCrafterSampler", "7 frames", "each of its videos has 4", "whole videos")
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "7 frames", "each of its videos has 4", "whole videos")
