@@ -12,9 +12,15 @@ from safetensors import safe_open
 import vc_core
 from tests import goldens
 from vc_core.__main__ import main
+from vc_core.pictures import read_picture
 from vc_core.video import save_video
 
 SMALL = ["--frames", "3", "--height", "16", "--width", "16", "--steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def i2v_path(tmp_path_factory):
+    return goldens.write_checkpoint("i2v_512_v1", tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,23 @@ def test_generate(path, suffix, tmp_path, capsys):
             assert [frame.to_ndarray(format="rgb24").shape for frame in container.decode(video=0)] == [(16, 16, 3)] * 3
     else:
         assert Image.open(target).n_frames == 3
+
+
+@pytest.mark.parametrize("mode, value", [("RGB", (200, 30, 9)), ("L", 90), ("RGBA", (200, 30, 9, 50)), ("P", 3), ("I;16", 30000)])
+def test_a_picture_to_a_clip(i2v_path, mode, value, tmp_path):
+    Image.new(mode, (50, 30), value).save(tmp_path / "picture.png")
+    target = tmp_path / "clip.webp"
+    arguments = ["generate", str(i2v_path), "a cat", "--image", str(tmp_path / "picture.png"), "--output", str(target), *SMALL]
+    assert main(arguments) == 0
+    assert Image.open(target).n_frames == 3
+
+
+def test_pictures_are_read_as_they_are(tmp_path):
+    Image.new("I;16", (2, 3), 32768).save(tmp_path / "deep.png")
+    assert torch.allclose(read_picture(tmp_path / "deep.png"), torch.full((3, 3, 2), 32768 / 65535 * 2 - 1))
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert read_picture(tmp_path / "moving.gif")[:, 0, 0].tolist() == [1, -1, -1]
 
 
 def test_saved_pixels_are_the_frames(tmp_path):
@@ -77,6 +100,8 @@ def test_a_converted_file_makes_the_same_video(path, tmp_path):
         (["generate", "{path}", "a cat", "--output", "clip.avi"], "should end in one of .mp4"),
         (["generate", "{path}", "a cat", "--height", "20"], "multiple of 8, such as 16 or 24"),
         (["generate", "{path}", "a cat", "--frames", "0"], "at least 1"),
+        (["generate", "{path}", "a cat", "--image", "none.png"], "There is no picture none.png"),
+        (["generate", "{path}", "a cat", "--image", "{path}"], "can't be read as a picture"),
         (["generate", "{path}", "a cat", "--config", "nothing.yaml"], "no configuration 'nothing.yaml'"),
         (["convert", "{path}", "{path}"], "is the file to convert itself"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from .checkpoint import CheckpointError, convert
 from .checkpoint.convert import DTYPES
-from .config import ConfigError, to_yaml
+from .config import ConfigError, suggested_size, to_yaml
 from .loading import ModelFile, bundled_models
+from .pictures import PictureError, read_picture
 from .pipeline import load
 from .video import SUFFIXES, VideoFileError, save_video
 
@@ -22,20 +24,27 @@ DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """A prompt to a file."""
+    """A prompt, and a picture where one is given, to a file."""
     if arguments.output.suffix.lower() not in SUFFIXES:  # said now rather than after the sampling
         raise VideoFileError(f"{arguments.output} should end in one of {', '.join(SUFFIXES)}.")
+    picture = None if arguments.image is None else read_picture(arguments.image)
     model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype])
     given = {name: value for name in ("steps", "eta", "guidance_scale", "frames") if (value := getattr(arguments, name)) is not None}
     settings = {name: asdict(model.config.sampling)[name] for name in ("steps", "eta", "guidance_scale", "frames")} | given
+    height, width = arguments.height, arguments.width
+    if picture is not None and height is None and width is None:
+        width, height = suggested_size(model.config.sampling, picture.shape[2], picture.shape[1])
     with tqdm(desc="sampling", unit="step") as bar:
 
         def advance(step: int, total: int, *_: object) -> None:
             bar.total = total
             bar.update()
 
-        video = model.text_to_video(
-            arguments.prompt, arguments.negative_prompt, height=arguments.height, width=arguments.width, fps=arguments.fps,
+        make = model.text_to_video
+        if arguments.image is not None:
+            make = partial(model.image_to_video, picture)
+        video = make(
+            arguments.prompt, arguments.negative_prompt, height=height, width=width, fps=arguments.fps,
             guidance_rescale=arguments.guidance_rescale, seed=arguments.seed, callback=advance, **settings,
         )  # fmt: skip
     rate = arguments.playback_fps or model.config.sampling.playback_fps
@@ -86,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
 
     make = command("generate", generate, "Make a clip from a prompt.")
     make.add_argument("prompt")
+    make.add_argument("--image", type=Path, help="a picture to start from, for image-to-video models")
     make.add_argument("--negative-prompt", default="", help="what is not to be seen")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="a file that ends in " + ", ".join(SUFFIXES))
     make.add_argument("--frames", type=int, help="16 for the published models; the model's own unless given")
@@ -114,7 +124,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (CheckpointError, ConfigError, VideoFileError, ValueError) as error:
+    except (CheckpointError, ConfigError, VideoFileError, PictureError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
