@@ -40,9 +40,15 @@ def runs(name: str, make: partial[torch.Tensor]) -> Iterator[tuple[str, float]]:
     for run in ("0", "1", "2"):
         steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def watch(
+            step: int, steps: int, x0: torch.Tensor, x: torch.Tensor, seen: list[tuple[torch.Tensor, torch.Tensor]] = seen
+        ) -> None:
+            seen.append((x0, x))
+
         video = make(
             goldens.PROMPTS[0], goldens.PROMPTS[2], steps=int(steps), eta=eta, guidance_scale=scale, fps=fps,
-            x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=lambda i, n, x0, x: seen.append((x0, x)),
+            x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=watch,
         )  # fmt: skip
         predicted = [goldens.error(ours, theirs) for (ours, _), theirs in zip(seen, golden[f"{run}.pred_x0"], strict=True)]
         pixels = (video - golden[f"{run}.video"].float().clamp(-1, 1)).abs().max().item() * 127.5

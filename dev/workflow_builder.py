@@ -88,7 +88,7 @@ class WorkflowBuilder:
             raise GraphError(f"{class_type} has no input {', '.join(sorted(unknown))}; it has {', '.join(there)}.")
         outputs = [
             {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "links": []}
-            for name, kind in zip(info["output_name"], info["output"])
+            for name, kind in zip(info["output_name"], info["output"], strict=True)
         ]
         plain = sum("widget" not in socket for socket in sockets)
         height += TITLE_HEIGHT + SLOT_HEIGHT * max(plain, len(outputs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import node_helpers
 import torch
@@ -48,7 +48,7 @@ class VideoCrafterConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, positive: Any, negative: Any, fps: float, latent: Optional[dict[str, Any]] = None) -> io.NodeOutput:
+    def execute(cls, positive: Any, negative: Any, fps: float, latent: dict[str, Any] | None = None) -> io.NodeOutput:
         values = _motion(fps, latent)
         return io.NodeOutput(
             node_helpers.conditioning_set_values(positive, values), node_helpers.conditioning_set_values(negative, values)
@@ -72,7 +72,9 @@ class VideoCrafterImageToVideo(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("positive", tooltip="What is to be seen, and how it moves."),
                 io.Conditioning.Input("negative", tooltip="What is not; the authors use the empty prompt."),
-                io.ClipVision.Input("clip_vision", tooltip="The image encoder: the loader's, or OpenCLIP ViT-H/14's from CLIPVisionLoader."),
+                io.ClipVision.Input(
+                    "clip_vision", tooltip="The image encoder: the loader's, or OpenCLIP ViT-H/14's from CLIPVisionLoader."
+                ),
                 io.Image.Input("image", tooltip="The picture, of any size and shape. A batch of pictures makes a video of each."),
                 io.Float.Input("fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 io.Float.Input(
@@ -89,8 +91,9 @@ class VideoCrafterImageToVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, positive: Any, negative: Any, clip_vision: Any, image: Tensor, fps: float, strength: float, latent: Optional[dict[str, Any]] = None
-    ) -> io.NodeOutput:
+        cls, positive: Any, negative: Any, clip_vision: Any, image: Tensor, fps: float, strength: float,
+        latent: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         values = {**_motion(fps, latent), STRENGTH_KEY: strength}
         # Mid grey is zero to the encoder.
         grey = torch.full_like(image[:1], 0.5)
@@ -101,7 +104,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
         )
 
 
-def _motion(fps: float, latent: Optional[dict[str, Any]]) -> dict[str, Any]:
+def _motion(fps: float, latent: dict[str, Any] | None) -> dict[str, Any]:
     values: dict[str, Any] = {FPS_KEY: fps}
     if latent is not None:
         values[FRAMES_KEY] = frames_per_video(latent)

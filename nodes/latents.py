@@ -24,7 +24,7 @@ class VideoCrafterImageSize(io.ComfyNode):
             node_id="VideoCrafterImageSize",
             display_name="VideoCrafter Image Size",
             category="VideoCrafter",
-            description="Suggests the size of a picture's video: the picture's shape, with about as many pixels as the model was trained on.",
+            description="Suggests the size of a picture's video: the picture's shape, with about the pixels that the model was trained on.",
             search_aliases=["get image size", "resolution", "aspect ratio", "videocrafter"],
             inputs=[
                 io.Model.Input("model", tooltip="The VideoCrafter model that is to make the video."),
@@ -55,8 +55,8 @@ class EmptyVideoCrafterLatent(io.ComfyNode):
             description="A blank video as a batch of frames, to be sampled. The bundled model makes 64x64.",
             search_aliases=["empty video latent", "empty latent", "videocrafter"],
             inputs=[
-                io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="In pixels, a multiple of 8. The models' own: 512 or 1024."),
-                io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="In pixels, a multiple of 8. The models' own: 320 or 576."),
+                io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="A multiple of 8. The models' own are 512 or 1024."),
+                io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="A multiple of 8. The models' own are 320 or 576."),
                 io.Int.Input("length", default=16, min=1, max=4096, tooltip="Frames a video. The models were trained on 16."),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many videos to make at once."),
             ],

@@ -33,8 +33,8 @@ class VideoCrafterLoader(io.ComfyNode):
             display_name="Load VideoCrafter Model",
             category="VideoCrafter",
             description=(
-                "Loads a text-to-video or image-to-video model of the VideoCrafter family. Which one it is, and of which size, is read off the file. "
-                "The bundled model is tiny and knows coloured shapes that move; it needs no download."
+                "Loads a text-to-video or image-to-video model of the VideoCrafter family. Which one it is, and of which size, is read off "
+                "the file. The bundled model is tiny and knows coloured shapes that move; it needs no download."
             ),
             search_aliases=["videocrafter", "videocrafter2", "text to video", "image to video", "t2v", "i2v", "load checkpoint"],
             inputs=[

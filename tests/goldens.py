@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 PIXEL_TOLERANCE = 2 / 255 * 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def read(model: str, kind: str) -> dict[str, Tensor]:
     """One file of one model."""
     return load_file(DATA / "golden" / model / f"{kind}.safetensors")
@@ -33,7 +33,7 @@ def manifest(model: str) -> dict[str, list[int]]:
     return json.loads((DATA / "manifests" / f"{model}.json").read_text())
 
 
-@lru_cache(maxsize=None)
+@cache
 def weights(model: str) -> dict[str, Tensor]:
     """The whole checkpoint of a model, as its authors would publish it."""
     tensors = dict(read(model, "checkpoint"))

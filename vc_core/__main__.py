@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Optional, Sequence
 
 import torch
 from tqdm import tqdm
@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 for success, 1 for an error that is told in a line."""
     arguments = parser().parse_args(argv)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +51,11 @@ class ModelFile:
 
     checkpoint: Checkpoint
     config: ModelConfig
-    #: The parts that it holds (``unet``, ``autoencoder``, ``text_encoder``, ``image_encoder``, ``projector``) and what their names start with.
+    #: The parts that it holds, named as in :func:`skeleton`, and what their tensors' names start with.
     parts: dict[str, str]
 
     @classmethod
-    def open(cls, path: Union[str, os.PathLike[str]], config: Optional[ConfigLike] = None) -> ModelFile:
+    def open(cls, path: str | os.PathLike[str], config: ConfigLike | None = None) -> ModelFile:
         """Identify a file and check that every tensor of its parts is there, in its shape.
 
         Args:
@@ -77,7 +76,7 @@ class ModelFile:
         prefix = self.parts[part]
         return {name: self.checkpoint.tensor(prefix + name) for name in skeleton(self.config)[part].state_dict()}
 
-    def load(self, part: str, device: Union[str, torch.device], dtype: torch.dtype) -> nn.Module:
+    def load(self, part: str, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
         """The network of one part with its weights, for inference."""
         network = skeleton(self.config)[part]
         prefix = self.parts[part]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Union
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -31,15 +32,15 @@ class _Run:
     """The arguments that text to video and image to video share."""
 
     frames: int
-    height: Optional[int]
-    width: Optional[int]
+    height: int | None
+    width: int | None
     steps: int
     eta: float
-    fps: Optional[float]
+    fps: float | None
     seed: int
-    x_T: Optional[Tensor]
-    step_noise: Optional[Iterable[Tensor]]
-    callback: Optional[Callback]
+    x_T: Tensor | None
+    step_noise: Iterable[Tensor] | None
+    callback: Callback | None
 
 
 class VideoModel:
@@ -113,20 +114,20 @@ class VideoModel:
     @torch.inference_mode()
     def text_to_video(
         self,
-        prompt: Union[str, Sequence[str]],
-        negative_prompt: Union[str, Sequence[str]] = "",
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] = "",
         frames: int = 16,
-        height: Optional[int] = None,
-        width: Optional[int] = None,
+        height: int | None = None,
+        width: int | None = None,
         steps: int = 50,
         eta: float = 1.0,
         guidance_scale: float = 12.0,
         guidance_rescale: float = 0.0,
-        fps: Optional[float] = None,
+        fps: float | None = None,
         seed: int = 0,
-        x_T: Optional[Tensor] = None,
-        step_noise: Optional[Iterable[Tensor]] = None,
-        callback: Optional[Callback] = None,
+        x_T: Tensor | None = None,
+        step_noise: Iterable[Tensor] | None = None,
+        callback: Callback | None = None,
         temporal_guidance_scale: float = 0.0,
     ) -> Tensor:
         """Make clips with DDIM.
@@ -165,20 +166,20 @@ class VideoModel:
     def image_to_video(
         self,
         image: Tensor,
-        prompt: Union[str, Sequence[str]],
-        negative_prompt: Union[str, Sequence[str]] = "",
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] = "",
         frames: int = 16,
-        height: Optional[int] = None,
-        width: Optional[int] = None,
+        height: int | None = None,
+        width: int | None = None,
         steps: int = 50,
         eta: float = 1.0,
         guidance_scale: float = 12.0,
         guidance_rescale: float = 0.0,
-        fps: Optional[float] = None,
+        fps: float | None = None,
         seed: int = 0,
-        x_T: Optional[Tensor] = None,
-        step_noise: Optional[Iterable[Tensor]] = None,
-        callback: Optional[Callback] = None,
+        x_T: Tensor | None = None,
+        step_noise: Iterable[Tensor] | None = None,
+        callback: Callback | None = None,
         temporal_guidance_scale: float = 0.0,
     ) -> Tensor:
         """Make clips that keep to a picture, with DDIM. The negative is the empty, mid-grey picture, as the authors have it.
@@ -203,8 +204,8 @@ class VideoModel:
         self,
         prompts: list[str],
         negatives: list[str],
-        tokens: Optional[Tensor],
-        empty_tokens: Optional[Tensor],
+        tokens: Tensor | None,
+        empty_tokens: Tensor | None,
         guidance: Guidance,
         run: _Run,
     ) -> Tensor:
@@ -264,9 +265,9 @@ class VideoModel:
 
 
 def load(
-    path: Union[str, os.PathLike[str]],
-    config: Optional[ConfigLike] = None,
-    device: Union[str, torch.device] = "cpu",
+    path: str | os.PathLike[str],
+    config: ConfigLike | None = None,
+    device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> VideoModel:
     """Load a model from a file.
@@ -285,7 +286,7 @@ def load(
     return VideoModel(file.config, networks)
 
 
-def _one_each(prompts: Union[str, Sequence[str]], count: int) -> list[str]:
+def _one_each(prompts: str | Sequence[str], count: int) -> list[str]:
     given = [prompts] * count if isinstance(prompts, str) else list(prompts)
     if len(given) != count:
         raise ValueError(f"There are {count} clips to make and {len(given)} prompts for them; give one, or one each.")

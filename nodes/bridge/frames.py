@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from einops import rearrange
 from torch import Tensor
@@ -28,7 +28,7 @@ def frames_per_video(latent: dict[str, Any]) -> int:
         ValueError: the batch doesn't divide into videos of that many.
     """
     samples: Tensor = latent["samples"]
-    carried: Optional[int] = latent.get(FRAMES_PER_VIDEO)
+    carried: int | None = latent.get(FRAMES_PER_VIDEO)
     if carried and samples.shape[0] % carried:
         raise ValueError(
             f"The latent has {samples.shape[0]} frames but says that each of its videos has {carried}: frames were taken from it or "

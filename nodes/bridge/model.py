@@ -7,7 +7,7 @@ unfolded after it.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import comfy.conds
 import comfy.latent_formats
@@ -40,7 +40,7 @@ FEATURES_KEY = "image_features"
 STRENGTH_KEY = "image_strength"
 
 
-def chosen_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Optional[Tensor] = None) -> Tensor:
+def chosen_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """The attention that the user's ComfyUI is set to, in the shapes of :data:`vc_core.models.layers.Attention`."""
     attention = optimized_attention
     if k.shape[1] <= SMALL_SEQUENCE:
@@ -59,13 +59,13 @@ class FoldedUNet(UNet):
         self,
         x: Tensor,
         timesteps: Tensor,
-        context: Optional[Tensor] = None,
+        context: Tensor | None = None,
         control: Any = None,
         transformer_options: dict[str, Any] = {},
-        num_video_frames: Optional[int] = None,
-        fps: Optional[Tensor] = None,
-        image_tokens: Optional[Tensor] = None,
-        image_strength: Optional[Tensor] = None,
+        num_video_frames: int | None = None,
+        fps: Tensor | None = None,
+        image_tokens: Tensor | None = None,
+        image_strength: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """``[n, 4, h, w]``, n being conditionings times videos times frames, in this order; all else has n rows too.
@@ -84,7 +84,7 @@ class FoldedUNet(UNet):
                 "conditioning node the latent that is sampled."
             )
         # What is the same for all frames of a video is read off its first.
-        def of_video(value: Optional[Tensor]) -> Optional[Tensor]:
+        def of_video(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[::frames]
 
         video = rearrange(x, "(n t) c h w -> n c t h w", t=frames)
@@ -117,7 +117,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=FoldedUNet)
         self.config = model_config.config
         self.model_sampling = ScaledModelSampling(Schedule.from_config(self.config.schedule))
-        self.image_proj_model: Optional[Projector] = None
+        self.image_proj_model: Projector | None = None
         if model_config.has_projector:
             operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
             layers = Layers(operations, chosen_attention, device, self.get_dtype())
@@ -146,7 +146,8 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         """
         if self.image_proj_model is None:
             raise ValueError(
-                f"{self.config.title} can't take a picture: its file has no image projector (image_proj_model). Use an image-to-video model."
+                f"{self.config.title} can't take a picture: its file has no image projector (image_proj_model). "
+                "Use an image-to-video model."
             )
         width = self.config.projector.feature_dim
         if features.shape[-1] != width:

@@ -7,7 +7,8 @@ sample scale is a changed table of sigmas and a changed scale of the network's i
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+from collections.abc import Iterator
+from typing import Any
 
 import comfy.model_sampling
 import comfy.samplers
@@ -75,10 +76,13 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         frames: frames a video; the conditioning's, or the whole batch, where none is given.
     """
 
-    def __init__(self, eta: float, frames: Optional[int] = None) -> None:
+    def __init__(self, eta: float, frames: int | None = None) -> None:
         super().__init__(_sample_ddim, {"eta": eta, "frames": frames})
 
-    def sample(self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, latent_image: Any = None, denoise_mask: Any = None, disable_pbar: bool = False) -> Tensor:  # fmt: skip
+    def sample(
+        self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, latent_image: Any = None,
+        denoise_mask: Any = None, disable_pbar: bool = False,
+    ) -> Tensor:  # fmt: skip
         # From an empty latent the authors start with the noise itself, whatever the first timestep; else noise is added.
         self._from_nothing = latent_image is None or not latent_image.any()
         return super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
@@ -89,7 +93,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
 
 @torch.no_grad()
 def _sample_ddim(
-    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: Optional[bool], eta: float, frames: Optional[int]
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, eta: float, frames: int | None
 ) -> Tensor:
     """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``."""
     sampling = model.inner_model.inner_model.model_sampling
@@ -128,7 +132,7 @@ def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:
     return (unfold(tensor).to(x) for tensor in noise)
 
 
-def _conditioned_frames(model: Any) -> Optional[int]:
+def _conditioned_frames(model: Any) -> int | None:
     """The frames a video by the conditioning, where it says."""
     for conditioning in model.inner_model.conds.get("positive", []):
         said = conditioning.get("num_video_frames")

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import vc_core
 from dev.server import Server
 from tests import goldens
-from tests.comfyui.graphs import Graph, TextGraph, assert_fails, out
+from tests.comfyui.graphs import TextGraph, assert_fails, out
 from vc_core.config import SamplingConfig, suggested_size
 
 NAME = "i2v_512_v1"

@@ -128,7 +128,9 @@ def test_a_long_prompt_is_the_core_s(comfyui, checkpoints):
     assert goldens.error(saved, core) <= goldens.TOLERANCE
 
 
-@pytest.mark.parametrize("sampler, scheduler", [("euler", "normal"), ("dpmpp_2m", "karras"), ("ddim", "ddim_uniform"), ("lcm", "sgm_uniform")])
+@pytest.mark.parametrize(
+    "sampler, scheduler", [("euler", "normal"), ("dpmpp_2m", "karras"), ("ddim", "ddim_uniform"), ("lcm", "sgm_uniform")]
+)
 def test_core_s_ksampler_and_decoder(comfyui, checkpoints, sampler, scheduler):
     graph = TextGraph("t2v_512_v2.safetensors", PROMPT)
     inputs = {"model": graph.model, "positive": graph.positive, "negative": graph.negative, "latent_image": graph.latent}

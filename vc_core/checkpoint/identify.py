@@ -8,8 +8,9 @@ form, or from a configuration that the caller gives.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from typing import Any, Callable, Iterable, Optional
+from typing import Any
 
 import torch
 
@@ -87,7 +88,7 @@ def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
     return parts
 
 
-def identify(checkpoint: Checkpoint, config: Optional[ConfigLike] = None) -> ModelConfig:
+def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelConfig:
     """The configuration of the model in a file.
 
     Args:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable, Iterator, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ def ddim_step(x: Tensor, prediction: Tensor, tables: DDIMTables, index: int, noi
 
 
 def ddim_sample(
-    denoise: Denoiser, x: Tensor, tables: DDIMTables, step_noise: Iterator[Tensor], callback: Optional[Callback] = None
+    denoise: Denoiser, x: Tensor, tables: DDIMTables, step_noise: Iterator[Tensor], callback: Callback | None = None
 ) -> Tensor:
     """From noise ``x`` ``[B, C, T, h, w]`` to a clean latent, visiting the tables' timesteps from the last to the first."""
     steps = len(tables.timesteps)

@@ -6,8 +6,8 @@ Classifier-free guidance is Ho and Salimans (arXiv:2207.12598); its rescaling is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def guide(
     negative: Tensor,
     scale: float,
     rescale: float = 0.0,
-    without_time: Optional[Tensor] = None,
+    without_time: Tensor | None = None,
     temporal_scale: float = 0.0,
 ) -> Tensor:
     """Combine predictions of the same video, each ``[B, C, T, h, w]``.
@@ -57,9 +57,9 @@ class Conditioning:
     #: ``[B, n, context]``
     text: Tensor
     #: ``[B, m, context]``
-    image_tokens: Optional[Tensor] = None
+    image_tokens: Tensor | None = None
     #: ``[B]``
-    fps: Optional[Tensor] = None
+    fps: Tensor | None = None
 
     @staticmethod
     def stack(first: Conditioning, second: Conditioning) -> Conditioning:
@@ -69,7 +69,7 @@ class Conditioning:
         return Conditioning(text, _cat(first.image_tokens, second.image_tokens), _cat(first.fps, second.fps))
 
 
-def _cat(first: Optional[Tensor], second: Optional[Tensor]) -> Optional[Tensor]:
+def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return None
     return torch.cat([first, second])

@@ -8,7 +8,6 @@ are those of Shaw et al. (arXiv:1803.02155).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from einops import rearrange
@@ -22,7 +21,7 @@ class ImageTokens:
     """What cross-attention sees of a picture: tokens ``[b, m, context]``, and how much of it, ``[b]``, all unless given."""
 
     tokens: Tensor
-    strength: Optional[Tensor] = None
+    strength: Tensor | None = None
 
 
 class RelativePosition(nn.Module):
@@ -92,7 +91,7 @@ class CrossAttention(nn.Module):
             self.to_k_ip = layers.linear(context_dim, width, bias=False)
             self.to_v_ip = layers.linear(context_dim, width, bias=False)
 
-    def forward(self, x: Tensor, text: Tensor, image: Optional[ImageTokens] = None) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None = None) -> Tensor:
         """``[(b t), l, width]``, text ``[b, n, context]``, image tokens ``[b, m, context]`` -> ``[(b t), l, width]``."""
         # All frames of a video read the same text: they are one long sequence of queries, and keys are made once.
         q = rearrange(self.to_q(x), "(b t) l c -> b (t l) c", b=text.shape[0])
@@ -139,7 +138,7 @@ class SpatialBlock(nn.Module):
         self.norm2 = layers.layer_norm(width)
         self.norm3 = layers.layer_norm(width)
 
-    def forward(self, x: Tensor, text: Tensor, image: Optional[ImageTokens]) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), text, image)
         return x + self.ff(self.norm3(x))
@@ -177,7 +176,7 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = zeroed(layers.linear(channels, channels))
 
-    def forward(self, x: Tensor, text: Tensor, image: Optional[ImageTokens]) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
         """``[(b t), c, h, w]``, text ``[b, n, context]``, image tokens ``[b, m, context]`` -> ``[(b t), c, h, w]``."""
         hidden = self.proj_in(rearrange(self.norm(x), "f c h w -> f (h w) c"))
         for block in self.transformer_blocks:

@@ -5,8 +5,6 @@ Module names are those under ``first_stage_model.`` in the published files.
 
 from __future__ import annotations
 
-from typing import Optional
-
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
@@ -81,8 +79,8 @@ class Level(nn.Module):
     def __init__(self, blocks: list[ResnetBlock]) -> None:
         super().__init__()
         self.block = nn.ModuleList(blocks)
-        self.downsample: Optional[Downsample] = None
-        self.upsample: Optional[Upsample] = None
+        self.downsample: Downsample | None = None
+        self.upsample: Upsample | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
@@ -164,7 +162,7 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """The whole autoencoder, in its own scale: the factor between its latents and the diffusion's is the caller's."""
 
-    def __init__(self, config: AutoencoderConfig, layers: Optional[Layers] = None) -> None:
+    def __init__(self, config: AutoencoderConfig, layers: Layers | None = None) -> None:
         super().__init__()
         layers = layers or Layers()
         self.config = config

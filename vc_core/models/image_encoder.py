@@ -6,8 +6,6 @@ and take no part.
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from kornia.geometry import resize
 from torch import Tensor, nn
@@ -37,7 +35,7 @@ def prepare_pictures(pictures: Tensor, size: int = 224) -> Tensor:
 class ImageEncoder(nn.Module):
     """Prepared pictures to their class token and patches: the last layer's output, without the norm after it."""
 
-    def __init__(self, config: ImageEncoderConfig, device: torch.device | str | None = None, dtype: Optional[torch.dtype] = None) -> None:
+    def __init__(self, config: ImageEncoderConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.config = config
         width, where = config.width, {"device": device, "dtype": dtype}

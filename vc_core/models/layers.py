@@ -6,8 +6,9 @@ them come casts on the fly, offloading and fp8, and calls the attention that the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Callable, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 Attention = Callable[..., Tensor]
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Optional[Tensor] = None) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """Scaled dot product attention by torch. Shapes as in :data:`Attention`."""
     # 'n l (heads d) -> n heads l d'
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
@@ -40,7 +41,7 @@ class Layers:
         operations: ModuleType | type = nn,
         attention: Attention = sdpa,
         device: torch.device | str | None = None,
-        dtype: Optional[torch.dtype] = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.operations: Any = operations
         self.attention = attention

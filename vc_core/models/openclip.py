@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
 
 def transformer(
-    width: int, heads: int, layers: int, device: torch.device | str | None = None, dtype: Optional[torch.dtype] = None
+    width: int, heads: int, layers: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
     """A module whose ``resblocks`` are OpenCLIP's own blocks, under their names."""
     # The blocks take no device of their own.

@@ -6,8 +6,6 @@ A fixed number of learned queries look at the features and at one another, layer
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +37,7 @@ class PerceiverAttention(nn.Module):
 class Projector(nn.Module):
     """Features of a picture to image tokens."""
 
-    def __init__(self, config: ProjectorConfig, layers: Optional[Layers] = None) -> None:
+    def __init__(self, config: ProjectorConfig, layers: Layers | None = None) -> None:
         super().__init__()
         layers = layers or Layers()
         width, hidden = config.width, config.width * config.ff_mult

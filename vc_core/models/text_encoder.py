@@ -6,8 +6,8 @@ temperature are among them and take no part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Optional, Sequence
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -36,7 +36,7 @@ def tokenize(prompts: Sequence[str], context_length: int = 77) -> Tensor:
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     windows = max(1, *(-(-len(ids) // room) for ids in encoded))
     tokens = torch.zeros(len(encoded), windows, context_length, dtype=torch.long)
-    for row, ids in zip(tokens, encoded):
+    for row, ids in zip(tokens, encoded, strict=True):
         for index in range(windows):
             piece = [tokenizer.sot_token_id, *ids[index * room : (index + 1) * room], tokenizer.eot_token_id]
             row[index, : len(piece)] = torch.tensor(piece)
@@ -46,7 +46,7 @@ def tokenize(prompts: Sequence[str], context_length: int = 77) -> Tensor:
 class TextEncoder(nn.Module):
     """Tokens to one vector each: the penultimate layer's output through the final norm."""
 
-    def __init__(self, config: TextEncoderConfig, device: torch.device | str | None = None, dtype: Optional[torch.dtype] = None) -> None:
+    def __init__(self, config: TextEncoderConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.config = config
         width = config.width

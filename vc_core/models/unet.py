@@ -8,7 +8,6 @@ misspelling of ``temopral_conv``. Between the blocks a video is ``[(b t), c, h, 
 from __future__ import annotations
 
 import math
-from typing import Optional
 
 import torch
 from einops import rearrange, repeat
@@ -101,7 +100,7 @@ class Upsample(nn.Module):
 class UNet(nn.Module):
     """The network. Its weights' names are those under ``model.diffusion_model.`` in the published files."""
 
-    def __init__(self, config: UNetConfig, layers: Optional[Layers] = None) -> None:
+    def __init__(self, config: UNetConfig, layers: Layers | None = None) -> None:
         super().__init__()
         layers = layers or Layers()
         self.config = config
@@ -169,10 +168,10 @@ class UNet(nn.Module):
         x: Tensor,
         timesteps: Tensor,
         text: Tensor,
-        image_tokens: Optional[Tensor] = None,
-        fps: Optional[Tensor] = None,
+        image_tokens: Tensor | None = None,
+        fps: Tensor | None = None,
         temporal_attention: bool = True,
-        image_strength: Optional[Tensor] = None,
+        image_strength: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise (or v) in ``x``.
 
@@ -218,7 +217,7 @@ class UNet(nn.Module):
             hidden = run(block, torch.cat([hidden, skips.pop()], dim=1))
         return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=frames)
 
-    def _embed(self, x: Tensor, timesteps: Tensor, fps: Optional[Tensor]) -> Tensor:
+    def _embed(self, x: Tensor, timesteps: Tensor, fps: Tensor | None) -> Tensor:
         width = self.config.model_channels
         embedding = self.time_embed(sinusoidal_embedding(timesteps, width).to(x.dtype))
         if self.config.fps_embedding:
