@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from .checkpoint.errors import CheckpointError
 from .checkpoint.identify import identify, part_prefixes
 from .checkpoint.reading import Checkpoint, open_checkpoint
-from .config import ConfigLike, ModelConfig
+from .config import ConfigError, ConfigLike, ModelConfig
 from .models.autoencoder import Autoencoder
 from .models.image_encoder import ImageEncoder
 from .models.layers import Layers
@@ -21,6 +23,7 @@ from .models.text_encoder import TextEncoder
 from .models.unet import UNet
 
 BUNDLED = Path(__file__).parent / "bundled"
+T = TypeVar("T")
 #: How many wrong tensors an error lists.
 LISTED = 20
 
@@ -30,19 +33,26 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
 
 
+#: How each part of a model is built on ``meta``: names and shapes without weights.
+BLANK: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "unet": lambda config: UNet(config.unet, Layers(device="meta")),
+    "autoencoder": lambda config: Autoencoder(config.autoencoder, Layers(device="meta")),
+    "text_encoder": lambda config: TextEncoder(config.text_encoder, device="meta"),
+    "image_encoder": lambda config: ImageEncoder(_needed(config.image_encoder, "image_encoder"), device="meta"),
+    "projector": lambda config: Projector(_needed(config.projector, "projector"), Layers(device="meta")),
+}
+
+
 def skeleton(config: ModelConfig) -> dict[str, nn.Module]:
-    """Every network of a model on ``meta``: names and shapes without weights."""
-    layers = Layers(device="meta")
-    networks = {
-        "unet": UNet(config.unet, layers),
-        "autoencoder": Autoencoder(config.autoencoder, layers),
-        "text_encoder": TextEncoder(config.text_encoder, device="meta"),
-    }
-    if config.image_encoder:
-        networks["image_encoder"] = ImageEncoder(config.image_encoder, device="meta")
-    if config.projector:
-        networks["projector"] = Projector(config.projector, layers)
-    return networks
+    """Every network of a model on ``meta``."""
+    parts = [part for part in BLANK if getattr(config, part) is not None]
+    return {part: BLANK[part](config) for part in parts}
+
+
+def _needed(part: T | None, name: str) -> T:
+    if part is None:
+        raise ConfigError(f"The file holds an {name}, but its configuration has none.")
+    return part
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,11 @@ class ModelFile:
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The weights of one part under the names of its network, as the file has them, memory-mapped."""
         prefix = self.parts[part]
-        return {name: self.checkpoint.tensor(prefix + name) for name in skeleton(self.config)[part].state_dict()}
+        return {name: self.checkpoint.tensor(prefix + name) for name in BLANK[part](self.config).state_dict()}
 
     def load(self, part: str, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
         """The network of one part with its weights, for inference."""
-        network = skeleton(self.config)[part]
+        network = BLANK[part](self.config)
         prefix = self.parts[part]
         weights = {name: self.checkpoint.tensor(prefix + name).to(device, dtype) for name in network.state_dict()}
         network.load_state_dict(weights, assign=True)
@@ -86,9 +96,8 @@ class ModelFile:
 
     def _check(self) -> None:
         problems: list[str] = []
-        networks = skeleton(self.config)
         for part, prefix in self.parts.items():
-            expected = {prefix + name: tuple(tensor.shape) for name, tensor in networks[part].state_dict().items()}
+            expected = {prefix + name: tuple(tensor.shape) for name, tensor in BLANK[part](self.config).state_dict().items()}
             present = {name: tuple(self.checkpoint.shape(name)) for name in self.checkpoint.names() if name.startswith(prefix)}
             problems += [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in present]
             # Without a prefix there is no telling what else a file's tensors belong to.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Lock
 from typing import Callable
 
@@ -12,7 +13,7 @@ from ..models.autoencoder import Autoencoder
 from ..models.text_encoder import TextEncoder, tokenize
 from ..models.unet import UNet
 from .loss import Batch, DiffusionLoss
-from .settings import DiffusionTraining
+from .settings import DiffusionTraining, Phase
 from .world import COLOURS, SHAPES, World, render, sample
 
 
@@ -68,6 +69,11 @@ class TextTable:
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 
+def phase_of(settings: DiffusionTraining, update: int) -> Phase:
+    """The phase of update number `update` (from 0)."""
+    return next((phase for phase in settings.phases if update < phase.until * settings.trainer.updates), Phase())
+
+
 class DenoiserLoss:
     """The loss of one update of `vc_core.training.trainer.Trainer`."""
 
@@ -77,16 +83,14 @@ class DenoiserLoss:
         self.unet, self.loss, self.latents, self.text, self.world, self.settings = unet, loss, latents, text, world, settings
 
     def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
-        clips = sample(self.world, self.settings.trainer.batch, generator)
-        frames, settings = self.world.frames, self.settings
-        if update < settings.short_until * settings.trainer.updates:
-            frames = settings.short_frames
-        first = int(torch.randint(0, self.world.frames - frames + 1, (), generator=generator))
+        phase = phase_of(self.settings, update)
+        changes = {name: getattr(phase, name) for name in ("frames", "fps_min", "fps_max") if getattr(phase, name)}
+        clips = sample(replace(self.world, **changes), phase.batch or self.settings.trainer.batch, generator)
         batch = Batch(
-            latents=self.latents(clips.colour, clips.shape, clips.places[:, first : first + frames]),
+            latents=self.latents(clips.colour, clips.shape, clips.places),
             text=self.text(clips.prompts), empty_text=self.text([""]), fps=clips.fps.float(),
         )
-        return self.loss(self.unet, batch, generator), {}
+        return self.loss(self.unet, batch, generator, phase.timestep_power), {}
 
 
 @torch.no_grad()
@@ -106,3 +110,33 @@ def open_noise_path(unet: UNet) -> None:
             skip.weight[index], skip.bias[index] = 0.0, 0.0
             skip.weight[index, skip.in_channels - width + index] = 1.0
             last.weight[channel, index, 1, 1] = sign
+
+
+@torch.no_grad()
+def open_clock(unet: UNet, strength: float = 0.3) -> None:
+    """Start with a signal that tells a clip's first frames from its last.
+
+    Nothing in the network knows the time of a frame but the zeros beyond the clip's ends, on which convolutions over time
+    end. Forwards and backwards differ only by that, so that the direction of a movement is what is learned last. Here the
+    stages of a temporal convolution carry, in one pair of channels, a constant's difference at the two ends (+ at the
+    first frames, - at the last), spread it by one frame each, and add it to the last two channels of what passes.
+    """
+    for block in (unet.input_blocks[1][0], unet.middle_block[0], unet.middle_block[-1]):
+        stages = [block.temopral_conv.conv1, block.temopral_conv.conv2, block.temopral_conv.conv3, block.temopral_conv.conv4]
+        channels = stages[0][-1].out_channels
+        plus, minus = channels - 2, channels - 1
+        norm, convolution = stages[0][0], stages[0][-1]
+        norm.weight[minus], norm.bias[minus] = 0.0, 1.2785  # silu(1.2785) = 1
+        convolution.weight[:, minus] = 0.0
+        for row, sign in ((plus, 1.0), (minus, -1.0)):
+            convolution.weight[row], convolution.bias[row] = 0.0, 0.0
+            convolution.weight[row, minus, 0], convolution.weight[row, minus, 2] = -sign, sign
+        for stage in stages[1:]:
+            norm, convolution = stage[0], stage[-1]
+            norm.weight[plus:], norm.bias[plus:] = 1.0, 0.0
+            convolution.weight[:, plus:] = 0.0
+            for row, sign in ((plus, 1.0), (minus, -1.0)):
+                if stage is not stages[-1]:
+                    convolution.weight[row], convolution.bias[row] = 0.0, 0.0
+                factor = sign * (strength if stage is stages[-1] else 1.0)
+                convolution.weight[row, plus], convolution.weight[row, minus] = factor, -factor

@@ -91,16 +91,16 @@ class DiffusionLoss:
             image = torch.where(rows, batch.empty_image_tokens, image)
         return text, image
 
-    def draw_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Timesteps `[B]`, each uniform, together evenly spread (Kingma et al., arXiv:2107.00630, appendix I.1)."""
+    def draw_timesteps(self, batch: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
+        """Timesteps `[B]` of the density t^(power - 1), evenly spread (Kingma et al., arXiv:2107.00630, appendix I.1)."""
         places = (torch.rand(1, generator=generator) + torch.arange(batch) / batch) % 1
-        last = len(self.schedule.alphas_cumprod) - 1
-        return (places * (last + 1)).long().clamp(max=last)
+        count = len(self.schedule.alphas_cumprod)
+        return (places ** (1 / power) * count).long().clamp(max=count - 1)
 
-    def __call__(self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator) -> Tensor:
+    def __call__(self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator, timestep_power: float = 1.0) -> Tensor:
         """The mean weighted squared error; all randomness comes from `generator` (on the CPU)."""
         latents = batch.latents
-        timesteps = self.draw_timesteps(len(latents), generator).to(latents.device)
+        timesteps = self.draw_timesteps(len(latents), generator, timestep_power).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         text, image = self.dropped(batch, generator)
         x = self.noised(latents, timesteps, noise)

@@ -43,6 +43,15 @@ class AutoencoderTraining:
 
 
 @dataclass
+class DecoderTraining:
+    """See `vc_core.training.vae.DecoderLoss`."""
+
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    foreground_weight: float = 6.0
+    latent_noise: float = 0.1  # in the diffusion's scale, where latents have deviation 1
+
+
+@dataclass
 class ClipTraining:
     """See `vc_core.training.clip`."""
 
@@ -67,14 +76,24 @@ class LossSettings:
 
 
 @dataclass
+class Phase:
+    """What the UNet sees during a part of its training."""
+
+    until: float = 1.0  # part of all updates at which the phase ends
+    frames: int = 0  # these three are the world's where 0
+    fps_min: int = 0
+    fps_max: int = 0
+    batch: int = 0  # the trainer's where 0
+    timestep_power: float = 1.0  # the density of timesteps is t^(power - 1): above 1, more of them are noisy
+
+
+@dataclass
 class DiffusionTraining:
     """See `vc_core.training.denoiser`."""
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     loss: LossSettings = field(default_factory=LossSettings)
-    short_frames: int = 8  # pieces of this many frames,
-    short_until: float = 0.0  # during this first part of the updates
-    compile: bool = False
+    phases: list[Phase] = field(default_factory=list)  # in order; none is one phase of defaults
 
 
 @dataclass
@@ -85,6 +104,7 @@ class TrainingSettings:
     world: World = field(default_factory=World)
     clip: ClipTraining = field(default_factory=ClipTraining)
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
+    decoder: DecoderTraining = field(default_factory=DecoderTraining)
     diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
 
 

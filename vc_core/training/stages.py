@@ -16,10 +16,11 @@ from ..models.unet import UNet
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
 from .denoiser import DenoiserLoss, LatentTable, TextTable, open_noise_path
 from .export import write_model
+from .layers import training_layers
 from .loss import DiffusionLoss
 from .settings import TrainingSettings
 from .trainer import Trainer, save_atomically
-from .vae import AutoencoderLoss, normalise, quieten
+from .vae import AutoencoderLoss, DecoderLoss, normalise, quieten
 from .world import all_sentences
 
 
@@ -47,9 +48,9 @@ class Run:
         network.requires_grad_(False).eval()
 
     def autoencoder(self) -> Autoencoder:
-        """The trained autoencoder."""
+        """The trained autoencoder, with the polished decoder where there is one."""
         network = Autoencoder(self.config.autoencoder)
-        self.load(network, "autoencoder.pt")
+        self.load(network, "decoder.pt" if self.file("decoder.pt").exists() else "autoencoder.pt")
         return network
 
     def text_encoder(self) -> TextEncoder:
@@ -73,6 +74,20 @@ def train_autoencoder(run: Run) -> None:
     trained = trainer.run()
     normalise(trained, run.settings.world, run.config.autoencoder.scale_factor, trainer.generators[0])  # type: ignore[arg-type]
     save_atomically(trained.state_dict(), run.file("autoencoder.pt"))
+
+
+def polish_decoder(run: Run) -> None:
+    """Sharper outlines from the same latents."""
+    settings = run.settings.decoder
+    if run.file("decoder.pt").exists():
+        return
+    network = run.autoencoder()
+    for part in (network.decoder, network.post_quant_conv):
+        part.requires_grad_(True)
+    loss = DecoderLoss(network, run.settings.world, settings, run.config.autoencoder.scale_factor)
+    trainer = Trainer(network, loss, settings.trainer, run.file("decoder.state.pt"), "decoder")
+    trainer.resume()
+    save_atomically(trainer.run().state_dict(), run.file("decoder.pt"))
 
 
 def train_clip(run: Run) -> None:
@@ -99,12 +114,11 @@ def train_denoiser(run: Run) -> None:
     """The UNet."""
     settings, world = run.settings.diffusion, run.settings.world
     torch.manual_seed(settings.trainer.seed)
-    unet = UNet(run.config.unet)
+    unet = UNet(run.config.unet, training_layers())
     open_noise_path(unet)
     latents = LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor)
     loss = DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss)
-    called = torch.compile(unet) if settings.compile else unet
-    step = DenoiserLoss(called, loss, latents, TextTable(run.text_encoder()), world, settings)
+    step = DenoiserLoss(unet, loss, latents, TextTable(run.text_encoder()), world, settings)
     trainer = Trainer(unet, step, settings.trainer, run.file("unet.state.pt"), "unet")
     trainer.resume()
     save_atomically(trainer.run().state_dict(), run.file("unet.pt"))
@@ -119,5 +133,6 @@ def finish(run: Run) -> None:
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
-    "autoencoder": train_autoencoder, "clip": train_clip, "unet": train_denoiser, "model": finish,
+    "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "unet": train_denoiser,
+    "model": finish,
 }

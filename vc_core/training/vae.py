@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models.autoencoder import Autoencoder
-from .settings import AutoencoderTraining
+from .settings import AutoencoderTraining, DecoderTraining
 from .world import COLOURS, SHAPES, World, render
 
 
@@ -42,6 +42,15 @@ def quieten(autoencoder: Autoencoder) -> None:
         autoencoder.quant_conv.bias[noise:] = -7.0
 
 
+def reconstruction_loss(decoded: Tensor, pictures: Tensor, foreground_weight: float) -> tuple[Tensor, float]:
+    """Absolute and squared error, heavier on the shape; and, to be told, the mean absolute error on the shape."""
+    error = decoded - pictures
+    foreground = ((pictures - pictures[:, :, :1, :1]).abs().amax(1, keepdim=True) > 0.02).float()
+    weight = 1 + foreground_weight * foreground
+    shape_error = (error.detach().abs() * foreground).sum() / foreground.sum() / 3
+    return (weight * (error.abs() + error**2)).mean(), float(shape_error)
+
+
 class AutoencoderLoss:
     """The loss of one update of `vc_core.training.trainer.Trainer`."""
 
@@ -57,16 +66,26 @@ class AutoencoderLoss:
         anchored = update < settings.anchored_until * settings.trainer.updates
         noise = torch.randn(mean.shape, generator=generator)
         latent = (held if anchored else mean) + (0.5 * log_variance).exp() * noise
-        error = self.autoencoder.decode(latent) - pictures
-        ground = pictures[:, :, :1, :1]
-        foreground = ((pictures - ground).abs().amax(1, keepdim=True) > 0.02).float()
-        weight = 1 + settings.foreground_weight * foreground
-        reconstruction = (weight * (error.abs() + error**2)).mean()
+        reconstruction, shape_error = reconstruction_loss(self.autoencoder.decode(latent), pictures, settings.foreground_weight)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         anchor = F.mse_loss(mean, held)
         loss = reconstruction + settings.kl_weight * divergence + settings.anchor_weight * anchor
-        shape_error = (error.abs() * foreground).sum() / foreground.sum() / 3
-        return loss, {"shape": float(shape_error.detach()), "anchor": float(anchor.detach())}
+        return loss, {"shape": shape_error, "anchor": float(anchor.detach())}
+
+
+class DecoderLoss:
+    """For the decoder alone, with the encoder as it is: latents get a little noise, as a denoiser's are not perfect."""
+
+    def __init__(self, autoencoder: Autoencoder, world: World, settings: DecoderTraining, scale_factor: float) -> None:
+        self.autoencoder, self.world, self.settings, self.scale_factor = autoencoder, world, settings, scale_factor
+
+    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
+        pictures = random_frames(self.world, self.settings.trainer.batch, generator)
+        with torch.no_grad():
+            mean = self.autoencoder.encode(pictures).chunk(2, dim=1)[0]
+        noise = self.settings.latent_noise / self.scale_factor * torch.randn(mean.shape, generator=generator)
+        loss, shape_error = reconstruction_loss(self.autoencoder.decode(mean + noise), pictures, self.settings.foreground_weight)
+        return loss, {"shape": shape_error}
 
 
 @torch.no_grad()

@@ -77,7 +77,7 @@ class Clips:
 def _signed_distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: float) -> Tensor:
     """Distance in pixels to the outline of each shape, negative inside. `shape [N,1,1]`, `dx, dy [N,H,W]`."""
     circle = (dx**2 + dy**2).sqrt() - radius
-    square = torch.maximum(dx.abs(), dy.abs()) - 0.9 * radius
+    square = torch.maximum(dx.abs(), dy.abs()) - 1.06 * radius
     # Pointing up, as wide as high: the base at +radius, the two slanting sides meet at -radius.
     slope = 5**0.5
     sides = (2 * dx.abs() - dy - radius) / slope
