@@ -8,6 +8,7 @@ from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo
 from .decoding import VideoCrafterDecode
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
+from .measuring import VideoCrafterPictureKept
 from .sampling import VideoCrafterDDIM, VideoCrafterSampler, VideoCrafterScheduler
 
 NODES: list[type[io.ComfyNode]] = [
@@ -20,6 +21,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterDDIM,
     VideoCrafterScheduler,
     VideoCrafterDecode,
+    VideoCrafterPictureKept,
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m vc_core generate | info | convert``."""
+"""The command line: ``python -m vc_core generate | info | convert | measure``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from .checkpoint import CheckpointError, convert
 from .checkpoint.convert import DTYPES
 from .config import ConfigError, suggested_size, to_yaml
+from .evaluation.picture_kept import measure
 from .loading import ModelFile, bundled_models
 from .pictures import PictureError, read_picture
 from .pipeline import load
-from .video import SUFFIXES, VideoFileError, save_video
+from .video import SUFFIXES, VideoFileError, read_video, save_video
 
 DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
@@ -80,10 +82,21 @@ def convert_file(arguments: argparse.Namespace) -> None:
     print(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
 
 
+def measure_file(arguments: argparse.Namespace) -> None:
+    """How well a video keeps its picture."""
+    frames, picture = read_video(arguments.video), read_picture(arguments.picture)
+    model = load(arguments.model, arguments.config, arguments.device)
+    kept = measure(frames, picture, model.embed_image)
+    print(kept.table())
+    if arguments.plot is not None:
+        pixels = (kept.plot() * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(arguments.plot)
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = argparse.ArgumentParser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
-    commands = top.add_subparsers(required=True, metavar="generate | info | convert")
+    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -116,6 +129,12 @@ def parser() -> argparse.ArgumentParser:
     change = command("convert", convert_file, "Write a file's model as .safetensors, with its configuration inside.")
     change.add_argument("target", type=Path, help="the .safetensors file to write")
     change.add_argument("--dtype", choices=DTYPE_NAMES, default="float16", help="of the weights in the new file")
+
+    keep = command("measure", measure_file, "Say how well a video keeps the picture it was made from, frame by frame.")
+    keep.add_argument("video", type=Path, help="the video")
+    keep.add_argument("picture", type=Path, help="the picture it was made from")
+    keep.add_argument("--plot", type=Path, help="a picture file to draw it into")
+    keep.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return top
 
 

@@ -87,6 +87,17 @@ class VideoModel:
         return projector(encoder(pixels.to(self.dtype)))
 
     @torch.inference_mode()
+    def embed_image(self, pictures: Tensor) -> Tensor:
+        """CLIP's embedding of pictures ``[B, 3, H, W]`` in [-1, 1] -> ``[B, embed_dim]``, for comparing them by their cosine.
+
+        Raises:
+            CheckpointError: the file has no image encoder.
+        """
+        encoder = self._network("image_encoder")
+        pixels = prepare_pictures(pictures.to(self.device), encoder.config.image_size)
+        return encoder.embed(pixels.to(self.dtype)).float()
+
+    @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames ``[B, 3, T, H, W]`` in [-1, 1] -> latents ``[B, C, T, h, w]`` in the diffusion's scale (the posterior's mean).
 

@@ -1,12 +1,15 @@
-"""Saving a clip as a file."""
+"""Saving a clip as a file, and reading one."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 #: What can be written: a video by PyAV, animated pictures by Pillow.
@@ -41,11 +44,37 @@ def save_video(frames: Tensor, path: Path, fps: int) -> None:
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **lossless)
 
 
-def _save_mp4(pixels, path: Path, fps: int) -> None:  # type: ignore[no-untyped-def]
+def read_video(path: Path) -> Tensor:
+    """All frames of a video or animated picture, ``[3, T, H, W]`` in [-1, 1].
+
+    Raises:
+        VideoFileError: no such file, nothing in it that can be read, or a video without PyAV.
+    """
+    if not path.is_file():
+        raise VideoFileError(f"There is no video {path}.")
+    if path.suffix.lower() in (".webp", ".gif", ".png"):
+        with Image.open(path) as file:
+            pictures = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
+    else:
+        av = _pyav("Reading a video")
+        try:
+            with av.open(str(path)) as container:
+                pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        except (av.FFmpegError, IndexError) as error:
+            raise VideoFileError(f"{path} can't be read as a video: {error}.") from error
+    return rearrange(torch.from_numpy(np.stack(pictures)).float() / 127.5 - 1, "t h w c -> c t h w")
+
+
+def _pyav(what: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise VideoFileError("Writing an MP4 needs PyAV (pip install av); a .webp needs nothing more.") from error
+        raise VideoFileError(f"{what} needs PyAV (pip install av); a .webp needs nothing more.") from error
+    return av
+
+
+def _save_mp4(pixels: np.ndarray, path: Path, fps: int) -> None:
+    av = _pyav("Writing an MP4")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "17"})
         # 4:2:0 halves both sides, so odd ones need 4:4:4.

@@ -82,7 +82,7 @@ def image_features(encoder: Any, pictures: Tensor) -> Tensor:
 
     Args:
         encoder: a CLIP_VISION.
-        pictures: an IMAGE ``[B, H, W, C]`` in [0, 1], C being 1 (grey), 3 or 4 (the alpha is left out).
+        pictures: an IMAGE ``[B, H, W, C]`` in [0, 1], as :func:`rgb_pictures` takes it.
 
     Returns:
         ``[B, 1 + patches, width]``.
@@ -90,14 +90,30 @@ def image_features(encoder: Any, pictures: Tensor) -> Tensor:
     Raises:
         ValueError: another number of channels.
     """
+    return _run_tower(encoder, rgb_pictures(pictures) * 2 - 1)[0].to(comfy.model_management.intermediate_device())
+
+
+def image_embeddings(encoder: Any, pictures: Tensor) -> Tensor:
+    """CLIP's embeddings ``[B, d]`` of pictures ``[B, 3, H, W]`` in [-1, 1], prepared as the authors do."""
+    return _run_tower(encoder, pictures)[2].float()
+
+
+def rgb_pictures(pictures: Tensor) -> Tensor:
+    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (the alpha is left out) -> ``[B, 3, H, W]`` in its range.
+
+    Raises:
+        ValueError: another number of channels.
+    """
     channels = pictures.shape[-1]
     if channels not in (1, 3, 4):
         raise ValueError(f"The picture has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible.")
-    rgb = pictures[..., :3].expand(*pictures.shape[:-1], 3).movedim(-1, 1)
+    return pictures[..., :3].expand(*pictures.shape[:-1], 3).movedim(-1, 1)
+
+
+def _run_tower(encoder: Any, pictures: Tensor) -> tuple[Tensor, ...]:
     comfy.model_management.load_model_gpu(encoder.patcher)
-    pixels = prepare_pictures(rgb.to(encoder.load_device) * 2 - 1, encoder.image_size)
-    features = encoder.model(pixel_values=pixels, intermediate_output=-2)[0]
-    return features.to(comfy.model_management.intermediate_device())
+    pixels = prepare_pictures(pictures.to(encoder.load_device), encoder.image_size)
+    return encoder.model(pixel_values=pixels, intermediate_output=-2)
 
 
 def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipTarget:

@@ -16,6 +16,7 @@ from dev.server import Server
 from tests import goldens
 from tests.comfyui.graphs import TextGraph, assert_fails, out
 from vc_core.config import SamplingConfig, suggested_size
+from vc_core.evaluation.picture_kept import measure
 
 NAME = "i2v_512_v1"
 PROMPT = goldens.PROMPTS[0]
@@ -38,7 +39,7 @@ class ImageGraph(TextGraph):
 
     def __init__(self, picture: str, inputs: dict[str, object], checkpoint: str = NAME, strength: float = 1.0, **given: object) -> None:
         super().__init__(f"{checkpoint}.safetensors", PROMPT, **given)
-        image = out(self.add(picture, **inputs))
+        self.image = image = out(self.add(picture, **inputs))
         told = self.add(
             "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, image=image,
             fps=given.get("fps", 8.0), strength=strength, latent=self.latent,
@@ -119,6 +120,19 @@ def test_suggested_sizes(own, picture, expected):
     width, height = suggested_size(SamplingConfig(width=own[0], height=own[1]), *picture)
     assert (width, height) == expected
     assert 0.7 < width * height / (own[0] * own[1]) < 1.3
+
+
+def test_the_measure_is_the_core_s(comfyui, checkpoint):
+    pictures = goldens.read(NAME, "encoders")["photo"]
+    graph = exact(comfyui, pictures, "measured.st")
+    first = out(graph.add("ImageFromBatch", image=graph.image, batch_index=0, length=1))
+    kept = graph.add("VideoCrafterPictureKept", images=graph.image, image=first, clip_vision=graph.clip_vision)
+    shown = graph.add("PreviewAny", source=out(kept, 1))
+    graph.add("TestSave", file="plot.st", image=out(kept, 0))
+    table = comfyui.run(graph.prompt)[shown]["text"][0]
+    core = measure(pictures.transpose(0, 1), pictures[0], vc_core.load(checkpoint).embed_image).table()
+    numbers = [[float(cell) for line in text.splitlines()[2:] for cell in line.split("|")[2:-1] if cell.strip()] for text in (table, core)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=2e-4) and len(numbers[0]) == 2 * 2 + 2 + 4
 
 
 class TestErrors:

@@ -1,7 +1,7 @@
 """OpenCLIP's image tower, all of its tokens, as VideoCrafter1's image to video reads a picture (arXiv:2310.19512, section 3.2).
 
 Module names are those under ``embedder.model.visual.`` in the published files; the last norm and the projection are among them
-and take no part.
+and take no part in that; they make CLIP's embedding, for measuring.
 """
 
 from __future__ import annotations
@@ -56,3 +56,7 @@ class ImageEncoder(nn.Module):
         for block in self.transformer.resblocks:
             hidden = block(hidden)
         return hidden
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """CLIP's own embedding of the pictures, ``[B, embed_dim]``, not normalized."""
+        return self.ln_post(self(pixels)[:, 0]) @ self.proj

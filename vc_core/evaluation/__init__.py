@@ -1,0 +1,1 @@
+"""Measuring videos that were made."""
