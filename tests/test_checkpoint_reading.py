@@ -129,7 +129,7 @@ def test_lightning_checkpoint_loads_by_its_tensors_alone(save, monkeypatch):
 
     class Callback:
         def __init__(self):
-            self.best, self.shapes, self.scores = Path("/tmp/best.ckpt"), {(1, 2): {3}}, frozenset([1.0])
+            self.best, self.shapes, self.scores = Path("best.ckpt"), {(1, 2): {3}}, frozenset([1.0])
 
         def __setstate__(self, state):
             imported.append("callback")
