@@ -42,7 +42,7 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
         "VideoCrafterSampler",
         {
             "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
-            "latent_image": latent["LATENT"], "seed": 0, "steps": 25, "cfg": 6.0,
+            "latent_image": latent["LATENT"], "seed": 0, "steps": 25, "cfg": 4.0,
         },
         at=(760, 240), size=(320, 290),
     )  # fmt: skip

@@ -19,10 +19,10 @@ from vc_core.models.unet import UNet
 from vc_core.training import world as worlds
 from vc_core.training.__main__ import main
 from vc_core.training.clip import clear_unused_tokens, spread_target
-from vc_core.training.denoiser import LatentTable, open_noise_path
+from vc_core.training.denoiser import LatentTable, open_clock, open_noise_path, phase_of
 from vc_core.training.layers import training_layers
 from vc_core.training.loss import Batch, DiffusionLoss
-from vc_core.training.settings import DEFAULT, LossSettings, TrainerSettings, load_settings
+from vc_core.training.settings import DEFAULT, DiffusionTraining, LossSettings, Phase, TrainerSettings, load_settings
 from vc_core.training.trainer import Average, Interrupted, Trainer, learning_rate
 from vc_core.training.vae import anchors, normalise, random_frames
 
@@ -120,6 +120,13 @@ def test_timesteps_are_spread() -> None:
         drawn = loss.draw_timesteps(10, generator).sort().values
         assert 0 <= int(drawn[0]) and int(drawn[-1]) < 1000
         assert int(drawn.diff().min()) >= 99 and int(drawn.diff().max()) <= 101
+    many = loss.draw_timesteps(10000, generator, power=2.0).float()
+    assert float((many < 500).float().mean()) == pytest.approx(0.25, abs=0.01)
+
+
+def test_phases_follow_each_other() -> None:
+    settings = DiffusionTraining(TrainerSettings(updates=10), phases=[Phase(until=0.2, frames=4), Phase(until=0.5, frames=8)])
+    assert [phase_of(settings, update).frames for update in range(10)] == [4, 4, 8, 8, 8, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("settings", [{"prediction": "x0"}, {"weighting": "p2"}])
@@ -276,6 +283,21 @@ def test_the_noise_path_returns_the_input() -> None:
     with torch.no_grad():
         got = unet(x, torch.tensor([900]), torch.randn(1, 77, 32), fps=torch.tensor([8.0]))
     assert float(((got - x) ** 2).mean()) < 0.02
+
+
+def test_the_clock_tells_the_first_frames_from_the_last() -> None:
+    torch.manual_seed(0)
+    unet = UNet(load_config("tiny_t2v").unet)
+    convolution = unet.middle_block[0].temopral_conv
+    x = torch.randn(1, 64, 16, 4, 4)
+    with torch.no_grad():
+        assert torch.equal(convolution(x), x)  # closed, as it is made
+        open_clock(unet)
+        added = (convolution(x) - x).mean((0, 3, 4))  # [C, T]
+    assert bool((added[:-2] == 0).all())
+    plus, minus = added[-2], added[-1]
+    assert bool((plus[:4] > 0.1).all()) and bool((plus[-4:] < -0.1).all()) and float(plus[4:12].abs().max()) < 1e-3
+    torch.testing.assert_close(plus, -minus)
 
 
 def test_rows_of_unused_tokens_are_cleared() -> None:

@@ -14,7 +14,7 @@ from ..models.autoencoder import Autoencoder
 from ..models.text_encoder import TextEncoder, tokenize
 from ..models.unet import UNet
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
-from .denoiser import DenoiserLoss, LatentTable, TextTable, open_noise_path
+from .denoiser import DenoiserLoss, LatentTable, TextTable, open_clock, open_noise_path
 from .export import write_model
 from .layers import training_layers
 from .loss import DiffusionLoss
@@ -116,6 +116,7 @@ def train_denoiser(run: Run) -> None:
     torch.manual_seed(settings.trainer.seed)
     unet = UNet(run.config.unet, training_layers())
     open_noise_path(unet)
+    open_clock(unet)
     latents = LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor)
     loss = DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss)
     step = DenoiserLoss(unet, loss, latents, TextTable(run.text_encoder()), world, settings)
