@@ -66,9 +66,11 @@ class Layers:
     def layer_norm(self, width: int) -> nn.Module:
         return self.operations.LayerNorm(width, **self.where)
 
-    def table(self, *shape: int) -> nn.Parameter:
-        """A learned table that is not a layer of its own; zeros until weights are loaded or trained."""
-        return nn.Parameter(torch.zeros(shape, **self.where))
+    def table(self, *shape: int, deviation: float = 0.0) -> nn.Parameter:
+        """A learned table that is not a layer of its own; normal numbers of that deviation until weights are loaded or trained."""
+        # Drawn first and converted then: the 8 bit types can't be drawn.
+        start = torch.randn(shape, device=self.where["device"]) * deviation
+        return nn.Parameter(start.to(self.where["dtype"] or start.dtype))
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

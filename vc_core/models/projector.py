@@ -41,7 +41,8 @@ class Projector(nn.Module):
         super().__init__()
         layers = layers or Layers()
         width, hidden = config.width, config.width * config.ff_mult
-        self.latents = layers.table(1, config.queries, width)
+        # Queries that start alike would stay alike.
+        self.latents = layers.table(1, config.queries, width, deviation=width**-0.5)
         self.proj_in = layers.linear(config.feature_dim, width)
         self.proj_out = layers.linear(width, config.context_dim)
         self.norm_out = layers.layer_norm(config.context_dim)
