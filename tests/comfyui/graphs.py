@@ -49,10 +49,11 @@ class TextGraph(Graph):
     """The start of every text-to-video graph: a loaded model, its prompts with fps, and a blank latent."""
 
     def __init__(
-        self, checkpoint: str, prompt: str, negative: str = "", fps: float = 8.0, frames: int = 8, size: int = 64, videos: int = 1
-    ) -> None:
+        self, checkpoint: str, prompt: str, negative: str = "", fps: float = 8.0, frames: int = 8, size: int = 64, videos: int = 1,
+        weight_dtype: str = "default",
+    ) -> None:  # fmt: skip
         super().__init__()
-        loader = self.add("VideoCrafterLoader", ckpt_name=checkpoint, weight_dtype="default")
+        loader = self.add("VideoCrafterLoader", ckpt_name=checkpoint, weight_dtype=weight_dtype)
         self.model, self.clip, self.vae, self.clip_vision = (out(loader, slot) for slot in range(4))
         texts = [out(self.add("CLIPTextEncode", clip=self.clip, text=text)) for text in (prompt, negative)]
         self.text = texts[0]

@@ -144,6 +144,17 @@ def test_core_s_ksampler_and_decoder(comfyui, checkpoints, sampler, scheduler):
     assert (first - second).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
+def test_weights_in_eight_bits_are_close(comfyui, checkpoints, name):
+    """e4m3 keeps 3 bits of a weight after its first, e5m2 2: the further from the file's, the fewer."""
+    latents = []
+    for weight_dtype in ("default", "fp8_e4m3fn", "fp8_e5m2"):
+        graph = TextGraph(f"{name}.safetensors", PROMPT, weight_dtype=weight_dtype)
+        latents.append(graph.run(comfyui, latent=graph.sample(steps=3, cfg=1.0))["latent"])
+    away = [((latent - latents[0]).std() / latents[0].std()).item() for latent in latents[1:]]
+    assert 0 < away[0] < away[1] < 0.25
+
+
 def test_the_workflow_as_it_is_shipped(comfyui, object_info):
     """Queued as the web interface would; progress is told; what it saves opens."""
     saved = json.loads((REPOSITORY / "workflows" / "text_to_video.json").read_text())
