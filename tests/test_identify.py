@@ -69,6 +69,23 @@ def test_a_published_file_is_recognized_by_its_manifest(name):
     assert identify(Manifest()) == load_config(name)
 
 
+@pytest.mark.parametrize("layout", ["state_dict", "module", "bare"])
+def test_published_ckpt_layouts_load(layout, tmp_path):
+    """Pickled, under ``state_dict``, under ``module`` with a prefix of 16 characters, or bare; beside it what trainers leave."""
+    weights = goldens.weights("t2v_512_v2")
+    trained = {"epoch": 3, "callbacks": {"checkpoint": {"best": 1.0}}, "optimizer_states": [{"state": {0: torch.zeros(2)}}]}
+    content = {
+        "state_dict": trained | {"state_dict": weights},
+        "module": trained | {"module": {"_forward_module." + name: value for name, value in weights.items()}},
+        "bare": weights,
+    }[layout]
+    torch.save(content, tmp_path / "model.ckpt")
+    model = vc_core.load(tmp_path / "model.ckpt")
+    golden = goldens.read("t2v_512_v2", "unet")
+    ours = model.unet(golden["0.x"], golden["0.timesteps"], golden["0.context"], fps=golden["0.fps"])
+    assert goldens.error(ours, golden["0.y"]) <= goldens.TOLERANCE
+
+
 def test_other_sizes_are_read_off_and_run(tmp_path):
     config = load_config(OTHER_SIZES)
     model = vc_core.load(write(config, tmp_path / "other.safetensors"))

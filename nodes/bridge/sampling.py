@@ -62,7 +62,13 @@ def uniform_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1
     Raises:
         ValueError: ``steps / denoise`` is no number of steps that the schedule has.
     """
-    visited = sampling.schedule.uniform(steps if denoise >= 1 else round(steps / denoise))
+    whole = steps if denoise >= 1 else round(steps / denoise)
+    if whole > sampling.schedule.timesteps:
+        raise ValueError(
+            f"{steps} steps at a denoise of {denoise:g} are a part of {whole}, but the schedule has {sampling.schedule.timesteps}: take "
+            "fewer steps or a higher denoise."
+        )
+    visited = sampling.schedule.uniform(whole)
     if denoise < 1:
         visited = visited[:steps]
     return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])

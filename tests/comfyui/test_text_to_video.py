@@ -226,6 +226,11 @@ class TestErrors:
         graph.add("TestSave", file="x", latent=out(latent))
         assert_fails(comfyui, graph, "EmptyVideoCrafterLatent", *parts)
 
+    def test_more_steps_than_there_are(self, comfyui, checkpoints):
+        graph = TextGraph("t2v_512_v2.safetensors", PROMPT)
+        graph.add("TestSave", file="x", latent=graph.sample(steps=50, denoise=0.02))
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "denoise of 0.02", "part of 2500", "fewer steps")
+
     def test_frames_that_make_no_whole_videos(self, comfyui, checkpoints):
         graph = TextGraph("t2v_512_v2.safetensors", PROMPT, frames=4, videos=2)
         graph.latent = out(graph.add("LatentFromBatch", samples=graph.latent, batch_index=0, length=7))
