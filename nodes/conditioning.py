@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .bridge.encoders import image_features
-from .bridge.frames import frames_per_video
-from .bridge.model import FEATURES_KEY, FPS_KEY, FRAMES_KEY, STRENGTH_KEY
+from .bridge.frames import FRAMES_KEY, frames_per_video
+from .bridge.model import FEATURES_KEY, FPS_KEY, STRENGTH_KEY
 from .bridge.schema import schema
 
 FPS_TOOLTIP = (

@@ -10,9 +10,8 @@ import node_helpers
 from comfy_api.latest import io
 
 from ..vc_core.diffusion.ddim import seeded_noise
-from .bridge.frames import frames_per_video, unfold
+from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
 from .bridge.guidance import with_guidance_rescale
-from .bridge.model import FRAMES_KEY
 from .bridge.sampling import DDIMSampler, ScaledModelSampling, uniform_sigmas
 from .bridge.schema import advanced, schema
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: Key of a LATENT: frames a video, where the batch holds several.
 FRAMES_PER_VIDEO = "frames_per_video"
+#: Conditioning key: how many frames a video of the batch has. Core's SVD uses it, and context windows set it.
+FRAMES_KEY = "num_video_frames"
 
 
 def fold(frames: Tensor, per_video: int) -> Tensor:

@@ -27,12 +27,11 @@ from ...vc_core.loading import ModelFile
 from ...vc_core.models.layers import Layers
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
+from .frames import FRAMES_KEY
 from .sampling import ScaledModelSampling
 
 #: Sequences up to this length (temporal attention, image tokens) are small to ComfyUI's choice of attention.
 SMALL_SEQUENCE = 64
-#: Conditioning key: how many frames a video of the batch has. Core's SVD uses it, and context windows set it.
-FRAMES_KEY = "num_video_frames"
 #: Conditioning key: the frames a second that the model is told.
 FPS_KEY = "fps"
 #: Conditioning keys: the image tower's features of each video's picture ``[B, n, width]``, and how strongly they are seen.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...vc_core.diffusion.ddim import DDIMTables, ddim_step, seeded_noise
 from ...vc_core.diffusion.schedule import Schedule
-from .frames import unfold
+from .frames import FRAMES_KEY, unfold
 
 
 class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -141,7 +141,7 @@ def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:
 def _conditioned_frames(model: Any) -> int | None:
     """The frames a video by the conditioning, where it says."""
     for conditioning in model.inner_model.conds.get("positive", []):
-        said = conditioning.get("num_video_frames")
+        said = conditioning.get(FRAMES_KEY)
         if said:
             return int(said)
     return None

@@ -14,12 +14,10 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from ..config import TextEncoderConfig
+from ..models.image_encoder import prepare_pictures
 from ..models.text_encoder import tokenize
 from .settings import ClipTraining
 from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, World, render, sample
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class AttributeClip(nn.Module):
@@ -51,13 +49,6 @@ class AttributeClip(nn.Module):
         return penultimate, F.normalize(embedding, dim=-1)
 
 
-def clip_pixels(pictures: Tensor, size: int) -> Tensor:
-    """`[N, 3, H, W]` in [-1, 1] to CLIP's normalised pixels `[N, 3, size, size]`."""
-    larger = F.interpolate(pictures, size=(size, size), mode="bicubic", align_corners=True)
-    mean, deviation = torch.tensor(MEAN)[None, :, None, None], torch.tensor(DEVIATION)[None, :, None, None]
-    return ((larger + 1) / 2 - mean) / deviation
-
-
 def spread_target(matches: Tensor) -> Tensor:
     """Rows of a 0/1 matrix as probabilities."""
     return matches / matches.sum(1, keepdim=True).clamp(min=1)
@@ -79,7 +70,7 @@ class ClipLoss:
         said = torch.cat([clips.said, torch.full((2, 3), UNSAID)])
         penultimate, text = self.model.text_features(tokens)
 
-        image = F.normalize(self.model.clip.encode_image(clip_pixels(pictures, self.settings.image_size)), dim=-1)
+        image = F.normalize(self.model.clip.encode_image(prepare_pictures(pictures, self.settings.image_size)), dim=-1)
         shows = torch.stack([colour, shape], 1)  # [pictures, 2]
         claims = clips.said[:, :2]
         matches = ((claims[None] == shows[:, None]) | (claims[None] == UNSAID)).all(-1).float()  # [image, sentence]

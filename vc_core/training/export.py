@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from ..checkpoint.convert import CONFIG_KEY
 from ..config import ModelConfig, to_yaml
 from ..diffusion.schedule import Schedule
 from ..models.autoencoder import Autoencoder
 from ..models.text_encoder import TextEncoder
 from ..models.unet import UNet
-
-METADATA_KEY = "vc_core.config"
 
 
 def write_model(path: Path, config: ModelConfig, unet: UNet, autoencoder: Autoencoder, text_encoder: TextEncoder) -> Path:
@@ -33,6 +32,6 @@ def write_model(path: Path, config: ModelConfig, unet: UNet, autoencoder: Autoen
     if config.schedule.scale_end is not None:
         tensors["scale_arr"] = schedule.scale
     beside = path.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, beside, {"format": "pt", METADATA_KEY: to_yaml(config)})
+    save_file({name: value.contiguous() for name, value in tensors.items()}, beside, {"format": "pt", CONFIG_KEY: to_yaml(config)})
     os.replace(beside, path)
     return path

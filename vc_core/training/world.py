@@ -3,7 +3,7 @@
 A clip is `frames` pictures of `size` x `size` pixels: a {circle, square, triangle} in one of six colours that moves
 left, right, up (towards smaller y) or down at one physical speed, so that it covers `speed / fps` pixels from frame to
 frame. A sentence may leave the colour or the direction unsaid; then the clip has any. The places are whole pixels, so
-that the finite number of different frames can be encoded once (`vc_core.training.latents`).
+that the finite number of different frames can be encoded once (`vc_core.training.denoiser`).
 """
 
 from __future__ import annotations
