@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo
+from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
 from .measuring import VideoCrafterPictureKept
-from .sampling import VideoCrafterDDIM, VideoCrafterSampler, VideoCrafterScheduler
+from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
     VideoCrafterConditioning,
     VideoCrafterImageToVideo,
+    VideoCrafterInterpolation,
+    VideoCrafterKeyframes,
     VideoCrafterImageSize,
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,
     VideoCrafterDDIM,
     VideoCrafterScheduler,
+    VideoCrafterGuider,
     VideoCrafterDecode,
+    VideoCrafterJoinClips,
     VideoCrafterPictureKept,
 ]
 

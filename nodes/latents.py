@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..vc_core.config import suggested_size
-from .bridge.frames import FRAMES_PER_VIDEO
+from .bridge.frames import empty_latent, size_problem
 from .bridge.model import VideoCrafterModel
 from .bridge.schema import schema
 
@@ -64,14 +62,10 @@ class EmptyVideoCrafterLatent(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int, height: int) -> bool | str:
+    def validate_inputs(cls, width: int | None, height: int | None) -> bool | str:
         """Refuse, before the graph runs, what the autoencoder can't make."""
-        for name, value in (("width", width), ("height", height)):
-            if value % 8:
-                return f"{name} is {value}; it must be a multiple of 8, such as {max(8, value // 8 * 8)} or {value // 8 * 8 + 8}."
-        return True
+        return size_problem(width, height) or True
 
     @classmethod
     def execute(cls, width: int, height: int, length: int, batch_size: int) -> io.NodeOutput:
-        samples = torch.zeros([batch_size * length, 4, height // 8, width // 8], device=comfy.model_management.intermediate_device())
-        return io.NodeOutput({"samples": samples, FRAMES_PER_VIDEO: length})
+        return io.NodeOutput(empty_latent(width, height, length, batch_size))

@@ -6,6 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..vc_core.config import published
 from ..vc_core.loading import ModelFile, bundled_models
 from .bridge.encoders import MissingPart, load_clip, load_clip_vision, load_vae
 from .bridge.model import load_model
@@ -27,7 +28,9 @@ class VideoCrafterLoader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        names = [name + BUNDLED_MARK for name in bundled_models()] + folder_paths.get_filename_list("checkpoints")
+        # The first is what a new node has: text to video, which needs least.
+        bundled = sorted(bundled_models(), key=lambda name: ("t2v" not in name, name))
+        names = [name + BUNDLED_MARK for name in bundled] + folder_paths.get_filename_list("checkpoints")
         return schema(
             node_id="VideoCrafterLoader",
             display_name="Load VideoCrafter Model",
@@ -51,6 +54,14 @@ class VideoCrafterLoader(io.ComfyNode):
                         tooltip="The type the UNet's weights are kept in. fp8 halves their memory at a small loss of quality.",
                     )
                 ),
+                io.Combo.Input(
+                    "model",
+                    options=["auto", *published()],
+                    default="auto",
+                    optional=True,
+                    tooltip="Which model the file holds. It is read off the file; only DynamiCrafter's for 512, 1024 and interpolation have the "
+                    "same tensors, and files without a schedule or a telling name must be told apart here.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The video diffusion model, for KSampler and all that takes a MODEL."),
@@ -61,13 +72,13 @@ class VideoCrafterLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, ckpt_name: str, weight_dtype: str) -> io.NodeOutput:
+    def execute(cls, ckpt_name: str, weight_dtype: str, model: str = "auto") -> io.NodeOutput:
         if ckpt_name.endswith(BUNDLED_MARK):
             path = bundled_models()[ckpt_name.removesuffix(BUNDLED_MARK)]
         else:
             path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
-        file = ModelFile.open(path)
-        model = load_model(file, WEIGHT_DTYPES[weight_dtype])
+        file = ModelFile.open(path, None if model == "auto" else {"name": model})
+        patcher = load_model(file, WEIGHT_DTYPES[weight_dtype])
         clip: object = MissingPart(file, "text encoder", "Use CLIPLoader with type sd2 and OpenCLIP ViT-H's text tower instead.")
         if "text_encoder" in file.parts:
             clip = load_clip(file, folder_paths.get_folder_paths("embeddings"))
@@ -78,4 +89,4 @@ class VideoCrafterLoader(io.ComfyNode):
         clip_vision: object = MissingPart(file, "image encoder", remedy)
         if "image_encoder" in file.parts:
             clip_vision = load_clip_vision(file)
-        return io.NodeOutput(model, clip, vae, clip_vision)
+        return io.NodeOutput(patcher, clip, vae, clip_vision)

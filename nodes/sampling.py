@@ -9,13 +9,23 @@ import latent_preview
 import node_helpers
 from comfy_api.latest import io
 
+from ..vc_core.config import SPACINGS
 from ..vc_core.diffusion.ddim import seeded_noise
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
-from .bridge.guidance import with_guidance_rescale
-from .bridge.sampling import DDIMSampler, ScaledModelSampling, uniform_sigmas
+from .bridge.guidance import PictureGuider, with_guidance_rescale
+from .bridge.sampling import DDIMSampler, ScaledModelSampling, authors_sigmas
 from .bridge.schema import advanced, schema
 
-STEPS_TOOLTIP = "The authors use 50. As theirs, the schedule can hold more than asked for (30 gives 31)."
+STEPS_TOOLTIP = "The authors use 50. As theirs, the schedule can hold more than asked for (30 gives 31 where it is uniform)."
+
+
+def spacing_input() -> io.Combo.Input:
+    """How the visited timesteps are spaced."""
+    return io.Combo.Input(
+        "spacing", options=["auto", *SPACINGS], default="auto", optional=True,
+        tooltip="How the steps are spaced: auto is as the model's authors do it, uniform for most, uniform_trailing for DynamiCrafter at 512 "
+        "and 1024.",
+    )  # fmt: skip
 
 
 def schedule_of(model: Any) -> ScaledModelSampling:
@@ -59,7 +69,7 @@ class VideoCrafterSampler(io.ComfyNode):
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip=STEPS_TOOLTIP),
                 io.Float.Input(
                     "cfg", default=12.0, min=0.0, max=100.0, step=0.5, round=0.01,
-                    tooltip="How strongly the prompt is followed. The authors use 12; 1 is no guidance and twice as fast.",
+                    tooltip="How strongly the prompt is followed. The authors use 12, for DynamiCrafter 7.5; 1 is no guidance and twice as fast.",
                 ),
                 io.Float.Input(
                     "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
@@ -68,13 +78,15 @@ class VideoCrafterSampler(io.ComfyNode):
                 advanced(
                     io.Float.Input(
                         "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                        tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 0.7 as is usual, 1 wholly.",
+                        tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 1 wholly. DynamiCrafter's authors use 0.7 at "
+                        "512 and 1024.",
                     )
                 ),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.01, max=1.0, step=0.01,
                     tooltip="Less than 1 keeps so much of the latent that is given (video to video).",
                 ),
+                advanced(spacing_input()),
             ],  # fmt: skip
             outputs=[io.Latent.Output(tooltip="The sampled video, for VAEDecode or VideoCrafter Decode.")],
         )
@@ -82,9 +94,9 @@ class VideoCrafterSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, positive: Any, negative: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, eta: float,
-        guidance_rescale: float, denoise: float,
+        guidance_rescale: float, denoise: float, spacing: str = "auto",
     ) -> io.NodeOutput:  # fmt: skip
-        sigmas = uniform_sigmas(schedule_of(model), steps, denoise)
+        sigmas = authors_sigmas(schedule_of(model), steps, denoise, spacing)
         frames = frames_per_video(latent_image)
         start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         shape = (start.shape[0] // frames, start.shape[1], frames, *start.shape[2:])
@@ -142,10 +154,55 @@ class VideoCrafterScheduler(io.ComfyNode):
                 io.Float.Input(
                     "denoise", default=1.0, min=0.01, max=1.0, step=0.01, tooltip="Less than 1 runs the last part of the schedule only."
                 ),
+                spacing_input(),
             ],
             outputs=[io.Sigmas.Output(tooltip="Falling, with a 0 at the end.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, steps: int, denoise: float) -> io.NodeOutput:
-        return io.NodeOutput(uniform_sigmas(schedule_of(model), steps, denoise))
+    def execute(cls, model: Any, steps: int, denoise: float, spacing: str = "auto") -> io.NodeOutput:
+        return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing))
+
+
+class VideoCrafterGuider(io.ComfyNode):
+    """Guidance by the picture apart from that by the text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="VideoCrafterGuider",
+            display_name="VideoCrafter Guider",
+            category="VideoCrafter",
+            description=(
+                "Guides by the text and by the picture apart, for SamplerCustomAdvanced: one of them can be followed strongly and the other "
+                "less. It takes three passes a step where others take two."
+            ),
+            search_aliases=["guider", "dual cfg", "image guidance", "multi cond cfg", "dynamicrafter", "videocrafter"],
+            inputs=[
+                io.Model.Input("model", tooltip="An image-to-video model of the family."),
+                io.Conditioning.Input("positive", tooltip="With the picture, from VideoCrafter Image to Video or Interpolation."),
+                io.Conditioning.Input("negative", tooltip="With the empty picture, from the same node."),
+                io.Float.Input(
+                    "cfg", default=7.5, min=0.0, max=100.0, step=0.5, round=0.01, tooltip="How strongly the prompt is followed."
+                ),
+                io.Float.Input(
+                    "image_cfg", default=7.5, min=0.0, max=100.0, step=0.5, round=0.01,
+                    tooltip="How strongly the picture is followed. Where it is cfg too, this is the usual guidance.",
+                ),
+                io.Float.Input(
+                    "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01,
+                    tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 1 wholly.",
+                ),
+            ],  # fmt: skip
+            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, positive: Any, negative: Any, cfg: float, image_cfg: float, guidance_rescale: float
+    ) -> io.NodeOutput:
+        schedule_of(model)
+        guider = PictureGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_guidance(cfg, image_cfg, guidance_rescale)
+        return io.NodeOutput(guider)

@@ -22,10 +22,12 @@ def test_schedule(name):
     if "scale_arr" in golden:
         assert goldens.error(schedule.scale, golden["scale_arr"][:1000]) <= 1e-6
     runs = sorted({key.rsplit(".", 1)[0] for key in golden if "." in key})
-    assert len(runs) == 12
+    assert len(runs) == (6 if name in goldens.DYNAMICRAFTER else 12)
     for run in runs:
-        steps, eta = run.split(".", 1)
-        tables = DDIMTables.make(schedule, schedule.uniform(int(steps)), float(eta))
+        # "50.0.5" is steps and eta, "uniform_trailing.50" spacing and steps with an eta of 1.
+        first, second = run.split(".", 1)
+        spacing, steps, eta = (first, second, "1") if first.startswith("uniform") else ("uniform", first, second)
+        tables = DDIMTables.make(schedule, schedule.spaced(int(steps), spacing), float(eta))
         for field in ("timesteps", "alphas", "alphas_prev", "sigmas", "scale", "scale_prev"):
             if f"{run}.{field}" in golden:
                 expected = golden[f"{run}.{field}"]
@@ -45,8 +47,19 @@ def test_uniform_spacing_refuses(steps):
         Schedule.from_config(load_config("t2v_512_v2").schedule).uniform(steps)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 27, 333, 999, 1000])
+def test_trailing_spacing_ends_at_the_last_timestep(steps):
+    visited = Schedule.from_config(load_config("dynamicrafter_512_v1").schedule).uniform_trailing(steps)
+    assert len(visited) == steps and visited[-1] == 999 and visited[0] >= 0 and (visited.diff() > 0).all()
+
+
+def test_an_unknown_spacing_is_refused():
+    with pytest.raises(ValueError, match="'karras'; it can be uniform or uniform_trailing"):
+        Schedule.from_config(load_config("t2v_512_v2").schedule).spaced(10, "karras")
+
+
 @pytest.mark.parametrize("run", ["0", "1", "2"])
-@pytest.mark.parametrize("name", goldens.MODELS)
+@pytest.mark.parametrize("name", goldens.VIDEOCRAFTER)
 def test_runs(name, run, tmp_path):
     golden = goldens.read(name, "sampling")
     steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
@@ -69,3 +82,24 @@ def test_runs(name, run, tmp_path):
         assert goldens.error(ours, theirs) <= goldens.TOLERANCE
     assert goldens.error(samples[-1], golden[f"{run}.latent"]) <= goldens.TOLERANCE
     assert (video - golden[f"{run}.video"].float().clamp(-1, 1)).abs().max() <= goldens.PIXEL_TOLERANCE
+
+
+@pytest.mark.parametrize("run", ["0", "1", "2"])
+@pytest.mark.parametrize("name", goldens.DYNAMICRAFTER)
+def test_dynamicrafter_runs(name, run, tmp_path):
+    """The third run has guidance by the picture of its own, and a last picture that is recorded as its latent only."""
+    golden, encoders = goldens.read(name, "sampling"), goldens.read(name, "encoders")
+    steps, eta, scale, rate, trailing, rescale, image_scale = golden[f"{run}.settings"].tolist()
+    model = vc_core.load(goldens.write_checkpoint(name, tmp_path / "model.safetensors"))
+    concat = golden[f"{run}.concat"]
+    if run != "2":
+        assert goldens.error(model.keyframe_latents(encoders["photo"], None, 8, 64, 64), concat) <= goldens.TOLERANCE
+    model.keyframe_latents = lambda *_: concat
+    seen = []
+    model.image_to_video(
+        encoders["photo"], *goldens.prompts(name), steps=int(steps), eta=eta, guidance_scale=scale, guidance_rescale=rescale, fps=rate,
+        spacing="uniform_trailing" if trailing else "uniform", image_guidance_scale=image_scale or None,
+        x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=lambda step, total, x0, x: seen.append(x),
+    )  # fmt: skip
+    assert len(seen) == len(golden[f"{run}.noise"])
+    assert goldens.error(seen[-1], golden[f"{run}.latent"]) <= goldens.TOLERANCE

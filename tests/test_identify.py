@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_the_recorded_models_are_recognized(name, tmp_path):
 @pytest.mark.parametrize("name", goldens.MODELS)
 def test_a_published_file_is_recognized_by_its_manifest(name):
     class Manifest:
-        path, metadata, shapes = "model.ckpt", {}, goldens.manifest(name)
+        path, metadata, shapes = Path(f"{name}.ckpt"), {}, goldens.manifest(name)
 
         def names(self):
             return list(self.shapes)
@@ -67,6 +68,32 @@ def test_a_published_file_is_recognized_by_its_manifest(name):
             return tensor in self.shapes and tensor not in ("scale_arr", "alphas_cumprod")
 
     assert identify(Manifest()) == load_config(name)
+
+
+def without_schedule(path):
+    """A community file: the UNet and the projector of a DynamiCrafter, nothing else."""
+    tensors = {name: value for name, value in goldens.weights("dynamicrafter_512_v1").items() if name.startswith(("model.", "image_proj_model."))}
+    save_file(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("stem, name", [
+    ("dynamicrafter_512_v1_pruned", "dynamicrafter_512_v1"),
+    ("dynamicrafter_1024_v1_bf16", "dynamicrafter_1024_v1"),
+    ("dynamicrafter_512_interp_v1_bf16", "dynamicrafter_512_interp_v1"),
+    ("DynamiCrafter_Interp", "dynamicrafter_512_interp_v1"),
+])  # fmt: skip
+def test_models_of_the_same_tensors_are_told_apart_by_their_file(stem, name, tmp_path):
+    config = ModelFile.open(without_schedule(tmp_path / f"{stem}.safetensors")).config
+    assert (config.schedule, config.keyframes) == (load_config(name).schedule, load_config(name).keyframes)
+
+
+def test_a_file_that_could_be_several_models_asks_which(tmp_path):
+    path = without_schedule(tmp_path / "unet.safetensors")
+    with pytest.raises(CheckpointError, match="could be any of dynamicrafter_1024_v1, dynamicrafter_512_interp_v1, dynamicrafter_512_v1"):
+        ModelFile.open(path)
+    chosen = ModelFile.open(path, {"name": "dynamicrafter_1024_v1"}).config
+    assert chosen.schedule.scale_end == 0.3 and chosen.unet.default_fps == 10
 
 
 @pytest.mark.parametrize("layout", ["state_dict", "module", "bare"])

@@ -22,6 +22,8 @@ from .pictures import PictureError, read_picture
 from .pipeline import load
 from .video import SUFFIXES, VideoFileError, read_video, save_video
 
+#: What `generate` takes from the model's configuration where it isn't given.
+SETTINGS = ("steps", "eta", "guidance_scale", "guidance_rescale", "frames")
 DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
@@ -30,9 +32,13 @@ def generate(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix.lower() not in SUFFIXES:  # said now rather than after the sampling
         raise VideoFileError(f"{arguments.output} should end in one of {', '.join(SUFFIXES)}.")
     picture = None if arguments.image is None else read_picture(arguments.image)
+    end_picture = None if arguments.end_image is None else read_picture(arguments.end_image)
+    if picture is None and (end_picture is not None or arguments.loop):
+        raise ValueError("--end-image and --loop need a picture to start from: give --image.")
     model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype])
-    given = {name: value for name in ("steps", "eta", "guidance_scale", "frames") if (value := getattr(arguments, name)) is not None}
-    settings = {name: asdict(model.config.sampling)[name] for name in ("steps", "eta", "guidance_scale", "frames")} | given
+    own = asdict(model.config.sampling)
+    given = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = {name: own[name] if value is None else value for name, value in given.items()}
     height, width = arguments.height, arguments.width
     if picture is not None and height is None and width is None:
         width, height = suggested_size(model.config.sampling, picture.shape[2], picture.shape[1])
@@ -44,10 +50,12 @@ def generate(arguments: argparse.Namespace) -> None:
 
         make = model.text_to_video
         if arguments.image is not None:
-            make = partial(model.image_to_video, picture)
+            make = partial(
+                model.image_to_video, picture, end_image=end_picture, loop=arguments.loop, image_guidance_scale=arguments.image_guidance_scale
+            )
         video = make(
             arguments.prompt, arguments.negative_prompt, height=height, width=width, fps=arguments.fps,
-            guidance_rescale=arguments.guidance_rescale, seed=arguments.seed, callback=advance, **settings,
+            seed=arguments.seed, callback=advance, **settings,
         )  # fmt: skip
     rate = arguments.playback_fps or model.config.sampling.playback_fps
     save_video(video[0], arguments.output, rate)
@@ -109,6 +117,9 @@ def parser() -> argparse.ArgumentParser:
     make = command("generate", generate, "Make a clip from a prompt.")
     make.add_argument("prompt")
     make.add_argument("--image", type=Path, help="a picture to start from, for image-to-video models")
+    make.add_argument("--end-image", type=Path, help="a picture to end with, for models that join two pictures")
+    make.add_argument("--loop", action="store_true", help="end with the picture the clip starts from")
+    make.add_argument("--image-guidance-scale", type=float, help="how strongly the picture is followed, where apart from the prompt")
     make.add_argument("--negative-prompt", default="", help="what is not to be seen")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="a file that ends in " + ", ".join(SUFFIXES))
     make.add_argument("--frames", type=int, help="16 for the published models; the model's own unless given")
@@ -117,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--steps", type=int, help="DDIM steps; the model's own unless given")
     make.add_argument("--eta", type=float, help="noise added at every step, 0 to 1; the model's own unless given")
     make.add_argument("--guidance-scale", type=float, help="how strongly the prompt is followed; the model's own unless given")
-    make.add_argument("--guidance-rescale", type=float, default=0.0, help="0 to 1")
+    make.add_argument("--guidance-rescale", type=float, help="0 to 1; the model's own unless given")
     make.add_argument("--fps", type=float, help="what the model is told of the motion; the model's own unless given")
     make.add_argument("--playback-fps", type=int, help="the saved file's frames a second; the model's own unless given")
     make.add_argument("--seed", type=int, default=0)

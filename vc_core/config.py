@@ -14,6 +14,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIGS = Path(__file__).parent / "configs"
+PREDICTIONS = ("eps", "v")
+SPACINGS = ("uniform", "uniform_trailing")
+#: Where pictures may stand in a model's input channels, see :class:`ModelConfig`.
+KEYFRAMES = ("first", "ends")
 
 
 class ConfigError(ValueError):
@@ -45,6 +49,15 @@ class UNetConfig:
     default_fps: int = 8
     #: A second pair of keys and values in cross-attention, for image tokens.
     image_attention: bool = False
+    #: A learned number in each of them that what is seen of the picture is multiplied by.
+    image_gain: bool = False
+    #: Image tokens that each frame has of its own, in order; 0 where all frames see all tokens.
+    image_tokens_per_frame: int = 0
+
+    @property
+    def concat_channels(self) -> int:
+        """Input channels beside the noisy latent, for the latents of pictures."""
+        return self.in_channels - self.out_channels
 
 
 @dataclass
@@ -109,6 +122,12 @@ class ScheduleConfig:
     #: The sample scale falls from 1 to this over ``scale_steps`` timesteps; none leaves samples unscaled.
     scale_end: Optional[float] = None
     scale_steps: int = 400
+    #: Alphas are shifted and scaled so that nothing of the sample is left at the last timestep.
+    zero_terminal_snr: bool = False
+    #: What the network predicts: the noise (``eps``), or ``v``.
+    prediction: str = "eps"
+    #: The last step of a run leaves the sample at its own scale rather than at that of the first timestep (DynamiCrafter).
+    dynamic_rescale: bool = False
 
 
 @dataclass
@@ -121,6 +140,9 @@ class SamplingConfig:
     steps: int = 50
     eta: float = 1.0
     guidance_scale: float = 12.0
+    guidance_rescale: float = 0.0
+    #: How the visited timesteps are spaced: ``uniform`` or ``uniform_trailing``.
+    spacing: str = "uniform"
     #: Frames a second that a finished clip is saved at. What conditions the motion is ``unet.default_fps``.
     playback_fps: int = 8
 
@@ -139,6 +161,9 @@ class ModelConfig:
     projector: Optional[ProjectorConfig] = None
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    #: What the latents of pictures in its input channels may be: one picture at every frame (``first``), or one picture at the
+    #: first frame and one at the last (``ends``). Empty for models without such channels.
+    keyframes: List[str] = field(default_factory=list)
 
     @property
     def downscale(self) -> int:
@@ -163,8 +188,8 @@ ConfigLike = Union[str, Path, Mapping[str, Any], ModelConfig]
 
 
 def published() -> list[str]:
-    """Names of the configurations that come with the package."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    """Names of the published models' configurations; those of the bundled models, which say what they are, stand beside them."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("tiny_"))
 
 
 def load_config(source: ConfigLike, base: Optional[ModelConfig] = None) -> ModelConfig:
@@ -212,7 +237,8 @@ def _read(source: ConfigLike) -> Any:
         return OmegaConf.structured(source)
     if isinstance(source, Mapping):
         return OmegaConf.create(dict(source))
-    path = CONFIGS / f"{source}.yaml" if str(source) in published() else Path(source)
+    bundled = CONFIGS / f"{source}.yaml"
+    path = bundled if bundled.parent == CONFIGS and bundled.is_file() else Path(source)
     if not path.is_file():
         raise ConfigError(f"There is no configuration {str(source)!r}: neither a YAML file nor one of {', '.join(published())}.")
     try:
@@ -226,7 +252,21 @@ def _describe(source: ConfigLike) -> str:
 
 
 def _check(config: ModelConfig) -> None:
-    unet, text = config.unet, config.text_encoder
+    unet, text, schedule = config.unet, config.text_encoder, config.schedule
+    for name, value, known in (
+        ("schedule.prediction", schedule.prediction, PREDICTIONS),
+        ("sampling.spacing", config.sampling.spacing, SPACINGS),
+        *(("keyframes", value, KEYFRAMES) for value in config.keyframes),
+    ):
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(known)}.")
+    if schedule.zero_terminal_snr and schedule.prediction == "eps":
+        raise ConfigError("schedule: the last timestep has no signal (zero_terminal_snr), where only prediction v is defined.")
+    if unet.concat_channels not in (0, config.autoencoder.embed_dim):
+        raise ConfigError(
+            f"unet.in_channels is {unet.in_channels}; it can be {unet.out_channels}, or {unet.out_channels + config.autoencoder.embed_dim} "
+            "for a model that takes the latents of pictures."
+        )
     for level, multiplier in enumerate(unet.channel_mult):
         channels = unet.model_channels * multiplier
         if channels % 32:

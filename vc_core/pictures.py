@@ -1,4 +1,4 @@
-"""Reading a picture file."""
+"""Pictures: reading a file, and fitting one to the size of a video."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+
+def fit_picture(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Pictures in the size of a video: as large as covers it, and of that the middle.
+
+    Args:
+        pictures: ``[B, 3, H, W]``, in any range.
+
+    Returns:
+        ``[B, 3, height, width]`` in the same range; unchanged where the size is right already.
+    """
+    scale = max(height / pictures.shape[2], width / pictures.shape[3])
+    size = max(height, round(pictures.shape[2] * scale)), max(width, round(pictures.shape[3] * scale))
+    if size != tuple(pictures.shape[2:]):
+        pictures = torch.nn.functional.interpolate(pictures.float(), size=size, mode="bilinear", antialias=True)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return pictures[:, :, top : top + height, left : left + width]
 
 
 class PictureError(ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ from .loading import ModelFile
 from .models.image_encoder import prepare_pictures
 from .models.text_encoder import tokenize
 from .models.unet import UNet
+from .pictures import fit_picture
 
 #: Pixels that go through the autoencoder at once: four frames of 320x512.
 PIXELS_AT_ONCE = 4 * 320 * 512
@@ -41,6 +42,18 @@ class _Run:
     x_T: Tensor | None
     step_noise: Iterable[Tensor] | None
     callback: Callback | None
+    spacing: str | None
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What a run from pictures has beside its prompts: image tokens ``[B, m, context]`` and the pictures themselves."""
+
+    tokens: Tensor
+    empty_tokens: Tensor
+    #: ``[B, 3, H, W]`` in [-1, 1]; the last is given where a video is to end with a picture.
+    first: Tensor
+    last: Tensor | None
 
 
 class VideoModel:
@@ -140,6 +153,7 @@ class VideoModel:
         step_noise: Iterable[Tensor] | None = None,
         callback: Callback | None = None,
         temporal_guidance_scale: float = 0.0,
+        spacing: str | None = None,
     ) -> Tensor:
         """Make clips with DDIM.
 
@@ -158,6 +172,7 @@ class VideoModel:
             step_noise: the noise of each step, of the start's shape, in place of the seed's.
             callback: called after each step, see :data:`vc_core.diffusion.ddim.Callback`.
             temporal_guidance_scale: how far to push away from the prediction without temporal attention.
+            spacing: of the timesteps, ``uniform`` or ``uniform_trailing``; the configuration's where not given.
 
         Returns:
             ``[B, 3, T, H, W]`` in [-1, 1].
@@ -169,9 +184,9 @@ class VideoModel:
         negatives = _one_each(negative_prompt, len(prompts))
         if self.config.unet.image_attention:
             raise ValueError(f"{self.config.title} makes videos from a picture: use image_to_video.")
-        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback)
+        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback, spacing)
         guidance = Guidance(guidance_scale, guidance_rescale, temporal_guidance_scale)
-        return self._sample(prompts, negatives, None, None, guidance, run)
+        return self._sample(prompts, negatives, None, guidance, run)
 
     @torch.inference_mode()
     def image_to_video(
@@ -184,39 +199,90 @@ class VideoModel:
         width: int | None = None,
         steps: int = 50,
         eta: float = 1.0,
-        guidance_scale: float = 12.0,
-        guidance_rescale: float = 0.0,
+        guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
         fps: float | None = None,
         seed: int = 0,
         x_T: Tensor | None = None,
         step_noise: Iterable[Tensor] | None = None,
         callback: Callback | None = None,
         temporal_guidance_scale: float = 0.0,
+        spacing: str | None = None,
+        end_image: Tensor | None = None,
+        loop: bool = False,
+        image_guidance_scale: float | None = None,
     ) -> Tensor:
         """Make clips that keep to a picture, with DDIM. The negative is the empty, mid-grey picture, as the authors have it.
 
         Args:
             image: ``[B, 3, H, W]`` in [-1, 1], or ``[3, H, W]``, of any size: several pictures make several clips.
             prompt: one prompt for all of them, or one each.
+            guidance_scale, guidance_rescale: the configuration's where not given.
+            end_image: the pictures that the clips end with, of ``image``'s shape, for models that take them (interpolation).
+            loop: end with the picture that the clip starts with.
+            image_guidance_scale: how strongly the picture is followed, where that is to differ from ``guidance_scale``, which
+                is then that of the text; it takes a third pass at each step.
 
         The other arguments, the result and the errors are those of :meth:`text_to_video`.
         """
-        pictures = image[None] if image.ndim == 3 else image
         if not self.config.unet.image_attention:
             raise ValueError(f"{self.config.title} takes no picture: use text_to_video, or load an image-to-video model.")
-        tokens = self.encode_image(pictures)
-        empty = self.encode_image(torch.zeros_like(pictures[:1])).expand_as(tokens)
-        prompts, negatives = _one_each(prompt, len(pictures)), _one_each(negative_prompt, len(pictures))
-        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback)
-        guidance = Guidance(guidance_scale, guidance_rescale, temporal_guidance_scale)
-        return self._sample(prompts, negatives, tokens, empty, guidance, run)
+        first = image[None] if image.ndim == 3 else image
+        last = self._last_picture(first, end_image, loop)
+        tokens = self.encode_image(first)
+        empty = self.encode_image(torch.zeros_like(first[:1])).expand_as(tokens)
+        prompts, negatives = _one_each(prompt, len(first)), _one_each(negative_prompt, len(first))
+        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback, spacing)
+        settings = self.config.sampling
+        guidance = Guidance(
+            settings.guidance_scale if guidance_scale is None else guidance_scale,
+            settings.guidance_rescale if guidance_rescale is None else guidance_rescale,
+            temporal_guidance_scale,
+            image_guidance_scale,
+        )
+        return self._sample(prompts, negatives, _Pictures(tokens, empty, first, last), guidance, run)
+
+    def _last_picture(self, first: Tensor, end_image: Tensor | None, loop: bool) -> Tensor | None:
+        """What a clip ends with, if it is to end with a picture.
+
+        Raises:
+            ValueError: the model wasn't made for that, or for anything else; or the pictures' numbers differ.
+        """
+        if loop and end_image is not None:
+            raise ValueError("A loop ends with the picture it starts with: give loop=True or an end_image, not both.")
+        title, known = self.config.title, self.config.keyframes
+        if (loop or end_image is not None) and "ends" not in known:
+            raise ValueError(f"{title} can't end a clip with a picture: load a model for interpolation, or leave end_image and loop out.")
+        if loop:
+            return first
+        if end_image is None:
+            if known and "first" not in known:
+                raise ValueError(f"{title} joins two pictures: give end_image, or loop=True.")
+            return None
+        last = end_image[None] if end_image.ndim == 3 else end_image
+        if len(last) != len(first):
+            raise ValueError(f"There are {len(first)} pictures to start from and {len(last)} to end with; give as many of both.")
+        return last
+
+    def keyframe_latents(self, first: Tensor, last: Tensor | None, frames: int, height: int, width: int) -> Tensor:
+        """What the input channels beside the noisy latent get: pictures ``[B, 3, H, W]`` in [-1, 1] -> ``[B, C, T, h, w]``.
+
+        One picture stands at every frame; of two, one at the first frame and one at the last, with zeros between
+        (DynamiCrafter, arXiv:2310.12190, section 3.2).
+        """
+        start = self.encode(fit_picture(first, height, width)[:, :, None])
+        if last is None:
+            return start.expand(-1, -1, frames, -1, -1)
+        if frames < 2:
+            raise ValueError(f"frames is {frames}; a clip between two pictures has at least 2.")
+        between = torch.zeros_like(start).expand(-1, -1, frames - 2, -1, -1)
+        return torch.cat([start, between, self.encode(fit_picture(last, height, width)[:, :, None])], dim=2)
 
     def _sample(
         self,
         prompts: list[str],
         negatives: list[str],
-        tokens: Tensor | None,
-        empty_tokens: Tensor | None,
+        pictures: _Pictures | None,
         guidance: Guidance,
         run: _Run,
     ) -> Tensor:
@@ -237,11 +303,17 @@ class VideoModel:
         if run.step_noise is not None:
             noise = chain(_checked(run.step_noise, shape), _exhausted())
 
-        tables = DDIMTables.make(self.schedule, self.schedule.uniform(run.steps), run.eta)
+        tables = DDIMTables.make(self.schedule, self.schedule.spaced(run.steps, run.spacing or settings.spacing), run.eta)
         fps = run.fps if run.fps is not None else self.config.unet.default_fps
         rates = torch.full((len(prompts),), float(fps), device=self.device)
-        positive = Conditioning(self.encode_text(prompts), tokens, rates)
-        negative = Conditioning(self.encode_text(negatives), empty_tokens, rates)
+        positive = Conditioning(self.encode_text(prompts), fps=rates)
+        negative = Conditioning(self.encode_text(negatives), fps=rates)
+        if pictures is not None:
+            positive, negative = replace(positive, image_tokens=pictures.tokens), replace(negative, image_tokens=pictures.empty_tokens)
+            if self.config.unet.concat_channels:
+                factor = self.config.downscale
+                concat = self.keyframe_latents(pictures.first, pictures.last, shape[2], shape[3] * factor, shape[4] * factor)
+                positive, negative = replace(positive, concat=concat), replace(negative, concat=concat)
         denoise = guided_denoiser(self.unet, positive, negative, guidance, self.dtype)
         return self.decode(ddim_sample(denoise, x, tables, noise, run.callback))
 

@@ -17,12 +17,15 @@ import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
+import torch
 from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tokenizer
 from torch import Tensor
 
 from ...vc_core.config import AutoencoderConfig, TextEncoderConfig
 from ...vc_core.loading import ModelFile
 from ...vc_core.models.image_encoder import prepare_pictures
+from ...vc_core.pictures import fit_picture
+from .frames import frames_per_video
 
 #: Added to the names of the core's tensors, this is what ComfyUI's converter expects.
 TEXT_PREFIX = "cond_stage_model.model."
@@ -91,6 +94,36 @@ def image_features(encoder: Any, pictures: Tensor) -> Tensor:
         ValueError: another number of channels.
     """
     return _run_tower(encoder, rgb_pictures(pictures) * 2 - 1)[0].to(comfy.model_management.intermediate_device())
+
+
+def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[str, Any]) -> Tensor:
+    """The latents that a model's input channels get of pictures (see :meth:`vc_core.pipeline.VideoModel.keyframe_latents`).
+
+    Args:
+        vae: a VAE.
+        first: an IMAGE, one picture or one a video.
+        last: likewise, for videos that are to end with a picture.
+        latent: the LATENT that is sampled, whose size and frames they get.
+
+    Returns:
+        ``[videos * T, C, h, w]`` as the VAE gives them, or ``[T, C, h, w]`` where there is one picture.
+
+    Raises:
+        ValueError: two pictures for videos of one frame.
+    """
+    height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
+    frames = frames_per_video(latent)
+
+    def encoded(pictures: Tensor) -> Tensor:
+        fitted = fit_picture(rgb_pictures(pictures), height, width)
+        return vae.encode(fitted.movedim(1, -1))
+
+    start = encoded(first)[:, None].expand(-1, frames, -1, -1, -1)
+    if last is not None:
+        if frames < 2:
+            raise ValueError(f"The latent has {frames} frame; a clip between two pictures has at least 2.")
+        start = torch.cat([start[:, :1], torch.zeros_like(start[:, 2:]), encoded(last)[:, None]], dim=1)
+    return start.flatten(0, 1)
 
 
 def image_embeddings(encoder: Any, pictures: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -21,6 +23,26 @@ def fold(frames: Tensor, per_video: int) -> Tensor:
 def unfold(videos: Tensor) -> Tensor:
     """``[B, C, T, h, w]`` -> ``[B T, C, h, w]``."""
     return rearrange(videos, "b c t h w -> (b t) c h w")
+
+
+def empty_latent(width: int, height: int, frames: int, videos: int) -> dict[str, Any]:
+    """A LATENT of blank videos; width and height in pixels.
+
+    Raises:
+        ValueError: a size that is no multiple of 8.
+    """
+    if problem := size_problem(width, height):
+        raise ValueError(problem)
+    device = comfy.model_management.intermediate_device()
+    return {"samples": torch.zeros([videos * frames, 4, height // 8, width // 8], device=device), FRAMES_PER_VIDEO: frames}
+
+
+def size_problem(width: int | None, height: int | None) -> str:
+    """What is wrong with a video's size in pixels; empty if nothing is. A size that another node gives is not known yet: None."""
+    for name, value in (("width", width), ("height", height)):
+        if value is not None and value % 8:
+            return f"{name} is {value}; it must be a multiple of 8, such as {max(8, value // 8 * 8)} or {value // 8 * 8 + 8}."
+    return ""
 
 
 def frames_per_video(latent: dict[str, Any]) -> int:

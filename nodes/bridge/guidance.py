@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.samplers
+import node_helpers
+import torch
 from torch import Tensor
 
 from ...vc_core.diffusion.guidance import guide
-from .frames import fold, unfold
+from .frames import FRAMES_KEY, fold, unfold
+from .model import FEATURES_KEY
+from .sampling import ScaledModelSampling
+
+
+def of_prediction(sampling: Any, sigma: Tensor, x: Tensor) -> Tensor:
+    """What makes the network's own terms of ComfyUI's, up to a factor that rescaling doesn't see.
+
+    ComfyUI has ``x`` minus what is predicted to be clean: the predicted noise times sigma. The predicted v, times a number, is
+    that minus ``(1 - a) * x``, which is returned; for the noise it is zero.
+    """
+    if not isinstance(sampling, ScaledModelSampling) or sampling.schedule.prediction == "eps":
+        return torch.zeros_like(x)
+    return x * (1 - sampling.alpha(sigma.flatten()[:1])).to(x)
 
 
 def with_guidance_rescale(model: Any, rescale: float, frames: int) -> Any:
@@ -19,10 +35,44 @@ def with_guidance_rescale(model: Any, rescale: float, frames: int) -> Any:
     """
 
     def guided(args: dict[str, Any]) -> Tensor:
-        # ComfyUI gives x minus what each predicts to be clean: the predicted noise times sigma, which rescaling doesn't see.
-        positive, negative = fold(args["cond"], frames), fold(args["uncond"], frames)
-        return unfold(guide(positive, negative, args["cond_scale"], rescale))
+        offset = of_prediction(args["model"].model_sampling, args["sigma"], args["input"])
+        positive, negative = fold(args["cond"] - offset, frames), fold(args["uncond"] - offset, frames)
+        return unfold(guide(positive, negative, args["cond_scale"], rescale)) + offset
 
     clone = model.clone()
     clone.set_model_sampler_cfg_function(guided)
     return clone
+
+
+class PictureGuider(comfy.samplers.CFGGuider):
+    """Guidance by the picture apart from that by the text, with three passes a step (see :func:`vc_core.diffusion.guidance.guide`).
+
+    The third has the negative's text and the positive's picture.
+    """
+
+    def set_guidance(self, text: float, image: float, rescale: float) -> None:
+        """Args: the guidance by the text, by the picture, and 0 to 1 for how far contrast is taken back."""
+        self.text_scale, self.image_scale, self.rescale = text, image, rescale
+
+    def set_conds(self, positive: Any, negative: Any) -> None:
+        """Both as CONDITIONING.
+
+        Raises:
+            ValueError: the positive has no picture.
+        """
+        features = [values[FEATURES_KEY] for _, values in positive if FEATURES_KEY in values]
+        if not features:
+            raise ValueError("The positive conditioning has no picture: connect one by VideoCrafter Image to Video.")
+        pictured = node_helpers.conditioning_set_values(negative, {FEATURES_KEY: features[0]})
+        self.frames = next((values[FRAMES_KEY] for _, values in positive if FRAMES_KEY in values), None)
+        self.inner_set_conds({"positive": positive, "pictured": pictured, "negative": negative})
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None) -> Tensor:
+        passes = [self.conds[name] for name in ("positive", "negative", "pictured")]
+        predicted = comfy.samplers.calc_cond_batch(self.inner_model, passes, x, timestep, model_options)
+        frames = self.frames or x.shape[0]
+        offset = x - of_prediction(self.inner_model.model_sampling, timestep, x)
+        # Guidance is linear but for the rescaling, which is to see the network's own terms.
+        positive, negative, pictured = (fold(offset - each, frames) for each in predicted)
+        guided = guide(positive, negative, self.text_scale, self.rescale, image=pictured, image_scale=self.image_scale)
+        return offset - unfold(guided)

@@ -37,6 +37,8 @@ FPS_KEY = "fps"
 #: Conditioning keys: the image tower's features of each video's picture ``[B, n, width]``, and how strongly they are seen.
 FEATURES_KEY = "image_features"
 STRENGTH_KEY = "image_strength"
+#: Conditioning key: the latents of pictures for each frame, as the VAE gives them. Core's image-to-video models use it too.
+KEYFRAMES_KEY = "concat_latent_image"
 
 
 def chosen_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -113,9 +115,11 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
     """The model that ComfyUI loads, moves, patches and samples."""
 
     def __init__(self, model_config: VideoCrafterModelConfig, device: Any = None) -> None:
-        super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device, unet_model=FoldedUNet)
+        types = comfy.model_base.ModelType
+        kind = types.EPS if model_config.config.schedule.prediction == "eps" else types.V_PREDICTION
+        super().__init__(model_config, kind, device=device, unet_model=FoldedUNet)
         self.config = model_config.config
-        self.model_sampling = ScaledModelSampling(Schedule.from_config(self.config.schedule))
+        self.model_sampling = ScaledModelSampling(Schedule.from_config(self.config.schedule), self.config.sampling.spacing)
         self.image_proj_model: Projector | None = None
         if model_config.has_projector:
             operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
@@ -136,6 +140,28 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
             out["image_tokens"] = comfy.conds.CONDRegular(tokens if len(tokens) == 1 else tokens.repeat_interleave(frames, dim=0))
             out[STRENGTH_KEY] = comfy.conds.CONDRegular(torch.tensor([kwargs.get(STRENGTH_KEY, 1.0)]))
         return out
+
+    def concat_cond(self, **kwargs: Any) -> Tensor | None:
+        """The pictures' latents for the input channels beside the noisy latent, ``[n, 4, h, w]`` with a row a frame.
+
+        Raises:
+            ValueError: the model needs them and there are none, or they are of another size.
+        """
+        if not self.config.unet.concat_channels:
+            return None
+        latents, noise = kwargs.get(KEYFRAMES_KEY), kwargs["noise"]
+        if latents is None:
+            raise ValueError(
+                f"{self.config.title} needs the latent of its picture: connect vae and latent to VideoCrafter Image to Video (or to "
+                "VideoCrafter Interpolation)."
+            )
+        batch = noise.shape[0]
+        if latents.shape[1:] != noise.shape[1:] or batch % latents.shape[0]:
+            raise ValueError(
+                f"The picture's latents are {list(latents.shape)} and the video's {list(noise.shape)} (frames, channels, height, width): "
+                "give the node that takes the picture the latent that is sampled."
+            )
+        return self.process_latent_in(latents).repeat(batch // latents.shape[0], 1, 1, 1).to(kwargs["device"])
 
     def image_tokens(self, features: Tensor, videos: int) -> Tensor:
         """Features of one picture, or of one a video, ``[n, l, width]`` -> image tokens ``[n, m, context]``.

@@ -2,12 +2,13 @@
 
 ComfyUI's samplers see ``y = x_0 + sigma * noise``. VideoCrafter noises a scaled sample, ``x_t = sqrt(a) * s * x_0 +
 sqrt(1 - a) * noise``, and dividing that by ``sqrt(a) * s`` gives the same form with ``sigma = sqrt((1 - a) / a) / s``. So the
-sample scale is a changed table of sigmas and a changed scale of the network's input, and every sampler is right.
+sample scale is a changed table of sigmas and a changed scale of the network's input, and every sampler is right. Where a schedule
+ends without signal, its last sigma, which would have no end, is core's large one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import comfy.model_sampling
@@ -20,24 +21,51 @@ from ...vc_core.diffusion.schedule import Schedule
 from .frames import FRAMES_KEY, unfold
 
 
-class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
-    """Core's discrete schedule with the model's own betas and sample scale."""
+#: What stands for the last alpha where it is 0, as in core: samplers need a finite sigma.
+LAST_ALPHA = 4.8973451890853435e-08
 
-    def __init__(self, schedule: Schedule) -> None:
+
+class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Core's discrete schedule with the model's own betas and sample scale, for networks that predict the noise or v.
+
+    Args:
+        spacing: how the authors space the timesteps they visit, see :meth:`vc_core.diffusion.schedule.Schedule.spaced`.
+    """
+
+    def __init__(self, schedule: Schedule, spacing: str = "uniform") -> None:
         super().__init__()
-        self.schedule = schedule
+        self.schedule, self.spacing = schedule, spacing
         alphas, scale = schedule.alphas_cumprod.double(), schedule.scale.double()
+        alphas = alphas.clamp(min=LAST_ALPHA)
         self.set_sigmas(((1 - alphas) / alphas).sqrt() / scale)
         self.register_buffer("scale", scale.float())
 
-    def input_scale(self, sigma: Tensor) -> Tensor:
-        """``sqrt(a) * s``, what takes ``y`` to the network's input; between two timesteps s is on a line over log sigma."""
+    def sample_scale(self, sigma: Tensor) -> Tensor:
+        """``s`` at ``sigma``; between two timesteps it is on a line over log sigma."""
         table = self.log_sigmas.to(sigma.device)
         scales = self.scale.to(sigma.device)
         log_sigma = sigma.log().clamp(table[0], table[-1])
         high = torch.searchsorted(table, log_sigma.contiguous()).clamp(1, len(table) - 1)
         weight = (log_sigma - table[high - 1]) / (table[high] - table[high - 1])
-        scale = torch.lerp(scales[high - 1], scales[high], weight.to(scales))
+        return torch.lerp(scales[high - 1], scales[high], weight.to(scales))
+
+    def alpha(self, sigma: Tensor) -> Tensor:
+        """``a`` at ``sigma``, 0 at the last one of a schedule that ends without signal."""
+        alpha = 1 / (1 + (sigma * self.sample_scale(sigma)) ** 2)
+        if self.schedule.alphas_cumprod[-1] > 0:
+            return alpha
+        return torch.where(sigma >= self.sigma_max * (1 - 1e-5), torch.zeros_like(alpha), alpha)
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """The x_0 that a prediction for ``y`` stands for."""
+        if self.schedule.prediction == "eps":
+            return model_input - model_output * self._spread(sigma, model_output)
+        alpha, scale = self.alpha(sigma), self.sample_scale(sigma)
+        return model_input * self._spread(alpha, model_input) - model_output * self._spread((1 - alpha).sqrt() / scale, model_input)
+
+    def input_scale(self, sigma: Tensor) -> Tensor:
+        """``sqrt(a) * s``, what takes ``y`` to the network's input."""
+        scale = self.sample_scale(sigma)
         return scale / (1 + (sigma * scale) ** 2).sqrt()
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
@@ -53,10 +81,11 @@ class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.mode
         return factor.reshape(factor.shape[:1] + (1,) * (like.ndim - 1)) if factor.ndim else factor
 
 
-def uniform_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1.0) -> Tensor:
+def authors_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto") -> Tensor:
     """The sigmas at the timesteps that the authors' DDIM visits, falling, with a 0 at the end.
 
     Args:
+        spacing: of the timesteps; ``auto`` is the model's own.
         denoise: the share of the schedule that is run, from its end, as core's ``BasicScheduler`` takes it.
 
     Raises:
@@ -68,7 +97,7 @@ def uniform_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1
             f"{steps} steps at a denoise of {denoise:g} are a part of {whole}, but the schedule has {sampling.schedule.timesteps}: take "
             "fewer steps or a higher denoise."
         )
-    visited = sampling.schedule.uniform(whole)
+    visited = sampling.schedule.spaced(whole, sampling.spacing if spacing == "auto" else spacing)
     if denoise < 1:
         visited = visited[:steps]
     return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])
@@ -80,10 +109,12 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
     Args:
         eta: 0 adds no noise, 1 as much as the training's reverse process.
         frames: frames a video; the conditioning's, or the whole batch, where none is given.
+
+    The option ``step_noise`` may be set to the noise of each step, in place of the seed's.
     """
 
     def __init__(self, eta: float, frames: int | None = None) -> None:
-        super().__init__(_sample_ddim, {"eta": eta, "frames": frames})
+        super().__init__(_sample_ddim, {"eta": eta, "frames": frames, "step_noise": None})
 
     def sample(
         self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, latent_image: Any = None,
@@ -99,8 +130,9 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
 
 @torch.no_grad()
 def _sample_ddim(
-    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, eta: float, frames: int | None
-) -> Tensor:
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, eta: float, frames: int | None,
+    step_noise: Iterable[Tensor] | None,
+) -> Tensor:  # fmt: skip
     """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``."""
     sampling = model.inner_model.inner_model.model_sampling
     if not isinstance(sampling, ScaledModelSampling):
@@ -108,15 +140,16 @@ def _sample_ddim(
     tables = _tables(sampling, sigmas, eta)
     steps = len(tables.timesteps)
     frames = frames or _conditioned_frames(model) or x.shape[0]
-    noise = _step_noise(x, frames, extra_args.get("seed") or 0)
+    noise = _step_noise(x, frames, extra_args.get("seed") or 0) if step_noise is None else iter(step_noise)
 
     # The update is the core's own, in its variable x_t = sqrt(a) * s * y.
     for step in range(steps):
         index = steps - 1 - step
-        to_core = tables.alphas[index].sqrt() * tables.scale[index]
+        sample = x * sampling.input_scale(sigmas[step]).to(x)
         denoised = model(x, sigmas[step] * x.new_ones([x.shape[0]]), **extra_args)
-        prediction = (x - denoised) / sigmas[step]
-        following, _ = ddim_step(x * to_core, prediction, tables, index, next(noise))
+        alpha, scale = tables.alphas[index], tables.scale[index]
+        eps = (sample - alpha.sqrt() * scale * denoised) / (1 - alpha).sqrt()
+        following = ddim_step(denoised, eps, tables, index, next(noise).to(x))
         if callback is not None:
             callback({"i": step, "x": x, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
         last = step == steps - 1 and sigmas[-1] == 0
@@ -135,7 +168,7 @@ def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:
     """The core's noise for this batch, without its first, which stands for the start."""
     noise = seeded_noise((x.shape[0] // frames, x.shape[1], frames, *x.shape[2:]), seed)
     next(noise)
-    return (unfold(tensor).to(x) for tensor in noise)
+    return (unfold(tensor) for tensor in noise)
 
 
 def _conditioned_frames(model: Any) -> int | None:

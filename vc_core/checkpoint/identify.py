@@ -2,13 +2,14 @@
 
 Names and shapes say almost everything; ``scale_arr`` and ``alphas_cumprod``, where a file has them, how it was trained.
 What no tensor tells (the heads of the text tower, the authors' settings) comes from the published configuration of the same
-form, or from a configuration that the caller gives.
+form, or from a configuration that the caller gives. Where several published models have the same tensors, as DynamiCrafter's at
+512 and 1024 and for interpolation, the file's name decides.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -32,7 +33,11 @@ PREFIXES = {
 IMAGE_PARTS = ("image_encoder", "projector")
 
 #: What a UNet has rather than how large it is: by this a file is matched with a published model.
-FORM = ("in_channels", "out_channels", "temporal_conv", "relative_position", "fps_embedding", "image_attention")
+FORM = ("in_channels", "out_channels", "temporal_conv", "relative_position", "fps_embedding", "image_attention", "image_gain")
+#: A last alpha below this is a terminal signal of zero.
+ALMOST_NOTHING = 1e-6
+#: Image tokens a frame of the models that take the latents of pictures, whose tensors don't tell it.
+TOKENS_PER_FRAME = 16
 
 
 class Shapes:
@@ -101,10 +106,11 @@ def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelC
     told: dict[str, Any] = {"unet": read_unet(Shapes(checkpoint, parts["unet"]))}
     told |= {part: READERS[part](Shapes(checkpoint, prefix)) for part, prefix in parts.items() if part in READERS}
     if "alphas_cumprod" in checkpoint:
-        told["schedule"] = {"timesteps": checkpoint.shape("alphas_cumprod")[0]}
+        alphas = checkpoint.tensor("alphas_cumprod")
+        told["schedule"] = {"timesteps": len(alphas), "zero_terminal_snr": bool(alphas[-1] < ALMOST_NOTHING)}
 
     stated = checkpoint.metadata.get(CONFIG_KEY)
-    base = from_yaml(stated) if stated else _published_form(checkpoint, told)
+    base = from_yaml(stated) if stated else _published_form(checkpoint, told, _name_of(config))
     given = _complete(told, base, checkpoint, parts)
     given.setdefault("schedule", {}).update(read_scale(checkpoint, base))
     result = load_config(given, base=base)
@@ -129,6 +135,7 @@ def read_unet(shapes: Shapes) -> dict[str, Any]:
             attention.add(2 ** (len(levels) - 1))
     block = "transformer_blocks.0"
     relative = f"middle_block.2.{block}.attn1.relative_position_k.embeddings_table"
+    pictured = f"middle_block.1.{block}.attn2.to_k_ip.weight" in shapes
     return {
         "in_channels": in_channels,
         "out_channels": out_channels,
@@ -142,7 +149,9 @@ def read_unet(shapes: Shapes) -> dict[str, Any]:
         "temporal_conv": "middle_block.0.temopral_conv.conv1.2.weight" in shapes,
         "max_relative_position": (shapes[relative][0] - 1) // 2 if relative in shapes else 0,
         "fps_embedding": "fps_embedding.0.weight" in shapes,
-        "image_attention": f"middle_block.1.{block}.attn2.to_k_ip.weight" in shapes,
+        "image_attention": pictured,
+        "image_gain": f"middle_block.1.{block}.attn2.alpha" in shapes,
+        "image_tokens_per_frame": TOKENS_PER_FRAME if pictured and in_channels > out_channels else 0,
     }
 
 
@@ -227,18 +236,55 @@ def _same_table(stored: torch.Tensor, ours: torch.Tensor) -> bool:
     return torch.allclose(stored[:length].float(), ours[:length], rtol=1e-2, atol=1e-4)
 
 
-def _published_form(checkpoint: Checkpoint, told: dict[str, Any]) -> ModelConfig:
-    """The published configuration whose UNet has the same form; renamed where the sizes are others."""
+def _published_form(checkpoint: Checkpoint, told: dict[str, Any], wanted: str | None) -> ModelConfig:
+    """The published configuration whose UNet has the same form; renamed where the sizes are others.
+
+    Args:
+        wanted: the name of the configuration that the caller gave, which decides between models of the same tensors.
+    """
     form = _form(told["unet"])
     candidates = [config for config in map(load_config, published()) if _form(asdict(config.unet)) == form]
-    for config in candidates:
-        if not any(_differences(told, asdict(config))):
-            return config
-    if candidates:
-        return replace(candidates[0], name="custom", title=f"A model of the form of {candidates[0].name}")
-    described = ", ".join(f"{key} {value}" for key, value in form.items())
+    if not candidates:
+        described = ", ".join(f"{key} {value}" for key, value in form.items())
+        raise CheckpointError(
+            f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). Supported are {', '.join(published())}."
+        )
+    fitting = [config for config in candidates if not any(_differences(told, asdict(config)))]
+    chosen = _told_apart(checkpoint, fitting or candidates, wanted)
+    return chosen if fitting else replace(chosen, name="custom", title=f"A model of the form of {chosen.name}")
+
+
+def _name_of(config: ConfigLike | None) -> str | None:
+    """The name of a configuration that a caller gave, where it is a published one's."""
+    if isinstance(config, ModelConfig):
+        return config.name
+    return config.get("name") if isinstance(config, Mapping) else str(config)
+
+
+def _told_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], wanted: str | None) -> ModelConfig:
+    """One of several published models with the same tensors: by what the caller says, its schedule, or its file's name."""
+    named = [config for config in candidates if config.name == wanted]
+    if "scale_arr" in checkpoint:
+        scale = checkpoint.tensor("scale_arr")
+        same = [config for config in candidates if _same_table(scale, Schedule.from_config(config.schedule).scale)]
+        candidates = same or candidates
+    elif "alphas_cumprod" in checkpoint:
+        alphas = checkpoint.tensor("alphas_cumprod")
+        candidates = [c for c in candidates if _same_table(alphas, Schedule.from_config(c.schedule).alphas_cumprod)] or candidates
+    if named or len(candidates) == 1:
+        return (named or candidates)[0]
+    # dynamicrafter_512_interp_v1 -> {"512", "interp"}: the one with the most of its words in the file's name.
+    spoken = {config.name: set(config.name.split("_")[1:-1]) for config in candidates}
+    stem = checkpoint.path.stem.lower()
+    heard = {name: sum(word in stem for word in words) - sum(word not in stem for word in words) for name, words in spoken.items()}
+    best = [config for config in candidates if heard[config.name] == max(heard.values())]
+    only_their_use_differs = len({config.schedule.scale_end for config in candidates}) == 1
+    if only_their_use_differs or (len(best) == 1 and any(word in stem for word in spoken[best[0].name])):
+        return best[0]
+    names = ", ".join(config.name for config in candidates)
     raise CheckpointError(
-        f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). Supported are {', '.join(published())}."
+        f"{checkpoint.path} could be any of {names}: their tensors are the same, and the file has no schedule (scale_arr) and no name "
+        "that tells. Say which it is, by config= (in ComfyUI: the loader's model), or put its name into the file's."
     )
 
 
@@ -260,8 +306,11 @@ def _complete(told: dict[str, Any], base: ModelConfig, checkpoint: Checkpoint, p
             if inner != base.projector.heads * base.projector.head_channels:
                 projector["heads"] = _heads(inner, 64)
                 projector["head_channels"] = inner // projector["heads"]
-    if base.image_encoder and "image_encoder" in parts and given["image_encoder"]["width"] != base.image_encoder.width:
-        given["image_encoder"]["heads"] = _heads(given["image_encoder"]["width"], 80)
+    if base.image_encoder:
+        width = given["projector"].get("feature_dim", base.image_encoder.width) if base.projector else base.image_encoder.width
+        image = given.setdefault("image_encoder", {"width": width})
+        if image["width"] != base.image_encoder.width:
+            image["heads"] = _heads(image["width"], 80)
     return given
 
 

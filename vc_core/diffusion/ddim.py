@@ -1,4 +1,8 @@
-"""DDIM, with noise added at every step or without (Song et al., arXiv:2010.02502)."""
+"""DDIM, with noise added at every step or without (Song et al., arXiv:2010.02502).
+
+A network predicts the noise, ``eps``, or ``v = sqrt(a) * eps - sqrt(1 - a) * s * x_0`` (Salimans and Ho, arXiv:2202.00512), which says
+what x_0 is even where ``a`` is 0.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor
 
 from .schedule import Schedule
 
-#: Predicts the noise in ``x`` ``[B, C, T, h, w]`` at one timestep, given as ``[B]``.
+#: Predicts the noise, or v, in ``x`` ``[B, C, T, h, w]`` at one timestep, given as ``[B]``.
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 #: Called after each step with its index, the number of steps, the prediction of the clean latent and the next sample.
 Callback = Callable[[int, int, Tensor, Tensor], None]
@@ -26,6 +30,8 @@ class DDIMTables:
     sigmas: Tensor
     scale: Tensor
     scale_prev: Tensor
+    #: ``eps`` or ``v``.
+    prediction: str = "eps"
 
     @classmethod
     def make(cls, schedule: Schedule, timesteps: Tensor, eta: float, end: int = 0) -> DDIMTables:
@@ -33,9 +39,10 @@ class DDIMTables:
         previous = torch.cat([torch.tensor([end]), timesteps[:-1]])
         alphas, alphas_prev = schedule.alphas_cumprod[timesteps].double(), schedule.alphas_cumprod[previous].double()
         sigmas = eta * ((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev)).sqrt()
-        return cls(
-            timesteps, alphas.float(), alphas_prev.float(), sigmas.float(), schedule.scale[timesteps], schedule.scale[previous]
-        )
+        scale, scale_prev = schedule.scale[timesteps], schedule.scale[previous]
+        if schedule.dynamic_rescale and end == 0:
+            scale_prev[0] = scale[0]
+        return cls(timesteps, alphas.float(), alphas_prev.float(), sigmas.float(), scale, scale_prev, schedule.prediction)
 
 
 def seeded_noise(shape: Sequence[int], seed: int) -> Iterator[Tensor]:
@@ -53,15 +60,20 @@ def seeded_noise(shape: Sequence[int], seed: int) -> Iterator[Tensor]:
         yield torch.stack([torch.randn(*shape[1:], generator=generator) for generator in generators])
 
 
-def ddim_step(x: Tensor, prediction: Tensor, tables: DDIMTables, index: int, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """One update. ``index`` is the step's place in the tables; returns the next sample and the prediction of x_0."""
-    a, a_prev, sigma = tables.alphas[index], tables.alphas_prev[index], tables.sigmas[index]
-    # 1. x_0 as predicted, with the sample scale taken out of it
-    x0 = (x - (1 - a).sqrt() * prediction) / a.sqrt() / tables.scale[index]
-    # 2. the direction that points to x_t
-    direction = (1 - a_prev - sigma**2).clamp(min=0).sqrt() * prediction
-    # 3. x_{t-1}, "equation 12"
-    return a_prev.sqrt() * tables.scale_prev[index] * x0 + direction + sigma * noise, x0
+def clean_and_noise(x: Tensor, prediction: Tensor, tables: DDIMTables, index: int) -> tuple[Tensor, Tensor]:
+    """The x_0, with the sample scale taken out of it, and the noise that a network's prediction for ``x`` stands for."""
+    a = tables.alphas[index]
+    if tables.prediction == "v":
+        scaled = a.sqrt() * x - (1 - a).sqrt() * prediction
+        return scaled / tables.scale[index], a.sqrt() * prediction + (1 - a).sqrt() * x
+    return (x - (1 - a).sqrt() * prediction) / a.sqrt() / tables.scale[index], prediction
+
+
+def ddim_step(x0: Tensor, eps: Tensor, tables: DDIMTables, index: int, noise: Tensor) -> Tensor:
+    """One update: the next sample, from what the present one is taken for. ``index`` is the step's place in the tables."""
+    a_prev, sigma = tables.alphas_prev[index], tables.sigmas[index]
+    direction = (1 - a_prev - sigma**2).clamp(min=0).sqrt() * eps  # that points to x_t
+    return a_prev.sqrt() * tables.scale_prev[index] * x0 + direction + sigma * noise
 
 
 def ddim_sample(
@@ -73,7 +85,8 @@ def ddim_sample(
         index = steps - 1 - step
         timestep = tables.timesteps[index].expand(len(x)).to(x.device)
         prediction = denoise(x, timestep)
-        x, x0 = ddim_step(x, prediction, tables, index, next(step_noise).to(x))
+        x0, eps = clean_and_noise(x, prediction, tables, index)
+        x = ddim_step(x0, eps, tables, index, next(step_noise).to(x))
         if callback is not None:
             callback(step, steps, x0, x)
     return x

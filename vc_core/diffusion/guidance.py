@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ def guide(
     rescale: float = 0.0,
     without_time: Tensor | None = None,
     temporal_scale: float = 0.0,
+    image: Tensor | None = None,
+    image_scale: float = 1.0,
 ) -> Tensor:
     """Combine predictions of the same video, each ``[B, C, T, h, w]``.
 
@@ -30,8 +32,13 @@ def guide(
         rescale: how far the result goes to the positive's deviation over each video, 0 to 1.
         without_time: the positive's prediction without temporal attention, and
         temporal_scale: how far the result is pushed away from it.
+        image: the prediction with the picture and the negative prompt, which tells the picture's part from the text's, and
+        image_scale: the guidance by the picture; ``scale`` is then that by the text (InstructPix2Pix, arXiv:2211.09800, section 3.2.1).
     """
-    guided = negative + scale * (positive - negative)
+    if image is None:
+        guided = negative + scale * (positive - negative)
+    else:
+        guided = negative + image_scale * (image - negative) + scale * (positive - image)
     if without_time is not None:
         guided = guided + temporal_scale * (positive - without_time)
     if rescale:
@@ -48,6 +55,8 @@ class Guidance:
     scale: float = 1.0
     rescale: float = 0.0
     temporal_scale: float = 0.0
+    #: Guidance by the picture apart from that by the text; none guides by both together.
+    image_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,38 +69,48 @@ class Conditioning:
     image_tokens: Tensor | None = None
     #: ``[B]``
     fps: Tensor | None = None
+    #: Latents of pictures for the input channels beside the noisy latent, ``[B, C, T, h, w]``
+    concat: Tensor | None = None
 
     @staticmethod
-    def stack(first: Conditioning, second: Conditioning) -> Conditioning:
-        """One batch of both. Texts of differing length are repeated to a common one, which attention can't tell apart."""
-        length = math.lcm(first.text.shape[1], second.text.shape[1])
-        text = torch.cat([c.text.repeat(1, length // c.text.shape[1], 1) for c in (first, second)])
-        return Conditioning(text, _cat(first.image_tokens, second.image_tokens), _cat(first.fps, second.fps))
+    def stack(*parts: Conditioning) -> Conditioning:
+        """One batch of all. Texts of differing length are repeated to a common one, which attention can't tell apart."""
+        length = math.lcm(*(part.text.shape[1] for part in parts))
+        text = torch.cat([part.text.repeat(1, length // part.text.shape[1], 1) for part in parts])
+        return Conditioning(
+            text, _cat([part.image_tokens for part in parts]), _cat([part.fps for part in parts]), _cat([part.concat for part in parts])
+        )
 
 
-def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        return None
-    return torch.cat([first, second])
+def _cat(values: list[Tensor | None]) -> Tensor | None:
+    given = [value for value in values if value is not None]
+    return torch.cat(given) if len(given) == len(values) else None
 
 
 def guided_denoiser(
     unet: UNet, positive: Conditioning, negative: Conditioning, guidance: Guidance, dtype: torch.dtype
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """What DDIM calls: the UNet under guidance, positive and negative in one batch. Samples stay in float32 outside of it."""
+    """What DDIM calls: the UNet under guidance, all conditionings in one batch. Samples stay in float32 outside of it."""
 
     def run(x: Tensor, timestep: Tensor, given: Conditioning, temporal_attention: bool = True) -> Tensor:
-        x = x.to(dtype)
-        return unet(x, timestep, given.text, given.image_tokens, given.fps, temporal_attention).float()
+        seen = x if given.concat is None else torch.cat([x, given.concat.to(x)], dim=1)
+        return unet(seen.to(dtype), timestep, given.text, given.image_tokens, given.fps, temporal_attention).float()
 
-    both = Conditioning.stack(positive, negative)
+    passes = [positive]
+    if guidance.image_scale is not None:
+        passes += [negative, replace(positive, text=negative.text)]
+    elif guidance.scale != 1.0:
+        passes += [negative]
+    together = Conditioning.stack(*passes)
 
     def denoise(x: Tensor, timestep: Tensor) -> Tensor:
         without_time = run(x, timestep, positive, temporal_attention=False) if guidance.temporal_scale else None
-        if guidance.scale == 1.0:
-            prediction = predicted_negative = run(x, timestep, positive)
-        else:
-            prediction, predicted_negative = run(torch.cat([x, x]), torch.cat([timestep, timestep]), both).chunk(2)
-        return guide(prediction, predicted_negative, guidance.scale, guidance.rescale, without_time, guidance.temporal_scale)
+        count = len(passes)
+        predicted = run(torch.cat([x] * count), torch.cat([timestep] * count), together).chunk(count)
+        first, second, third = (*predicted, None, None)[:3]
+        return guide(
+            first, first if second is None else second, guidance.scale, guidance.rescale, without_time, guidance.temporal_scale,
+            third, 1.0 if guidance.image_scale is None else guidance.image_scale,
+        )  # fmt: skip
 
     return denoise

@@ -1,7 +1,8 @@
 """The noise that a model was trained with, and the timesteps that a sampler visits.
 
 Betas are Stable Diffusion's: the square of a line between square roots. VideoCrafter's sample scale s_t shrinks the data at
-high noise: training noised ``s_t * x_0``, so ``x_t = sqrt(a_t) * s_t * x_0 + sqrt(1 - a_t) * eps``.
+high noise: training noised ``s_t * x_0``, so ``x_t = sqrt(a_t) * s_t * x_0 + sqrt(1 - a_t) * eps``. DynamiCrafter's larger models
+end without any signal, ``a_t = 0``, where only the v prediction is defined.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import ScheduleConfig
+from ..config import SPACINGS, ScheduleConfig
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,23 @@ class Schedule:
     alphas_cumprod: Tensor
     #: The sample scale; ones for models without it.
     scale: Tensor
+    #: ``eps`` or ``v``, see :mod:`vc_core.diffusion.ddim`.
+    prediction: str = "eps"
+    #: See :class:`vc_core.config.ScheduleConfig`.
+    dynamic_rescale: bool = False
 
     @classmethod
     def from_config(cls, config: ScheduleConfig) -> Schedule:
         betas = np.linspace(config.linear_start**0.5, config.linear_end**0.5, config.timesteps, dtype=np.float64) ** 2
+        alphas = np.cumprod(1.0 - betas)
+        if config.zero_terminal_snr:
+            alphas = zero_terminal(alphas)
         scale = np.ones(config.timesteps)
         if config.scale_end is not None:
             falling = np.linspace(1.0, config.scale_end, config.scale_steps)[: config.timesteps]
             scale[:] = config.scale_end
             scale[: len(falling)] = falling
-        return cls(_float32(np.cumprod(1.0 - betas)), _float32(scale))
+        return cls(_float32(alphas), _float32(scale), config.prediction, config.dynamic_rescale)
 
     @property
     def timesteps(self) -> int:
@@ -46,10 +54,39 @@ class Schedule:
         Raises:
             ValueError: ``steps`` is not between 1 and the number of training timesteps.
         """
-        if not 1 <= steps <= self.timesteps:
-            raise ValueError(f"steps is {steps}; it can be 1 to {self.timesteps}.")
+        self._check_steps(steps)
         visited = torch.arange(0, self.timesteps, self.timesteps // steps) + 1
         return visited.clamp(max=self.timesteps - 1)
+
+    def uniform_trailing(self, steps: int) -> Tensor:
+        """Timesteps of even spacing that end at the last one, rising (Lin et al., arXiv:2305.08891, section 3.3).
+
+        Raises:
+            ValueError: as :meth:`uniform`.
+        """
+        self._check_steps(steps)
+        places = self.timesteps - np.arange(steps) * (self.timesteps / steps)
+        return torch.from_numpy(np.round(places).astype(np.int64) - 1).flip(0)
+
+    def spaced(self, steps: int, spacing: str) -> Tensor:
+        """The timesteps of a spacing by its name, one of :data:`vc_core.config.SPACINGS`.
+
+        Raises:
+            ValueError: no such spacing, or as :meth:`uniform`.
+        """
+        if spacing not in SPACINGS:
+            raise ValueError(f"The spacing of timesteps is {spacing!r}; it can be {' or '.join(SPACINGS)}.")
+        return self.uniform(steps) if spacing == "uniform" else self.uniform_trailing(steps)
+
+    def _check_steps(self, steps: int) -> None:
+        if not 1 <= steps <= self.timesteps:
+            raise ValueError(f"steps is {steps}; it can be 1 to {self.timesteps}.")
+
+
+def zero_terminal(alphas: np.ndarray) -> np.ndarray:
+    """Cumulative alphas whose last is 0 and whose first is as it was: their roots shifted and scaled (arXiv:2305.08891, algorithm 1)."""
+    roots = np.sqrt(alphas)
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
 
 
 def _float32(values: np.ndarray) -> Tensor:

@@ -18,7 +18,10 @@ from .layers import Layers, zeroed
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """What cross-attention sees of a picture: tokens ``[b, m, context]``, and how much of it, ``[b]``, all unless given."""
+    """What cross-attention sees of a picture: tokens, and how much of it, ``[b]``, all unless given.
+
+    Tokens are ``[b, m, context]`` where all frames see the same, ``[(b t), m, context]`` where each frame has its own.
+    """
 
     tokens: Tensor
     strength: Tensor | None = None
@@ -75,10 +78,13 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of a video's positions to its text and, where the model has it, to its image tokens.
 
-    Text and image have keys and values of their own, and the results are added (VideoCrafter1, section 3.2).
+    Text and image have keys and values of their own, and the results are added (VideoCrafter1, section 3.2); in some models the
+    image's is multiplied by a learned number first (DynamiCrafter, arXiv:2310.12190, section 3.2).
     """
 
-    def __init__(self, width: int, context_dim: int, head_channels: int, layers: Layers, image_attention: bool) -> None:
+    def __init__(
+        self, width: int, context_dim: int, head_channels: int, layers: Layers, image_attention: bool, image_gain: bool = False
+    ) -> None:
         super().__init__()
         self.heads = width // head_channels
         self.attention = layers.attention
@@ -90,14 +96,18 @@ class CrossAttention(nn.Module):
         if image_attention:
             self.to_k_ip = layers.linear(context_dim, width, bias=False)
             self.to_v_ip = layers.linear(context_dim, width, bias=False)
+        self.alpha = layers.table() if image_attention and image_gain else None
 
     def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None = None) -> Tensor:
-        """``[(b t), l, width]``, text ``[b, n, context]``, image tokens ``[b, m, context]`` -> ``[(b t), l, width]``."""
+        """``[(b t), l, width]``, text ``[b, n, context]``, image tokens as they say -> ``[(b t), l, width]``."""
         # All frames of a video read the same text: they are one long sequence of queries, and keys are made once.
         q = rearrange(self.to_q(x), "(b t) l c -> b (t l) c", b=text.shape[0])
         out = self.attention(q, self.to_k(text), self.to_v(text), self.heads)
         if self.image_attention and image is not None:
-            seen = self.attention(q, self.to_k_ip(image.tokens), self.to_v_ip(image.tokens), self.heads)
+            queries = q.reshape(len(image.tokens), -1, q.shape[-1])  # one sequence a video, or one a frame
+            seen = self.attention(queries, self.to_k_ip(image.tokens), self.to_v_ip(image.tokens), self.heads).reshape(q.shape)
+            if self.alpha is not None:
+                seen = seen * (1 + self.alpha.to(seen).tanh())
             out = out + (seen if image.strength is None else seen * image.strength[:, None, None])
         return self.to_out(rearrange(out, "b (t l) c -> (b t) l c", l=x.shape[1]))
 
@@ -129,10 +139,12 @@ class FeedForward(nn.Module):
 class SpatialBlock(nn.Module):
     """Self-attention within a frame, cross-attention to the conditioning, feed-forward."""
 
-    def __init__(self, width: int, context_dim: int, head_channels: int, layers: Layers, image_attention: bool) -> None:
+    def __init__(
+        self, width: int, context_dim: int, head_channels: int, layers: Layers, image_attention: bool, image_gain: bool
+    ) -> None:
         super().__init__()
         self.attn1 = SelfAttention(width, head_channels, layers)
-        self.attn2 = CrossAttention(width, context_dim, head_channels, layers, image_attention)
+        self.attn2 = CrossAttention(width, context_dim, head_channels, layers, image_attention, image_gain)
         self.ff = FeedForward(width, layers)
         self.norm1 = layers.layer_norm(width)
         self.norm2 = layers.layer_norm(width)
@@ -166,18 +178,18 @@ class SpatialTransformer(nn.Module):
     """The transformer over the positions of each frame."""
 
     def __init__(
-        self, channels: int, context_dim: int, head_channels: int, depth: int, layers: Layers, image_attention: bool
+        self, channels: int, context_dim: int, head_channels: int, depth: int, layers: Layers, image_attention: bool, image_gain: bool
     ) -> None:
         super().__init__()
         self.norm = layers.group_norm(channels, eps=1e-6)
         self.proj_in = layers.linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(
-            SpatialBlock(channels, context_dim, head_channels, layers, image_attention) for _ in range(depth)
+            SpatialBlock(channels, context_dim, head_channels, layers, image_attention, image_gain) for _ in range(depth)
         )
         self.proj_out = zeroed(layers.linear(channels, channels))
 
     def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
-        """``[(b t), c, h, w]``, text ``[b, n, context]``, image tokens ``[b, m, context]`` -> ``[(b t), c, h, w]``."""
+        """``[(b t), c, h, w]``, text ``[b, n, context]``, image tokens as they say -> ``[(b t), c, h, w]``."""
         hidden = self.proj_in(rearrange(self.norm(x), "f c h w -> f (h w) c"))
         for block in self.transformer_blocks:
             hidden = block(hidden, text, image)

@@ -116,7 +116,7 @@ class UNet(nn.Module):
         def attention(channels: int) -> list[nn.Module]:
             heads, depth = config.head_channels, config.transformer_depth
             return [
-                SpatialTransformer(channels, config.context_dim, heads, depth, layers, config.image_attention),
+                SpatialTransformer(channels, config.context_dim, heads, depth, layers, config.image_attention, config.image_gain),
                 TemporalTransformer(channels, channels, heads, depth, layers, config.max_relative_position),
             ]
 
@@ -176,10 +176,12 @@ class UNet(nn.Module):
         """Predict the noise (or v) in ``x``.
 
         Args:
-            x: noisy latents ``[B, in_channels, T, h, w]``, any T, h and w.
+            x: noisy latents ``[B, in_channels, T, h, w]``, any T, h and w; the latents of pictures, where a model takes them, stand
+                after the noisy latent's channels.
             timesteps: ``[B]``, 0 to 999; fractions are allowed.
             text: ``[B, n, context_dim]``.
-            image_tokens: ``[B, m, context_dim]``, or none.
+            image_tokens: ``[B, m, context_dim]``, or none. In models with tokens for each frame, m is their number times T and they
+                are shared out in order; where it isn't, every frame sees all of them.
             fps: frames a second ``[B]``, the configuration's default where none is given; ignored by models without that input.
             temporal_attention: False leaves all temporal transformers out, for temporal guidance.
             image_strength: ``[B]``, what the attention to image tokens is multiplied by; 1 where it is not given.
@@ -188,7 +190,7 @@ class UNet(nn.Module):
             ``[B, out_channels, T, h, w]``.
         """
         frames = x.shape[2]
-        image = None if image_tokens is None else ImageTokens(image_tokens, image_strength)
+        image = None if image_tokens is None else ImageTokens(self._shared_out(image_tokens, frames), image_strength)
         embedding = self._embed(x, timesteps, fps)
 
         def run(block: nn.Module, hidden: Tensor) -> Tensor:
@@ -216,6 +218,12 @@ class UNet(nn.Module):
         for block in self.output_blocks:
             hidden = run(block, torch.cat([hidden, skips.pop()], dim=1))
         return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=frames)
+
+    def _shared_out(self, image_tokens: Tensor, frames: int) -> Tensor:
+        per_frame = self.config.image_tokens_per_frame
+        if per_frame and image_tokens.shape[1] == per_frame * frames:
+            return rearrange(image_tokens, "b (t m) c -> (b t) m c", t=frames)
+        return image_tokens
 
     def _embed(self, x: Tensor, timesteps: Tensor, fps: Tensor | None) -> Tensor:
         width = self.config.model_channels

@@ -3,7 +3,8 @@
 A still picture shows no direction, and with eighteen different things to see a batch holds every one several times. So a
 picture's positives are all sentences that are true of it, and a second loss asks each token after the end of a sentence for
 what the sentence says of colour, shape and direction, or that it is silent. Those tokens, one layer before the
-tower's end, are what the UNet reads.
+tower's end, are what the UNet reads. Of pictures it reads all tokens of the last layer, so these, too, are asked what they show and
+where it stands, which a contrast with sentences that don't speak of places would not teach them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
-from ..config import TextEncoderConfig
+from ..config import ImageEncoderConfig, TextEncoderConfig
 from ..models.image_encoder import prepare_pictures
 from ..models.text_encoder import tokenize
 from .settings import ClipTraining
@@ -23,17 +24,20 @@ from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, World, render, sample
 class AttributeClip(nn.Module):
     """OpenCLIP's two towers, as `clip` with the published names, and linear readers of the attributes, used in training only."""
 
-    def __init__(self, text: TextEncoderConfig, settings: ClipTraining) -> None:
+    def __init__(self, text: TextEncoderConfig, image: ImageEncoderConfig) -> None:
         super().__init__()
+        self.image_size = image.image_size
         vision_config = CLIPVisionCfg(
-            layers=settings.vision_layers, width=settings.vision_width, head_width=settings.vision_head_width,
-            patch_size=settings.patch_size, image_size=settings.image_size,
+            layers=image.layers, width=image.width, head_width=image.width // image.heads, patch_size=image.patch_size,
+            image_size=image.image_size, output_tokens=True,
         )
         text_config = CLIPTextCfg(context_length=text.context_length, vocab_size=text.vocab_size, width=text.width, heads=text.heads, layers=text.layers)
         self.clip = CLIP(text.embed_dim, vision_config, text_config)
         self.counts = (len(COLOURS) + 1, len(SHAPES) + 1, len(DIRECTIONS) + 1)  # the last class of each is "not said"
         self.read_text = nn.Linear(text.width, sum(self.counts))
-        self.read_image = nn.Linear(text.embed_dim, len(COLOURS) + len(SHAPES) + 2)
+        self.read_image = nn.Linear(image.width, len(COLOURS) + len(SHAPES) + 2)
+        with torch.no_grad():
+            self.clip.visual.positional_embedding.copy_(plane_positions(image.image_size // image.patch_size, image.width))
 
     def text_features(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """`tokens [B, L]` to the penultimate layer's normed tokens `[B, L, width]` and the sentence's embedding `[B, E]`."""
@@ -47,6 +51,18 @@ class AttributeClip(nn.Module):
         ends = tokens.argmax(dim=-1)  # the end token has the largest number
         embedding = hidden[torch.arange(len(tokens)), ends] @ clip.text_projection
         return penultimate, F.normalize(embedding, dim=-1)
+
+
+def plane_positions(side: int, width: int) -> Tensor:
+    """Positional embeddings to start from, `[1 + side^2, width]`: waves over y and over x, zero for the class token.
+
+    From random ones a tower takes thousands of updates to find out which patch lies beside which.
+    """
+    axis = (torch.arange(side) + 0.5) / side * 2 - 1
+    waves = torch.pi / 2 * 2.0 ** torch.linspace(-1, 3, width // 4)
+    line = torch.cat([(axis[:, None] * waves).sin(), (axis[:, None] * waves).cos()], dim=1)  # [side, width / 2]
+    plane = torch.cat([line[:, None].expand(side, side, -1), line[None].expand(side, side, -1)], dim=2)
+    return torch.cat([torch.zeros(1, width), plane.flatten(0, 1)])
 
 
 def spread_target(matches: Tensor) -> Tensor:
@@ -70,7 +86,8 @@ class ClipLoss:
         said = torch.cat([clips.said, torch.full((2, 3), UNSAID)])
         penultimate, text = self.model.text_features(tokens)
 
-        image = F.normalize(self.model.clip.encode_image(prepare_pictures(pictures, self.settings.image_size)), dim=-1)
+        pooled, patches = self.model.clip.visual(prepare_pictures(pictures, self.model.image_size))
+        image = F.normalize(pooled, dim=-1)
         shows = torch.stack([colour, shape], 1)  # [pictures, 2]
         claims = clips.said[:, :2]
         matches = ((claims[None] == shows[:, None]) | (claims[None] == UNSAID)).all(-1).float()  # [image, sentence]
@@ -78,12 +95,13 @@ class ClipLoss:
         contrast = F.cross_entropy(logits, spread_target(matches)) + F.cross_entropy(logits.T, spread_target(matches.T))
 
         attributes, right = self._attributes(penultimate, tokens, said)
-        seen = self.model.read_image(image)
+        seen = self.model.read_image(patches.mean(1))
         colours, shapes, place = seen.split((len(COLOURS), len(SHAPES), 2), dim=1)
         sight = F.cross_entropy(colours, colour) + F.cross_entropy(shapes, shape)
-        sight = sight + 4 * F.mse_loss(place, places / world.size - 0.5)
+        sight = sight + 40 * F.mse_loss(place, places / world.size - 0.5)
         loss = contrast + self.settings.attribute_weight * (attributes + sight)
-        return loss, {"contrast": float(contrast.detach()), "read": right, "sight": float(sight.detach())}
+        distance = (place - places / world.size + 0.5).norm(dim=1).mean() * world.size  # pixels
+        return loss, {"contrast": float(contrast.detach()), "read": right, "sight": float(sight.detach()), "place": float(distance.detach())}
 
     def _attributes(self, penultimate: Tensor, tokens: Tensor, said: Tensor) -> tuple[Tensor, float]:
         """Cross-entropy of the three attributes at the tokens from the end token on, and the part read rightly."""

@@ -1,20 +1,26 @@
-"""Trains the UNet on clips of the closed world, whose latents are looked up instead of encoded."""
+"""Trains the UNet on clips of the closed world, whose latents are looked up instead of encoded.
+
+A UNet that takes a picture is trained together with its projector, on the features that the image tower, which stays as it
+is, has of a clip's first frame.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from threading import Lock
-from typing import Callable
+from typing import Callable, Mapping, Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.autoencoder import Autoencoder
+from ..models.image_encoder import ImageEncoder, prepare_pictures
+from ..models.projector import Projector
 from ..models.text_encoder import TextEncoder, tokenize
 from ..models.unet import UNet
 from .loss import Batch, DiffusionLoss
 from .settings import DiffusionTraining, Phase
-from .world import COLOURS, SHAPES, World, render, sample
+from .world import COLOURS, MOTIONS, ONWARDS, SHAPES, Clips, World, render, sample
 
 
 class LatentTable:
@@ -69,6 +75,48 @@ class TextTable:
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 
+class PicturedUNet(nn.Module):
+    """A UNet with the projector that makes its image tokens from an image tower's features."""
+
+    def __init__(self, unet: UNet, projector: Projector) -> None:
+        super().__init__()
+        self.unet, self.projector = unet, projector
+
+    def forward(self, x: Tensor, timesteps: Tensor, text: Tensor, image_tokens: Tensor, fps: Optional[Tensor] = None) -> Tensor:
+        """As `vc_core.models.unet.UNet.forward`, with features `[B, n, width]` in place of image tokens."""
+        return self.unet(x, timesteps, text, image_tokens=self.projector(image_tokens), fps=fps)
+
+
+class Pictures:
+    """What the image tower sees of a clip's first frame."""
+
+    def __init__(self, encoder: ImageEncoder, world: World) -> None:
+        self.encoder, self.world = encoder, world
+        self.empty = self.features(torch.zeros(1, 3, world.size, world.size))
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """`[B, 3, H, W]` in [-1, 1] to `[B, n, width]`."""
+        return self.encoder(prepare_pictures(pictures, self.encoder.config.image_size))
+
+    def __call__(self, clips: Clips) -> Tensor:
+        """`[B, n, width]`."""
+        first = clips.places[:, 0]
+        return self.features(render(self.world, clips.colour, clips.shape, first[:, 0], first[:, 1]))
+
+
+def kept_frames(latents: Tensor, motion: Tensor) -> Tensor:
+    """The input channels beside the noisy latent (DynamiCrafter, arXiv:2310.12190, section 3.2), `[B, C, T, h, w]`.
+
+    A picture that is gone on from stands at every frame; of two that are joined, or of a loop, one stands at the first frame and
+    one at the last.
+    """
+    ends = torch.zeros_like(latents)
+    ends[:, :, 0], ends[:, :, -1] = latents[:, :, 0], latents[:, :, -1]
+    onwards = (motion == MOTIONS.index(ONWARDS))[:, None, None, None, None]
+    return torch.where(onwards, latents[:, :, :1], ends)
+
+
 def phase_of(settings: DiffusionTraining, update: int) -> Phase:
     """The phase of update number `update` (from 0)."""
     return next((phase for phase in settings.phases if update < phase.until * settings.trainer.updates), Phase())
@@ -78,9 +126,11 @@ class DenoiserLoss:
     """The loss of one update of `vc_core.training.trainer.Trainer`."""
 
     def __init__(
-        self, unet: Callable[..., Tensor], loss: DiffusionLoss, latents: LatentTable, text: TextTable, world: World, settings: DiffusionTraining
+        self, unet: Callable[..., Tensor], loss: DiffusionLoss, latents: LatentTable, text: TextTable, world: World,
+        settings: DiffusionTraining, pictures: Optional[Pictures] = None, concat: bool = False,
     ) -> None:
         self.unet, self.loss, self.latents, self.text, self.world, self.settings = unet, loss, latents, text, world, settings
+        self.pictures, self.concat = pictures, concat
 
     def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
         phase = phase_of(self.settings, update)
@@ -90,7 +140,31 @@ class DenoiserLoss:
             latents=self.latents(clips.colour, clips.shape, clips.places),
             text=self.text(clips.prompts), empty_text=self.text([""]), fps=clips.fps.float(),
         )
-        return self.loss(self.unet, batch, generator, phase.timestep_power), {}
+        if self.pictures:
+            batch.image_tokens, batch.empty_image_tokens = self.pictures(clips), self.pictures.empty
+        if self.concat:
+            batch.concat = kept_frames(batch.latents, clips.motion)
+        return self.loss(self.unet, batch, generator, phase.timestep_power, phase.weight_limit), {}
+
+
+@torch.no_grad()
+def take_over(unet: UNet, weights: Mapping[str, Tensor]) -> None:
+    """Start from another UNet's weights: of what it lacks, input channels start without effect, attention to a picture as it is.
+
+    Raises:
+        ValueError: a weight of another shape, so that the two can't be of the same sizes.
+    """
+    for name, parameter in unet.state_dict().items():
+        given = weights.get(name)
+        if given is None:
+            continue
+        if name == "input_blocks.0.0.weight" and given.shape[1] < parameter.shape[1]:
+            parameter.zero_()
+            parameter[:, : given.shape[1]] = given
+        elif given.shape != parameter.shape:
+            raise ValueError(f"{name} is {list(given.shape)} in the model to start from, and {list(parameter.shape)} in the one to train.")
+        else:
+            parameter.copy_(given)
 
 
 @torch.no_grad()
@@ -140,3 +214,34 @@ def open_clock(unet: UNet, strength: float = 0.3) -> None:
                     convolution.weight[row], convolution.bias[row] = 0.0, 0.0
                 factor = sign * (strength if stage is stages[-1] else 1.0)
                 convolution.weight[row, plus], convolution.weight[row, minus] = factor, -factor
+
+
+@torch.no_grad()
+def open_map(unet: UNet, strength: float = 1.0) -> None:
+    """Start with a signal that tells each position of the coarsest level where it lies.
+
+    As with time, nothing in the network knows a position but the zeros beyond the picture's edges; and what a picture's tokens
+    say of a place is of no use to positions that don't know theirs. Here the last residual block on the way down finds the four
+    edges with its first convolution, in the last channels, and adds to the last two channels of what passes a slope in x and
+    one in y, as far as two convolutions reach.
+    """
+    block = unet.input_blocks[-1][0]
+    norm, edges, spread = block.in_layers[0], block.in_layers[-1], block.out_layers[-1]
+    between = block.out_layers[0]
+    constant, first, slopes = edges.in_channels - 1, edges.out_channels - 8, spread.out_channels - 2
+    norm.weight[constant], norm.bias[constant] = 0.0, 1.2785  # silu(1.2785) = 1
+    edges.weight[:, constant] = 0.0
+    block.emb_layers[-1].weight[first:], block.emb_layers[-1].bias[first:] = 0.0, 0.0
+    between.weight[first:], between.bias[first:] = 1.0, 0.0
+    spread.weight[:, first:] = 0.0
+    for axis in (0, 1):  # y, x
+        for end, beyond in ((-1.0, 0), (1.0, 2)):
+            row = first + 4 * axis + 2 * (end > 0)  # a channel and its negative share a norm group, so that its mean is 0
+            neighbour = (beyond, 1) if axis == 0 else (1, beyond)
+            for channel, sign in ((row, 1.0), (row + 1, -1.0)):
+                edges.weight[channel], edges.bias[channel] = 0.0, sign * 0.5
+                # A neighbour on this side takes the constant away; at the edge there is none.
+                edges.weight[channel, constant, *neighbour] = -sign
+                # silu(x) - silu(-x) = x
+                spread.weight[slopes + axis, channel, 1, 1] = sign * end * strength * 0.75
+                spread.weight[slopes + axis, channel, *neighbour] = sign * end * strength * 0.25

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Mapping
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from ..checkpoint.convert import CONFIG_KEY
+from ..checkpoint.identify import PREFIXES
 from ..config import ModelConfig, to_yaml
 from ..diffusion.schedule import Schedule
-from ..models.autoencoder import Autoencoder
-from ..models.text_encoder import TextEncoder
-from ..models.unet import UNet
 
 
-def write_model(path: Path, config: ModelConfig, unet: UNet, autoencoder: Autoencoder, text_encoder: TextEncoder) -> Path:
+def write_model(path: Path, config: ModelConfig, networks: Mapping[str, nn.Module]) -> Path:
     """The weights in float16 under the published names, the schedule in float32, the configuration in the metadata.
+
+    Args:
+        networks: by the names of `vc_core.checkpoint.identify.PREFIXES`.
 
     Raises:
         ValueError: a weight is too large for float16.
     """
-    parts = {"model.diffusion_model.": unet, "first_stage_model.": autoencoder, "cond_stage_model.model.": text_encoder}
-    tensors = {prefix + name: value.half() for prefix, network in parts.items() for name, value in network.state_dict().items()}
+    tensors = {PREFIXES[part] + name: value.half() for part, network in networks.items() for name, value in network.state_dict().items()}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"{name} has values that float16 can't hold.")

@@ -14,10 +14,10 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor
 
+from ..config import PREDICTIONS
 from ..diffusion.schedule import Schedule
 from .settings import LossSettings
 
-PREDICTIONS = ("eps", "v")
 WEIGHTINGS = ("none", "min_snr", "v")
 
 
@@ -29,8 +29,8 @@ class Batch:
     text: Tensor  # [B, n, context]
     empty_text: Tensor  # [1, n, context]
     fps: Optional[Tensor] = None  # [B]
-    image_tokens: Optional[Tensor] = None  # [B, m, context]
-    empty_image_tokens: Optional[Tensor] = None  # [1, m, context], for the prompts that are dropped
+    image_tokens: Optional[Tensor] = None  # [B, m, width], or what the network makes them of
+    empty_image_tokens: Optional[Tensor] = None  # [1, m, width], for the prompts that are dropped
     concat: Optional[Tensor] = None  # [B, c, T, h, w], input channels beside the noisy latent
 
 
@@ -67,15 +67,16 @@ class DiffusionLoss:
         alpha, scale = self._tables(timesteps, latents)
         return alpha.sqrt() * noise - (1 - alpha).sqrt() * scale * latents
 
-    def weight(self, timesteps: Tensor) -> Tensor:
+    def weight(self, timesteps: Tensor, limit: float = 0.0) -> Tensor:
         """The weight `[B]` of the squared error, from the signal to noise ratio S = a s^2 / (1 - a).
 
         `min_snr` (Hang et al., arXiv:2303.09556) is min(S, gamma) on the error of x_0; `v` gives the error of eps the weight
-        it would have in v, (S + 1) / S up to a limit, which is more at high noise, where the prompt decides.
+        it would have in v, (S + 1) / S up to a limit, which is more at high noise, where the prompt decides. A `limit` of 0 is
+        that of the settings.
         """
         alpha, scale = self.schedule.alphas_cumprod.to(timesteps.device)[timesteps], self.schedule.scale.to(timesteps.device)[timesteps]
         ratio = (alpha * scale**2 / (1 - alpha)).clamp(min=1e-8)
-        limit, eps = self.settings.weight_limit, self.settings.prediction == "eps"
+        limit, eps = limit or self.settings.weight_limit, self.settings.prediction == "eps"
         if self.settings.weighting == "min_snr":
             return ratio.clamp(max=limit) / (ratio if eps else ratio + 1)
         if self.settings.weighting == "v" and eps:
@@ -84,11 +85,12 @@ class DiffusionLoss:
 
     def dropped(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Optional[Tensor]]:
         """Text and image tokens with the empty ones in place of some rows."""
-        rows = torch.rand(len(batch.text), generator=generator) < self.settings.prompt_dropout
-        rows = rows.to(batch.text.device)[:, None, None]
-        text, image = torch.where(rows, batch.empty_text, batch.text), batch.image_tokens
+        drawn = torch.rand(len(batch.text), generator=generator).to(batch.text.device)[:, None, None]
+        both = drawn < self.settings.prompt_dropout
+        text_too = drawn < self.settings.prompt_dropout + self.settings.text_dropout
+        text, image = torch.where(text_too, batch.empty_text, batch.text), batch.image_tokens
         if image is not None and batch.empty_image_tokens is not None:
-            image = torch.where(rows, batch.empty_image_tokens, image)
+            image = torch.where(both, batch.empty_image_tokens, image)
         return text, image
 
     def draw_timesteps(self, batch: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
@@ -97,7 +99,7 @@ class DiffusionLoss:
         count = len(self.schedule.alphas_cumprod)
         return (places ** (1 / power) * count).long().clamp(max=count - 1)
 
-    def __call__(self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator, timestep_power: float = 1.0) -> Tensor:
+    def __call__(self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator, timestep_power: float = 1.0, weight_limit: float = 0.0) -> Tensor:
         """The mean weighted squared error; all randomness comes from `generator` (on the CPU)."""
         latents = batch.latents
         timesteps = self.draw_timesteps(len(latents), generator, timestep_power).to(latents.device)
@@ -107,7 +109,7 @@ class DiffusionLoss:
         if batch.concat is not None:
             x = torch.cat([x, batch.concat], dim=1)
         error = unet(x, timesteps, text, image_tokens=image, fps=batch.fps) - self.target(latents, timesteps, noise)
-        return (self.weight(timesteps) * (error.float() ** 2).mean((1, 2, 3, 4))).mean()
+        return (self.weight(timesteps, weight_limit) * (error.float() ** 2).mean((1, 2, 3, 4))).mean()
 
     def _tables(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alpha, scale = self.schedule.alphas_cumprod.to(timesteps.device), self.schedule.scale.to(timesteps.device)

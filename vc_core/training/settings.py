@@ -1,4 +1,4 @@
-"""Settings of a training run: what `tiny_t2v.yaml` beside this file may say, with types and defaults."""
+"""Settings of a training run: what `tiny_t2v.yaml` and the like beside this file may say, with types and defaults."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Union
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..config import ImageEncoderConfig
 from .world import World
 
 
@@ -58,11 +59,17 @@ class ClipTraining:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     attribute_weight: float = 1.0
     pictures: int = 16  # to `batch` sentences in one update
-    image_size: int = 224
-    patch_size: int = 28
-    vision_width: int = 64
-    vision_layers: int = 3
-    vision_head_width: int = 16
+    #: The image tower; the model's own where it has one.
+    image_encoder: ImageEncoderConfig = field(
+        default_factory=lambda: ImageEncoderConfig(width=64, heads=4, layers=3, embed_dim=32, patch_size=28)
+    )
+
+
+@dataclass
+class SightTraining:
+    """See `vc_core.training.sight`."""
+
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
 
 @dataclass
@@ -70,7 +77,8 @@ class LossSettings:
     """See `vc_core.training.loss`."""
 
     prediction: str = "eps"  # or v
-    prompt_dropout: float = 0.1
+    prompt_dropout: float = 0.1  # of text and picture together
+    text_dropout: float = 0.0  # of the text alone, for guidance by the picture
     weighting: str = "none"  # none, min_snr, or v: eps weighted as if the target were v
     weight_limit: float = 5.0  # gamma of min_snr; the largest weight of v
 
@@ -84,6 +92,7 @@ class Phase:
     fps_min: int = 0
     fps_max: int = 0
     batch: int = 0  # the trainer's where 0
+    weight_limit: float = 0.0  # the loss's where 0
     timestep_power: float = 1.0  # the density of timesteps is t^(power - 1): above 1, more of them are noisy
 
 
@@ -101,10 +110,12 @@ class TrainingSettings:
     """One whole run."""
 
     model: str = "tiny_t2v"
+    start: str = ""  # a bundled model or a file that gives the autoencoder, the text tower and the UNet to start from
     world: World = field(default_factory=World)
     clip: ClipTraining = field(default_factory=ClipTraining)
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     decoder: DecoderTraining = field(default_factory=DecoderTraining)
+    sight: SightTraining = field(default_factory=SightTraining)  # of models that take a picture
     diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
 
 

@@ -1,24 +1,30 @@
-"""The stages of a run, each of which leaves a file in the run's folder: autoencoder, text tower, UNet, whole model."""
+"""The stages of a run, each of which leaves a file in the run's folder: autoencoder, towers, projector, UNet, whole model."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import ModelConfig, load_config
 from ..diffusion.schedule import Schedule
+from ..loading import ModelFile
 from ..models.autoencoder import Autoencoder
+from ..models.image_encoder import ImageEncoder
+from ..models.layers import Layers
+from ..models.projector import Projector
 from ..models.text_encoder import TextEncoder, tokenize
 from ..models.unet import UNet
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
-from .denoiser import DenoiserLoss, LatentTable, TextTable, open_clock, open_noise_path
+from .denoiser import DenoiserLoss, LatentTable, PicturedUNet, Pictures, TextTable, open_clock, open_map, open_noise_path, take_over
 from .export import write_model
 from .layers import training_layers
 from .loss import DiffusionLoss
 from .settings import TrainingSettings
+from .sight import SeeingProjector, SightLoss
 from .trainer import Trainer, save_atomically
 from .vae import AutoencoderLoss, DecoderLoss, normalise, quieten
 from .world import all_sentences
@@ -30,11 +36,18 @@ class Run:
     def __init__(self, settings: TrainingSettings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
         self.config: ModelConfig = load_config(settings.model)
+        self.start: Optional[ModelFile] = ModelFile.open(settings.start) if settings.start else None
         folder.mkdir(parents=True, exist_ok=True)
 
     def file(self, name: str) -> Path:
         """A file of the run."""
         return self.folder / name
+
+    def started(self, part: str) -> dict[str, Tensor]:
+        """The weights of a part of the model that the run starts from; empty where it has none."""
+        if self.start is None or part not in self.start.parts:
+            return {}
+        return {name: tensor.float() for name, tensor in self.start.tensors(part).items()}
 
     def load(self, network: nn.Module, name: str) -> None:
         """Give a network the weights that an earlier stage left.
@@ -59,11 +72,26 @@ class Run:
         self.load(network, "text_encoder.pt")
         return network
 
+    def image_encoder(self) -> ImageEncoder:
+        """The trained image tower of a model that has one."""
+        assert self.config.image_encoder is not None
+        network = ImageEncoder(self.config.image_encoder)
+        self.load(network, "image_encoder.pt")
+        return network
+
+    def denoiser(self, layers: Optional[Layers] = None) -> nn.Module:
+        """The UNet, together with the projector where the model has one, without weights of the run."""
+        unet = UNet(self.config.unet, layers)
+        return unet if self.config.projector is None else PicturedUNet(unet, Projector(self.config.projector, layers))
+
 
 def train_autoencoder(run: Run) -> None:
     """Frames to latents of mean 0 and deviation 1, and back."""
     settings = run.settings.autoencoder
     if run.file("autoencoder.pt").exists():
+        return
+    if run.started("autoencoder"):
+        save_atomically(run.started("autoencoder"), run.file("autoencoder.pt"))
         return
     torch.manual_seed(settings.trainer.seed)
     network = Autoencoder(run.config.autoencoder)
@@ -79,7 +107,7 @@ def train_autoencoder(run: Run) -> None:
 def polish_decoder(run: Run) -> None:
     """Sharper outlines from the same latents."""
     settings = run.settings.decoder
-    if run.file("decoder.pt").exists():
+    if run.file("decoder.pt").exists() or run.started("autoencoder"):
         return
     network = run.autoencoder()
     for part in (network.decoder, network.post_quant_conv):
@@ -96,13 +124,15 @@ def train_clip(run: Run) -> None:
     if run.file("text_encoder.pt").exists():
         return
     torch.manual_seed(settings.trainer.seed)
-    network = AttributeClip(run.config.text_encoder, settings)
+    network = AttributeClip(run.config.text_encoder, run.config.image_encoder or settings.image_encoder)
+    towers = run.started("text_encoder") | {f"visual.{name}": tensor for name, tensor in run.started("image_encoder").items()}
+    network.clip.load_state_dict(towers, strict=False)
     loss = ClipLoss(network, run.settings.world, settings)
     trainer = Trainer(network, loss, settings.trainer, run.file("clip.state.pt"), "clip")
     trainer.resume()
     trainer.run()
     clip = network.clip
-    clear_unused_tokens(clip, tokenize(all_sentences()).unique())
+    clear_unused_tokens(clip, tokenize(all_sentences(run.settings.world)).unique())
     save_atomically(clip.visual.state_dict(), run.file("image_encoder.pt"))
     text = TextEncoder(run.config.text_encoder)
     weights = clip.state_dict()
@@ -110,30 +140,61 @@ def train_clip(run: Run) -> None:
     save_atomically(text.state_dict(), run.file("text_encoder.pt"))
 
 
+def train_projector(run: Run) -> None:
+    """A picture's features to image tokens that tell what is where, to start the UNet with."""
+    settings, world = run.settings.sight, replace(run.settings.world, frames=1)
+    if run.config.projector is None or run.file("projector.pt").exists():
+        return
+    if run.started("projector"):
+        save_atomically(run.started("projector"), run.file("projector.pt"))
+        return
+    torch.manual_seed(settings.trainer.seed)
+    network = SeeingProjector(Projector(run.config.projector, training_layers()), run.config.projector.context_dim)
+    loss = SightLoss(network, Pictures(run.image_encoder(), world), world, settings)
+    trainer = Trainer(network, loss, settings.trainer, run.file("projector.state.pt"), "projector")
+    trainer.resume()
+    trainer.run()
+    save_atomically(network.projector.state_dict(), run.file("projector.pt"))
+
+
 def train_denoiser(run: Run) -> None:
-    """The UNet."""
+    """The UNet, and the projector of a model that takes a picture."""
     settings, world = run.settings.diffusion, run.settings.world
     torch.manual_seed(settings.trainer.seed)
-    unet = UNet(run.config.unet, training_layers())
-    open_noise_path(unet)
-    open_clock(unet)
-    latents = LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor)
-    loss = DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss)
-    step = DenoiserLoss(unet, loss, latents, TextTable(run.text_encoder()), world, settings)
-    trainer = Trainer(unet, step, settings.trainer, run.file("unet.state.pt"), "unet")
+    network = run.denoiser(training_layers())
+    unet = network.unet if isinstance(network, PicturedUNet) else network
+    if run.started("unet"):
+        take_over(unet, run.started("unet"))
+    else:
+        open_noise_path(unet)
+        open_clock(unet)
+    if isinstance(network, PicturedUNet):
+        network.projector.load_state_dict(torch.load(run.file("projector.pt"), weights_only=True))
+        if not run.started("projector"):
+            open_map(unet)
+    step = DenoiserLoss(
+        network, DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss),
+        LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor), TextTable(run.text_encoder()), world, settings,
+        pictures=Pictures(run.image_encoder(), world) if run.config.image_encoder else None,
+        concat=run.config.unet.in_channels > run.config.unet.out_channels,
+    )
+    trainer = Trainer(network, step, settings.trainer, run.file("unet.state.pt"), "unet")
     trainer.resume()
     save_atomically(trainer.run().state_dict(), run.file("unet.pt"))
 
 
 def finish(run: Run) -> None:
-    """Write the whole model as one file, `NAME.safetensors`."""
-    unet = UNet(run.config.unet)
-    run.load(unet, "unet.pt")
-    path = write_model(run.file(f"videocrafter_{run.config.name}.safetensors"), run.config, unet, run.autoencoder(), run.text_encoder())
+    """Write the whole model as one file, `videocrafter_NAME.safetensors`."""
+    network = run.denoiser()
+    run.load(network, "unet.pt")
+    networks: dict[str, nn.Module] = {"unet": network, "autoencoder": run.autoencoder(), "text_encoder": run.text_encoder()}
+    if isinstance(network, PicturedUNet):
+        networks |= {"unet": network.unet, "projector": network.projector, "image_encoder": run.image_encoder()}
+    path = write_model(run.file(f"videocrafter_{run.config.name}.safetensors"), run.config, networks)
     print(f"The model is in {path} ({path.stat().st_size / 2**20:.1f} MiB).")
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
-    "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "unet": train_denoiser,
+    "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "projector": train_projector, "unet": train_denoiser,
     "model": finish,
 }

@@ -4,6 +4,9 @@ A clip is `frames` pictures of `size` x `size` pixels: a {circle, square, triang
 left, right, up (towards smaller y) or down at one physical speed, so that it covers `speed / fps` pixels from frame to
 frame. A sentence may leave the colour or the direction unsaid; then the clip has any. The places are whole pixels, so
 that the finite number of different frames can be encoded once (`vc_core.training.denoiser`).
+
+How a shape moves is one of `MOTIONS`: text to video knows straight paths through the middle; a picture is gone on from,
+from wherever its shape stands; two pictures are joined; and a loop comes back to where it began.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ COLOURS = {
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # image coordinates: y grows downwards
 BACKGROUND = (18, 18, 24)
 UNSAID = -1
+THROUGH, ONWARDS, BETWEEN, ROUND = MOTIONS = ("through", "onwards", "between", "round")
 
 WORDINGS = (  # (weight, sentence); a sentence without a field leaves that attribute unsaid
     (8.0, "a {colour} {shape} moving {direction}"),
@@ -36,11 +40,21 @@ WORDINGS = (  # (weight, sentence); a sentence without a field leaves that attri
     (0.5, "a {shape} moving {direction}"),
     (0.5, "a {shape}"),
 )
+PICTURE_WORDINGS = (  # what goes with a picture, which shows the rest
+    (3.0, "moving {direction}"),
+    (1.0, "moves {direction}"),
+    (0.5, "going {direction}"),
+    (0.5, "it moves {direction}"),
+    (0.5, "the {shape} moves {direction}"),
+    (1.0, "a {shape} moving {direction}"),
+    (4.0, "a {colour} {shape} moving {direction}"),
+    (0.5, "{colour} {shape} moves {direction}"),
+)
 
 
 @dataclass(frozen=True)
 class World:
-    """Sizes of the world. `spread` is how far, in pixels, the middle of a path may lie from the middle of the picture."""
+    """Sizes of the world. `spread` is how far, in pixels, the middle of a `through` path may lie from the picture's middle."""
 
     size: int = 64
     frames: int = 16
@@ -49,6 +63,12 @@ class World:
     fps_min: int = 8
     fps_max: int = 28
     spread: int = 5
+    motions: tuple[str, ...] = (THROUGH,)  # each clip has one of them, all as often
+
+    @property
+    def wordings(self) -> tuple[tuple[float, str], ...]:
+        """The sentences of this world, with their weights."""
+        return WORDINGS if self.motions == (THROUGH,) else PICTURE_WORDINGS
 
     @property
     def margin(self) -> int:
@@ -63,12 +83,13 @@ class World:
 
 @dataclass
 class Clips:
-    """A batch of clips as attributes: `colour`, `shape`, `direction`, `fps` `[B]`, `places` `[B, T, 2]` (x, y)."""
+    """A batch of clips as attributes: `colour`, `shape`, `direction`, `fps`, `motion` `[B]`, `places` `[B, T, 2]` (x, y)."""
 
     colour: Tensor
     shape: Tensor
     direction: Tensor
     fps: Tensor
+    motion: Tensor  # index into MOTIONS
     places: Tensor
     prompts: list[str]
     said: Tensor  # [B, 3] colour, shape, direction as the sentence has them, UNSAID where it is silent
@@ -102,16 +123,47 @@ def sentence(wording: str, colour: int, shape: int, direction: int) -> str:
     return wording.format(**names)
 
 
-def paths(world: World, direction: Tensor, fps: Tensor, middle: Tensor) -> Tensor:
-    """Whole-pixel places `[B, T, 2]` of paths through `middle [B, 2]`, moved to where the whole path is in the picture."""
-    step = torch.tensor(list(DIRECTIONS.values()), dtype=torch.float32)[direction]  # [B, 2]
+def steps_of(world: World, direction: Tensor, fps: Tensor) -> Tensor:
+    """Pixels from frame to frame, `[B, 2]`."""
+    return torch.tensor(list(DIRECTIONS.values()), dtype=torch.float32)[direction] * (world.speed / fps.float())[:, None]
+
+
+def whole_places(world: World, places: Tensor) -> Tensor:
+    """Places `[B, T, 2]` on whole pixels; a shape stops where it reaches the picture's edge."""
+    return places.round().long().clamp(world.margin, world.size - world.margin)
+
+
+def through_paths(world: World, step: Tensor, middle: Tensor) -> Tensor:
+    """Straight paths `[B, T, 2]` through `middle [B, 2]`, moved to where the whole path is in the picture."""
     time = torch.arange(world.frames, dtype=torch.float32) - (world.frames - 1) / 2  # [T]
-    reach = step * (world.speed / fps.float())[:, None]  # [B, 2] pixels a frame
-    half = reach.abs() * (world.frames - 1) / 2
+    half = step.abs() * (world.frames - 1) / 2
     low, high = world.margin + half, world.size - world.margin - half
     middle = torch.minimum(torch.maximum(middle.float(), low), torch.maximum(low, high))
-    places = middle[:, None, :] + reach[:, None, :] * time[None, :, None]
-    return places.round().long().clamp(world.margin, world.size - world.margin)
+    return whole_places(world, middle[:, None, :] + step[:, None, :] * time[None, :, None])
+
+
+def onward_paths(world: World, step: Tensor, start: Tensor) -> Tensor:
+    """Straight paths `[B, T, 2]` from `start [B, 2]`, to the edge at most."""
+    return whole_places(world, start[:, None].float() + step[:, None] * torch.arange(world.frames)[None, :, None])
+
+
+def between_paths(world: World, start: Tensor, end: Tensor) -> Tensor:
+    """Even straight paths `[B, T, 2]` from `start` to `end`, both `[B, 2]`."""
+    time = torch.linspace(0, 1, world.frames)[None, :, None]
+    return whole_places(world, torch.lerp(start[:, None].float(), end[:, None].float(), time))
+
+
+def round_paths(world: World, step: Tensor, start: Tensor) -> Tensor:
+    """Paths `[B, T, 2]` from `start [B, 2]` straight out and back: the last frame is the first."""
+    time = torch.arange(world.frames)
+    time = torch.minimum(time, world.frames - 1 - time)[None, :, None]
+    return whole_places(world, start[:, None].float() + step[:, None] * time)
+
+
+def direction_of(way: Tensor) -> Tensor:
+    """The direction `[B]` that is nearest to `way [B, 2]`."""
+    ways = torch.tensor(list(DIRECTIONS.values()), dtype=torch.float32)
+    return (way.float() @ ways.T).argmax(1)
 
 
 def sample(world: World, batch: int, generator: torch.Generator) -> Clips:
@@ -122,19 +174,41 @@ def sample(world: World, batch: int, generator: torch.Generator) -> Clips:
     colour, shape = integers(0, len(COLOURS), batch), integers(0, len(SHAPES), batch)
     direction, fps = integers(0, len(DIRECTIONS), batch), integers(world.fps_min, world.fps_max + 1, batch)
     middle = world.size // 2 + integers(-world.spread, world.spread + 1, batch, 2)
-    weights = torch.tensor([weight for weight, _ in WORDINGS])
+    weights = torch.tensor([weight for weight, _ in world.wordings])
     chosen = torch.multinomial(weights, batch, replacement=True, generator=generator)
+    motion = torch.full((batch,), MOTIONS.index(THROUGH))
+    if world.motions == (THROUGH,):
+        places = through_paths(world, steps_of(world, direction, fps), middle)
+    else:
+        motion = torch.tensor([MOTIONS.index(name) for name in world.motions])[integers(0, len(world.motions), batch)]
+        direction, places = _pictured_paths(world, motion, direction, fps, world.margin + integers(0, world.span, 2, batch, 2))
     prompts, said = [], torch.stack([colour, shape, direction], 1)
     for row, index in enumerate(chosen.tolist()):
-        wording = WORDINGS[index][1]
+        wording = world.wordings[index][1]
         prompts.append(sentence(wording, int(colour[row]), int(shape[row]), int(direction[row])))
         for column, field in enumerate(("{colour}", "{shape}", "{direction}")):
             if field not in wording:
                 said[row, column] = UNSAID
-    return Clips(colour, shape, direction, fps, paths(world, direction, fps, middle), prompts, said)
+    return Clips(colour, shape, direction, fps, motion, places, prompts, said)
 
 
-def all_sentences() -> list[str]:
-    """Every sentence of the world, and the empty one."""
+def _pictured_paths(world: World, motion: Tensor, direction: Tensor, fps: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Direction `[B]` and places `[B, T, 2]` of clips that a picture begins; `ends [2, B, 2]` are any two places for each."""
+    between = motion == MOTIONS.index(BETWEEN)
+    direction = torch.where(between, direction_of(ends[1] - ends[0]), direction)
+    step = steps_of(world, direction, fps)
+    # Of two places along the way the one farther back is the start, so that there is mostly room to move.
+    start = torch.where(step > 0, ends.amin(0), torch.where(step < 0, ends.amax(0), ends[0]))
+    each = {
+        ONWARDS: onward_paths(world, step, start), BETWEEN: between_paths(world, ends[0], ends[1]), ROUND: round_paths(world, step, start),
+    }
+    places = each[ONWARDS]
+    for name in (BETWEEN, ROUND):
+        places = torch.where((motion == MOTIONS.index(name))[:, None, None], each[name], places)
+    return direction, places
+
+
+def all_sentences(world: World) -> list[str]:
+    """Every sentence of a world, and the empty one."""
     triples = [(c, s, d) for c in range(len(COLOURS)) for s in range(len(SHAPES)) for d in range(len(DIRECTIONS))]
-    return ["", *sorted({sentence(wording, *triple) for _, wording in WORDINGS for triple in triples})]
+    return ["", *sorted({sentence(wording, *triple) for _, wording in world.wordings for triple in triples})]

@@ -3,6 +3,7 @@
 import os
 
 import folder_paths
+import node_helpers
 import torch
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
@@ -42,6 +43,34 @@ class ImageFromFile(io.ComfyNode):
         return io.NodeOutput(load_file(os.path.join(folder_paths.get_input_directory(), file))["image"])
 
 
+class StepNoise(io.ComfyNode):
+    """The pack's DDIM with the tensors ``steps`` of a file in the input folder as the noise of its steps."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Sampler.Input("sampler"), io.String.Input("file")]
+        return io.Schema(node_id="TestStepNoise", inputs=inputs, outputs=[io.Sampler.Output()])
+
+    @classmethod
+    def execute(cls, sampler, file: str) -> io.NodeOutput:
+        sampler.extra_options["step_noise"] = list(load_file(os.path.join(folder_paths.get_input_directory(), file))["steps"])
+        return io.NodeOutput(sampler)
+
+
+class ConcatLatent(io.ComfyNode):
+    """A conditioning with the tensor ``concat`` of a file in the input folder as the latents of its pictures."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Conditioning.Input("conditioning"), io.String.Input("file")]
+        return io.Schema(node_id="TestConcat", inputs=inputs, outputs=[io.Conditioning.Output()])
+
+    @classmethod
+    def execute(cls, conditioning, file: str) -> io.NodeOutput:
+        concat = load_file(os.path.join(folder_paths.get_input_directory(), file))["concat"]
+        return io.NodeOutput(node_helpers.conditioning_set_values(conditioning, {"concat_latent_image": concat}))
+
+
 class SaveTensors(io.ComfyNode):
     """Whatever it is given, as one file in the output folder."""
 
@@ -67,7 +96,7 @@ class SaveTensors(io.ComfyNode):
 
 class TensorsExtension(ComfyExtension):
     async def get_node_list(self):
-        return [NoiseFromFile, ImageFromFile, SaveTensors]
+        return [NoiseFromFile, ImageFromFile, StepNoise, ConcatLatent, SaveTensors]
 
 
 async def comfy_entrypoint():
