@@ -1,4 +1,5 @@
-# make demo      a video from a sentence, in a real ComfyUI without a window
+# make demo      a video from a sentence and one from a picture, in a real ComfyUI without a window
+#                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
 # make test      all tests
 # make comfyui   the same ComfyUI for a browser, on 127.0.0.1 (PORT=8188)
 # make clean     removes what these made (.venv, .comfyui, demo_output)

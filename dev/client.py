@@ -6,7 +6,6 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -105,12 +104,11 @@ class Client:
         response.raise_for_status()
         return response.content
 
-    def upload(self, path: Path, name: str | None = None) -> str:
-        """Puts a file into the server's input folder; returns the name that LoadImage and its like take."""
-        with path.open("rb") as content:
-            response = self._http.post(
-                f"{self.address}/upload/image", files={"image": (name or path.name, content)}, data={"overwrite": "true"}, timeout=60
-            )
+    def upload(self, name: str, content: bytes) -> str:
+        """Puts a file into the server's input folder, over one of that name; returns the name that LoadImage and its like take."""
+        response = self._http.post(
+            f"{self.address}/upload/image", files={"image": (name, content)}, data={"overwrite": "true"}, timeout=60
+        )
         response.raise_for_status()
         return response.json()["name"]
 

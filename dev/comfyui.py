@@ -147,7 +147,9 @@ def _fetch(source: Source, release: str, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         if not (unpacked / "main.py").is_file():
-            raise RuntimeError(f"There is no {source.folder}/main.py in {archives[0].name}: RELEASES[{release!r}] in dev/comfyui.py is wrong.")
+            raise RuntimeError(
+                f"There is no {source.folder}/main.py in {archives[0].name}: RELEASES[{release!r}] in dev/comfyui.py is wrong."
+            )
         try:
             unpacked.rename(folder)
         except OSError:

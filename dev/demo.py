@@ -1,38 +1,111 @@
-"""`make demo`: a video from a sentence, in a real ComfyUI without a window.
+"""`make demo`: a video from a sentence and one from a picture, in a real ComfyUI without a window.
 
     make demo
     PROMPT="a green square moving up" make demo
+    IMAGE=picture.png MOTION="moving up" make demo
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .client import Progress, files_of
 from .comfyui import REPOSITORY, STORE
-from .graph import Prompt, find_node, to_prompt
+from .graph import Prompt, find_node, set_input, to_prompt
 from .server import LOG_NAME, Server, running
 
 RESULTS = REPOSITORY / "demo_output"
 BASE = STORE / "demo"  # ComfyUI's own folder during the demo
 
 
+class Setting(ABC):
+    """An environment variable that changes something of a workflow."""
+
+    variable: str
+
+    @abstractmethod
+    def read(self, given: str) -> Any:
+        """What the variable's text stands for; its `str` is for people. Raises ValueError if it stands for nothing."""
+
+    @abstractmethod
+    def standing(self, prompt: Prompt) -> str:
+        """What the workflow has where nothing is given."""
+
+    @abstractmethod
+    def apply(self, value: Any, prompt: Prompt, server: Server) -> None:
+        """Puts what was read into the prompt."""
+
+
 @dataclass(frozen=True)
-class Setting:
-    """An environment variable that changes one input of a workflow: the input `name` of the node titled `title`."""
+class TextSetting(Setting):
+    """The text of the node titled `title`."""
 
     variable: str
     title: str
-    name: str
+
+    def read(self, given: str) -> str:
+        return given
+
+    def standing(self, prompt: Prompt) -> str:
+        return prompt[find_node(prompt, "text", title=self.title)]["inputs"]["text"]
+
+    def apply(self, value: str, prompt: Prompt, server: Server) -> None:
+        set_input(prompt, "text", value, title=self.title)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file, read and written anew."""
+
+    path: Path
+    png: bytes
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class PictureSetting(Setting):
+    """A picture file: the LoadImage titled `loader` loads it, and the node titled `target` takes that in place of what it had."""
+
+    variable: str
+    loader: str
+    target: str
+
+    def read(self, given: str) -> Picture:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise ValueError(f"{self.variable} is {given!r}, but there is no such file.")
+        try:
+            # One picture as a PNG: LoadImage doesn't read all that Pillow does, and makes a batch of animated ones.
+            with Image.open(path) as picture:
+                upright = ImageOps.exif_transpose(picture).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow says it of damaged files
+            raise ValueError(f"{self.variable} is {given!r}, which can't be read as a picture: {error}") from error
+        png = io.BytesIO()
+        upright.save(png, "PNG")
+        return Picture(path, png.getvalue())
+
+    def standing(self, prompt: Prompt) -> str:
+        source, _ = prompt[find_node(prompt, "image", title=self.target)]["inputs"]["image"]
+        return prompt[source]["_meta"]["title"]
+
+    def apply(self, value: Picture, prompt: Prompt, server: Server) -> None:
+        set_input(prompt, "image", server.upload(f"{value.path.stem}.png", value.png), title=self.loader)
+        set_input(prompt, "image", [find_node(prompt, "image", title=self.loader), 0], title=self.target)
 
 
 @dataclass(frozen=True)
@@ -43,7 +116,10 @@ class Demo:
     settings: tuple[Setting, ...]
 
 
-DEMOS = (Demo("text_to_video.json", (Setting("PROMPT", "Prompt", "text"),)),)
+DEMOS = (
+    Demo("text_to_video.json", (TextSetting("PROMPT", "Prompt"),)),
+    Demo("image_to_video.json", (PictureSetting("IMAGE", "Your picture", "The picture"), TextSetting("MOTION", "Motion"))),
+)
 
 
 class ProgressLines:
@@ -63,14 +139,21 @@ class ProgressLines:
         print(f"\r{line}" if self._inplace else line, end="" if self._inplace and not done else "\n", flush=True)
 
 
-def run(demo: Demo, server: Server) -> list[Path]:
-    """Runs a demo's workflow and returns the files it saved."""
+def read_settings(environment: Mapping[str, str]) -> dict[Setting, Any]:
+    """What the environment gives for the settings of all demos. Raises ValueError with the variable that is wrong."""
+    settings = [setting for demo in DEMOS for setting in demo.settings]
+    return {setting: setting.read(environment[setting.variable]) for setting in settings if environment.get(setting.variable)}
+
+
+def run(demo: Demo, values: Mapping[Setting, Any], server: Server) -> list[Path]:
+    """Runs a demo's workflow with its settings' values, where there are any, and returns the files it saved."""
     path = REPOSITORY / "workflows" / demo.workflow
     prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), server.object_info())
+    told = [f'{setting.variable}="{values.get(setting) or setting.standing(prompt)}"' for setting in demo.settings]
+    print(f"Running {demo.workflow} with {' and '.join(told)}", flush=True)
     for setting in demo.settings:
-        inputs = find_node(prompt, setting.name, title=setting.title)["inputs"]
-        inputs[setting.name] = os.environ.get(setting.variable) or inputs[setting.name]
-        print(f'Running {demo.workflow} with {setting.variable}="{inputs[setting.name]}"', flush=True)
+        if setting in values:
+            setting.apply(values[setting], prompt, server)
     outputs = server.run(prompt, on_progress=ProgressLines(prompt))
     return [server.path(file) for file in files_of(outputs)]
 
@@ -88,6 +171,10 @@ def describe(path: Path) -> str:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped then, too
+    try:
+        values = read_settings(os.environ)
+    except ValueError as error:
+        sys.exit(str(error))
     RESULTS.mkdir(exist_ok=True)
     started = time.monotonic()
     saved: list[Path] = []
@@ -95,7 +182,7 @@ def main() -> None:
         print("Starting ComfyUI ...", flush=True)
         with running(BASE, output=RESULTS) as server:
             for demo in DEMOS:
-                saved += run(demo, server)
+                saved += run(demo, values, server)
         if not saved:
             sys.exit(f"The workflows ran, but saved nothing: {', '.join(demo.workflow for demo in DEMOS)}.")
     except (OSError, RuntimeError, ValueError) as error:

@@ -50,24 +50,25 @@ def to_prompt(workflow: Workflow, object_info: ObjectInfo) -> Prompt:
     return prompt
 
 
-def find_node(prompt: Prompt, name: str, *, title: str | None = None, class_type: str | None = None) -> dict[str, Any]:
-    """The one node that has this title and class, where given, and an input `name`."""
+def find_node(prompt: Prompt, name: str, *, title: str | None = None, class_type: str | None = None) -> str:
+    """The id of the one node that has this title and class, where given, and an input `name`."""
     found = [
-        node
-        for node in prompt.values()
+        node_id
+        for node_id, node in prompt.items()
         if title in (None, node["_meta"]["title"]) and class_type in (None, node["class_type"]) and name in node["inputs"]
     ]
     if len(found) != 1:
         there = ", ".join(f"{node['_meta']['title']} ({node['class_type']}): {'/'.join(node['inputs'])}" for node in prompt.values())
         raise GraphError(
-            f"{len(found)} nodes have the input {name!r} with title={title!r}, class_type={class_type!r}; exactly one must. There are {there}."
+            f"{len(found)} nodes have the input {name!r} with title={title!r}, class_type={class_type!r}; exactly one must. "
+            f"There are {there}."
         )
     return found[0]
 
 
 def set_input(prompt: Prompt, name: str, value: Any, *, title: str | None = None, class_type: str | None = None) -> None:
     """Sets the input `name` of the one node that has this title and class, where given."""
-    find_node(prompt, name, title=title, class_type=class_type)["inputs"][name] = value
+    prompt[find_node(prompt, name, title=title, class_type=class_type)]["inputs"][name] = value
 
 
 def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:

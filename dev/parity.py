@@ -13,8 +13,11 @@ import vc_core
 from tests import goldens
 
 
+NOT_RECORDED = float("nan")
+
+
 def errors(name: str) -> Iterator[tuple[str, float]]:
-    """The largest error of each kind of tensor of one recorded model, relative to its largest magnitude."""
+    """The largest error of each kind of tensor of one recorded model, relative to its largest magnitude; nan where none is recorded."""
     with tempfile.TemporaryDirectory() as folder:
         model = vc_core.load(goldens.write_checkpoint(name, Path(folder) / "model.safetensors"))
         unet, encoders = goldens.read(name, "unet"), goldens.read(name, "encoders")
@@ -23,38 +26,52 @@ def errors(name: str) -> Iterator[tuple[str, float]]:
             context = unet[f"{case}.context"]
             image = context[:, 77:] if context.shape[1] > 77 else None
             inputs = unet[f"{case}.x"], unet[f"{case}.timesteps"], context[:, :77]
-            cases.append(goldens.error(model.unet(*inputs, image_tokens=image, fps=unet[f"{case}.fps"]), unet[f"{case}.y"]))
+            cases.append(goldens.error(model.unet(*inputs, image_tokens=image, fps=goldens.rate(unet, case)), unet[f"{case}.y"]))
         yield "UNet", max(cases)
-        yield "text", goldens.error(model.encode_text(list(goldens.PROMPTS)), encoders["text"])
-        yield "VAE", goldens.error(model.encode(encoders["image"][:, :, None])[:, :, 0] / 0.18215, encoders["vae_mean"])
+        text = torch.cat([encoders["text"], encoders["empty"]]) if "empty" in encoders else encoders["text"]
+        yield "text", goldens.error(model.encode_text(list(goldens.prompts(name))), text)
         photo = encoders.get("photo")
-        yield "image tokens", float("nan") if photo is None else goldens.error(model.encode_image(photo), encoders["image_tokens"])
-        make = model.text_to_video if photo is None else partial(model.image_to_video, photo[:1])
-        yield from runs(name, make)
+        if name in goldens.DYNAMICRAFTER:
+            yield "VAE", goldens.error(model.encode(photo[:, :, None])[:, :, 0], encoders["z"])
+        else:
+            yield "VAE", goldens.error(model.encode(encoders["image"][:, :, None])[:, :, 0] / 0.18215, encoders["vae_mean"])
+        yield "image tokens", NOT_RECORDED if photo is None else goldens.error(model.encode_image(photo), encoders["image_tokens"])
+        yield from (dynamicrafter_runs if name in goldens.DYNAMICRAFTER else runs)(name, model, photo)
 
 
-def runs(name: str, make: partial[torch.Tensor]) -> Iterator[tuple[str, float]]:
-    """The same of every recorded run: predictions, last latent, and pixels out of 255."""
+def runs(name: str, model: vc_core.VideoModel, photo: torch.Tensor | None) -> Iterator[tuple[str, float]]:
+    """The same of every recorded run of VideoCrafter: predictions, last latent, and pixels out of 255."""
     golden = goldens.read(name, "sampling")
+    make = model.text_to_video if photo is None else partial(model.image_to_video, photo[:1])
     worst = {"predictions": 0.0, "latent": 0.0, "pixels / 255": 0.0}
     for run in ("0", "1", "2"):
         steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-        def watch(
-            step: int, steps: int, x0: torch.Tensor, x: torch.Tensor, seen: list[tuple[torch.Tensor, torch.Tensor]] = seen
-        ) -> None:
-            seen.append((x0, x))
-
         video = make(
             goldens.PROMPTS[0], goldens.PROMPTS[2], steps=int(steps), eta=eta, guidance_scale=scale, fps=fps,
-            x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=watch,
+            x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=lambda step, total, *given, seen=seen: seen.append(given),
         )  # fmt: skip
         predicted = [goldens.error(ours, theirs) for (ours, _), theirs in zip(seen, golden[f"{run}.pred_x0"], strict=True)]
         pixels = (video - golden[f"{run}.video"].float().clamp(-1, 1)).abs().max().item() * 127.5
         found = (max(predicted), goldens.error(seen[-1][1], golden[f"{run}.latent"]), pixels)
         worst = {kind: max(value, new) for (kind, value), new in zip(worst.items(), found, strict=True)}
     yield from worst.items()
+
+
+def dynamicrafter_runs(name: str, model: vc_core.VideoModel, photo: torch.Tensor) -> Iterator[tuple[str, float]]:
+    """The last latent of every recorded run of DynamiCrafter, which is all that is recorded of them."""
+    golden, worst = goldens.read(name, "sampling"), 0.0
+    for run in ("0", "1", "2"):
+        steps, eta, scale, rate, trailing, rescale, image_scale = golden[f"{run}.settings"].tolist()
+        model.keyframe_latents = lambda *_, run=run: golden[f"{run}.concat"]  # type: ignore[method-assign]
+        seen: list[torch.Tensor] = []
+        model.image_to_video(
+            photo, *goldens.prompts(name), steps=int(steps), eta=eta, guidance_scale=scale, guidance_rescale=rescale, fps=rate,
+            spacing="uniform_trailing" if trailing else "uniform", image_guidance_scale=image_scale or None,
+            x_T=golden[f"{run}.x_T"], step_noise=golden[f"{run}.noise"], callback=lambda step, total, x0, x, seen=seen: seen.append(x),
+        )  # fmt: skip
+        worst = max(worst, goldens.error(seen[-1], golden[f"{run}.latent"]))
+    yield from {"predictions": NOT_RECORDED, "latent": worst, "pixels / 255": NOT_RECORDED}.items()
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
@@ -95,7 +95,9 @@ def command(folder: Path, base: Path, port: int, flags: Sequence[str] = ()) -> l
     ]
 
 
-def prepare_base(base: Path, pack_name: str, custom_nodes: Sequence[Path] = (), models: Path | None = None, output: Path | None = None) -> None:
+def prepare_base(
+    base: Path, pack_name: str, custom_nodes: Sequence[Path] = (), models: Path | None = None, output: Path | None = None
+) -> None:
     """Makes a base directory: the usual folders, with links to this repository and to what else is given."""
     base.mkdir(parents=True, exist_ok=True)
     for name, target in (("models", models), ("output", output)):
@@ -148,10 +150,8 @@ def _wait(server: Server) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ends the server and whatever it started."""
     for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(patience)
             return

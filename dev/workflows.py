@@ -12,21 +12,23 @@ from pathlib import Path
 from .comfyui import REPOSITORY
 from .graph import ObjectInfo
 from .server import running
-from .workflow_builder import WorkflowBuilder
+from .workflow_builder import Output, WorkflowBuilder
+from .workflow_parts import FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 
 FOLDER = REPOSITORY / "workflows"
 BUNDLED_TEXT_TO_VIDEO = "videocrafter_tiny_t2v (bundled)"
+BUNDLED_IMAGE_TO_VIDEO = "videocrafter_tiny_i2v (bundled)"
 
 
 def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
     """A sentence to a clip, with the bundled model, so that it runs as soon as it is opened."""
     flow = WorkflowBuilder(info)
-    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, 60), size=(330, 140))
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, 60), size=(330, 170))
     flow.note(
         "**Model**\n\nThe bundled model is tiny: 64x64, and it knows *a red|green|blue|yellow|white|purple "
         "circle|square|triangle moving left|right|up|down*.\n\nFor real clips put VideoCrafter2's `model.ckpt` into "
         "`models/checkpoints`, choose it here, set 512x320 and 16 frames, fps 28, 50 steps, cfg 12 and write any prompt.",
-        at=(0, 260), size=(330, 240), title="Change the model",
+        at=(0, 290), size=(330, 240), title="Change the model",
     )  # fmt: skip
     positive = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": "a red circle moving right"}, at=(380, 60), size=(330, 130), title="Prompt"
@@ -38,35 +40,111 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
         {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0, "latent": latent["LATENT"]},
         at=(760, 60), size=(320, 120),
     )  # fmt: skip
-    sampler = flow.node(
-        "VideoCrafterSampler",
-        {
-            "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
-            "latent_image": latent["LATENT"], "seed": 0, "steps": 25, "cfg": 4.0,
-        },
-        at=(760, 240), size=(320, 290),
-    )  # fmt: skip
-    decode = flow.node("VideoCrafterDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, 60), size=(300, 80))
-    video = flow.node("CreateVideo", {"images": decode["IMAGE"], "fps": 8.0}, at=(1130, 200), size=(300, 80))
-    save = flow.node("SaveVideo", {"video": video["VIDEO"], "filename_prefix": "video/VideoCrafter"}, at=(1470, 60), size=(320, 340))
-    webp = flow.node(
-        "SaveAnimatedWEBP",
-        {"images": decode["IMAGE"], "filename_prefix": "VideoCrafter", "fps": 8.0, "lossless": True},
-        at=(1470, 460), size=(320, 340),
-    )  # fmt: skip
-    flow.note(
-        "fps tells the model how far things move from frame to frame: high is slow. The clip's own speed is set in Create Video.",
-        at=(1130, 340), size=(300, 120), title="Two kinds of fps",
-    )  # fmt: skip
+    sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
     flow.group("Model", [loader], color="#3f789e")
     flow.group("What is seen", [positive, negative, latent], color="#3f5e3f")
     flow.group("Sampling", [conditioning, sampler], color="#5e3f5e")
-    flow.group("Frames", [decode, video], color="#5e5e3f")
-    flow.group("Saved", [save, webp], color="#3f5e5e")
+    decode = decoded(flow, loader, sampler, top=60)
+    saved(flow, decode["IMAGE"], [decode], top=60, prefix="VideoCrafter")
     return flow
 
 
-WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {"text_to_video": text_to_video}
+def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
+    """A picture to a clip. Nodes of ComfyUI draw the picture, so that it runs without a file; one's own is a link away."""
+    flow = WorkflowBuilder(info)
+    flow.note(
+        "Choose a file in *Your picture* and draw a link from its IMAGE to *The picture*, where *Red square* is connected "
+        "now.\n\nThe bundled model knows nothing but one coloured shape on a dark ground. For other pictures choose a "
+        "published model below.",
+        at=(0, FIRST_ROW), size=(330, 190), title="Your own picture",
+    )  # fmt: skip
+    # No file is chosen: the interface would complain of any that isn't there, though nothing takes it.
+    own = flow.node("LoadImage", {"image": ""}, at=(380, FIRST_ROW), size=(330, 340), title="Your picture")
+    square, drawing = drawn_square(flow, 8, 22, column=2, top=FIRST_ROW, title="Red square")
+    picture = flow.node("ImageFromBatch", {"image": square}, at=(1470, FIRST_ROW), size=(320, 100), title="The picture")
+    preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW + 160), size=(320, 280))
+    flow.group("Your own picture", [own], color="#3f5e5e")
+    flow.group("A picture to begin with", drawing, color="#3f5e3f")
+    flow.group("What is to move", [picture, preview], color="#3f5e3f")
+    _picture_to_video(flow, picture["IMAGE"], "moving right", prefix="VideoCrafter_image_to_video")
+    return flow
+
+
+def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
+    """A sentence to a picture, with nodes of ComfyUI alone beside the loader, and the picture to a clip."""
+    flow = WorkflowBuilder(info)
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, FIRST_ROW), size=(330, 170), title="Image model")
+    flow.note(
+        "One frame of a text-to-video model is a picture, so this runs out of the box. For any picture put **Load "
+        "Checkpoint** in its place, with Stable Diffusion or another image model, and connect its MODEL, CLIP and VAE. Then set the size, "
+        "steps and cfg which that model wants, and choose a published model for the video as well.",
+        at=(0, FIRST_ROW + 230), size=(330, 220), title="Change the image model",
+    )  # fmt: skip
+    positive = flow.node(
+        "CLIPTextEncode", {"clip": loader["CLIP"], "text": "a yellow triangle"}, at=(380, FIRST_ROW), size=(330, 130), title="Prompt"
+    )
+    negative = flow.node(
+        "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, FIRST_ROW + 180), size=(330, 110), title="Negative prompt"
+    )
+    latent = flow.node("EmptyLatentImage", {"width": 64, "height": 64}, at=(380, FIRST_ROW + 340), size=(330, 110))
+    sampler = flow.node(
+        "KSampler",
+        {
+            "model": loader["MODEL"], "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"],
+            "latent_image": latent["LATENT"], "seed": 0, "steps": 25, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "normal",
+        },
+        at=(760, FIRST_ROW), size=(320, 290),
+    )  # fmt: skip
+    picture = flow.node("VAEDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, FIRST_ROW), size=(300, 60))
+    preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW), size=(320, 340))
+    flow.group("Image model", [loader], color="#3f789e")
+    flow.group("What is seen", [positive, negative, latent], color="#3f5e3f")
+    flow.group("Sampling the picture", [sampler], color="#5e3f5e")
+    flow.group("The picture", [picture, preview], color="#5e5e3f")
+    _picture_to_video(flow, picture["IMAGE"], "moving up", prefix="VideoCrafter_text_to_image_to_video")
+    return flow
+
+
+def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefix: str) -> None:
+    """The second row of a graph that makes a picture in its first: from the picture to saved files."""
+    top = SECOND_ROW
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_IMAGE_TO_VIDEO}, at=(0, top), size=(330, 170), title="Video model")
+    flow.note(
+        "The bundled model is tiny: 64x64, and it knows a coloured shape on a dark ground that is *moving "
+        "left|right|up|down*.\n\nFor real clips put VideoCrafter1's Image2Video `model.ckpt` into `models/checkpoints`, choose it here, "
+        "set 50 steps and cfg 12, and write what happens in the picture. Image Size then gives 512x320, or as many pixels in the "
+        "picture's shape.",
+        at=(0, top + 230), size=(330, 260), title="Change the video model",
+    )  # fmt: skip
+    positive = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": motion}, at=(380, top), size=(330, 130), title="Motion")
+    negative = flow.node(
+        "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, top + 180), size=(330, 110), title="Negative motion"
+    )
+    size = flow.node("VideoCrafterImageSize", {"model": loader["MODEL"], "image": picture}, at=(380, top + 340), size=(330, 80))
+    latent = flow.node(
+        "EmptyVideoCrafterLatent", {"width": size["width"], "height": size["height"], "length": 16}, at=(380, top + 470), size=(330, 130)
+    )
+    conditioning = flow.node(
+        "VideoCrafterImageToVideo",
+        {
+            "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
+            "image": picture, "fps": 8.0, "latent": latent["LATENT"],
+        },
+        at=(760, top), size=(320, 190),
+    )  # fmt: skip
+    sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=top + 250)
+    flow.group("Video model", [loader], color="#3f789e")
+    flow.group("How it moves", [positive, negative, size, latent], color="#3f5e3f")
+    flow.group("Sampling the video", [conditioning, sampler], color="#5e3f5e")
+    decode = decoded(flow, loader, sampler, top=top)
+    saved(flow, decode["IMAGE"], [decode], top=top, prefix=prefix)
+
+
+WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
+    "text_to_video": text_to_video,
+    "image_to_video": image_to_video,
+    "text_to_image_to_video": text_to_image_to_video,
+}
 
 
 def main() -> None:

@@ -18,11 +18,12 @@ from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.unet import UNet
 from vc_core.training import world as worlds
 from vc_core.training.__main__ import main
-from vc_core.training.clip import clear_unused_tokens, spread_target
-from vc_core.training.denoiser import LatentTable, open_clock, open_noise_path, phase_of
+from vc_core.training.clip import clear_unused_tokens, plane_positions, spread_target
+from vc_core.training.denoiser import LatentTable, kept_frames, open_clock, open_map, open_noise_path, phase_of, take_over
 from vc_core.training.layers import training_layers
 from vc_core.training.loss import Batch, DiffusionLoss
 from vc_core.training.settings import DEFAULT, DiffusionTraining, LossSettings, Phase, TrainerSettings, load_settings
+from vc_core.training.sight import cell_weights
 from vc_core.training.trainer import Average, Interrupted, Trainer, learning_rate
 from vc_core.training.vae import anchors, normalise, random_frames
 
@@ -229,6 +230,90 @@ def test_paths_stay_inside_and_keep_one_speed() -> None:
         rows = clips.direction == list(worlds.DIRECTIONS).index(name)
         axis, sign = (0, dx) if dx else (1, dy)
         assert bool((moved[rows, axis] * sign > 0).all()), name
+
+
+def pictured(motion: str, count: int = 300) -> tuple[worlds.World, worlds.Clips]:
+    world = worlds.World(motions=(motion,))
+    return world, worlds.sample(world, count, torch.Generator().manual_seed(3))
+
+
+def test_onward_paths_start_anywhere_and_stop_at_the_edge() -> None:
+    world, clips = pictured(worlds.ONWARDS, 600)
+    start, moved = clips.places[:, 0], (clips.places[:, -1] - clips.places[:, 0]).float()
+    for axis in (0, 1):
+        assert int(start[:, axis].min()) == world.margin and int(start[:, axis].max()) == world.size - world.margin
+    wish = worlds.steps_of(world, clips.direction, clips.fps) * 15
+    at_edge = (clips.places[:, -1] == world.margin) | (clips.places[:, -1] == world.size - world.margin)
+    assert bool((((moved - wish).abs() <= 1) | at_edge).all())
+    assert bool((moved * wish >= 0).all())
+
+
+def test_paths_between_two_places_are_even() -> None:
+    _, clips = pictured(worlds.BETWEEN)
+    way = (clips.places[:, -1] - clips.places[:, 0]).float()
+    line = clips.places[:, :1] + way[:, None] * torch.linspace(0, 1, 16)[None, :, None]
+    assert float((clips.places - line).abs().max()) <= 0.5 + 1e-5
+    names = list(worlds.DIRECTIONS.values())
+    said = torch.tensor([names[index] for index in clips.direction.tolist()], dtype=torch.float32)
+    assert bool(((said * way).sum(1) == way.abs().amax(1)).all())  # the direction of the longer side
+
+
+def test_round_paths_come_back() -> None:
+    _, clips = pictured(worlds.ROUND)
+    assert torch.equal(clips.places, clips.places.flip(1))
+    assert float((clips.places[:, 7] - clips.places[:, 0]).abs().amax(1).float().mean()) > 3
+
+
+def test_a_world_of_pictures_need_not_say_what_they_show() -> None:
+    _, clips = pictured(worlds.ONWARDS)
+    assert bool((clips.said[:, 2] != worlds.UNSAID).all()) and bool((clips.said[:, 0] == worlds.UNSAID).any())
+    assert set(clips.prompts) <= set(worlds.all_sentences(worlds.World(motions=(worlds.ONWARDS,))))
+
+
+def test_kept_frames() -> None:
+    latents = torch.arange(2 * 5, dtype=torch.float32).view(2, 1, 5, 1, 1)
+    kept = kept_frames(latents, torch.tensor([worlds.MOTIONS.index(worlds.ONWARDS), worlds.MOTIONS.index(worlds.ROUND)]))
+    assert kept.flatten(1).tolist() == [[0, 0, 0, 0, 0], [5, 0, 0, 0, 9]]
+
+
+def test_cells_share_a_place() -> None:
+    weights = cell_weights(torch.tensor([4, 8, 12, 60, 64]), 64)  # cells of 8 pixels, whose middles are at 4, 12, ..., 60
+    assert weights[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0] and weights[1, :2].tolist() == [0.5, 0.5]
+    assert weights[2, 1] == 1 and weights[3, 7] == 1 and weights[4, 7] == 1
+    assert torch.allclose(weights.sum(1), torch.ones(5))
+
+
+def test_positions_of_a_tower_tell_neighbours() -> None:
+    positions = plane_positions(8, 64)
+    assert positions.shape == (65, 64) and bool((positions[0] == 0).all())
+    likeness = torch.nn.functional.normalize(positions[1:], dim=1) @ torch.nn.functional.normalize(positions[1:], dim=1).T
+    near = [likeness[8 * 3 + 3, 8 * 3 + 3 + step] for step in (1, 8)]
+    far = [likeness[8 * 3 + 3, 8 * 3 + 3 + step] for step in (4, 32)]
+    assert min(near) > max(far)
+
+
+def test_open_map_tells_positions_whatever_is_seen() -> None:
+    unet = UNet(load_config("tiny_i2v").unet).eval()
+    open_map(unet)
+    block = unet.input_blocks[-1][0]
+    x, embedding = torch.randn(3, 64, 4, 4), torch.randn(3, 256)
+    slopes = (block(x, embedding, 1) - block.skip_connection(x))[:, -2:].detach()  # the convolutions over time start as nothing
+    line = torch.tensor([-1.75, -0.5, 0.5, 1.75])
+    assert torch.allclose(slopes[:, 0], line[:, None].expand(3, 4, 4), atol=0.02)
+    assert torch.allclose(slopes[:, 1], line[None].expand(3, 4, 4), atol=0.02)
+
+
+def test_taking_over_a_smaller_network() -> None:
+    """New input channels have no effect at first; a network of other sizes is refused."""
+    given, wider = UNet(load_config("tiny_t2v").unet).eval(), UNet(load_config("tiny_dynamicrafter").unet).eval()
+    torch.nn.init.normal_(given.out[-1].weight)
+    take_over(wider, given.state_dict())
+    x, text, timestep = torch.randn(1, 4, 4, 8, 8), torch.randn(1, 77, 32), torch.tensor([500])
+    ours = wider(torch.cat([x, torch.randn_like(x)], 1), timestep, text)
+    assert torch.allclose(ours, given(x, timestep, text), atol=1e-5)
+    with pytest.raises(ValueError, match="time_embed.0.weight"):
+        take_over(UNet(load_config({"unet": {"model_channels": 32, "head_channels": 32, "context_dim": 32}, "text_encoder": {"width": 32}}).unet), given.state_dict())
+
 
 
 def test_sentences_say_what_they_are_marked_to_say() -> None:

@@ -7,6 +7,7 @@ unfolded after it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import comfy.conds
@@ -15,10 +16,11 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.patcher_extension
+import comfy.supported_models
 import comfy.supported_models_base
 import torch
 from comfy.ldm.modules.attention import optimized_attention, optimized_attention_for_device
-from einops import rearrange
 from torch import Tensor
 
 from ...vc_core.config import ModelConfig, UNetConfig
@@ -27,7 +29,8 @@ from ...vc_core.loading import ModelFile
 from ...vc_core.models.layers import Layers
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
-from .frames import FRAMES_KEY
+from .frames import FRAMES_KEY, fold, one_timestep, one_window, unfold
+from .hooks import check_controlnet, hints_by_window, hooks_of
 from .sampling import ScaledModelSampling
 
 #: Sequences up to this length (temporal attention, image tokens) are small to ComfyUI's choice of attention.
@@ -41,27 +44,62 @@ STRENGTH_KEY = "image_strength"
 KEYFRAMES_KEY = "concat_latent_image"
 
 
-def chosen_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+class ChosenAttention:
     """The attention that the user's ComfyUI is set to, in the shapes of :data:`vc_core.models.layers.Attention`."""
-    attention = optimized_attention
-    if k.shape[1] <= SMALL_SEQUENCE:
-        attention = optimized_attention_for_device(q.device, mask=bias is not None, small_input=True)
-    return attention(q, k, v, heads, mask=bias)
+
+    def __init__(self) -> None:
+        #: ``transformer_options`` where a node overrides the attention of a model, which then is handed what else would run.
+        self.overridden: dict[str, Any] = {}
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+        attention = optimized_attention
+        if k.shape[1] <= SMALL_SEQUENCE:
+            attention = optimized_attention_for_device(q.device, mask=bias is not None, small_input=True)
+        return attention(q, k, v, heads, mask=bias, transformer_options=self.overridden)
 
 
 class FoldedUNet(UNet):
     """The UNet as ComfyUI calls it: on batches of frames, several conditionings one after the other."""
 
-    def __init__(self, config: UNetConfig, dtype: torch.dtype, device: Any = None, operations: Any = None) -> None:
-        super().__init__(config, Layers(operations, chosen_attention, device, dtype))
-        self.dtype = dtype
+    def __init__(
+        self, config: UNetConfig, dtype: torch.dtype, device: Any = None, operations: Any = None, **described: Any
+    ) -> None:
+        """``described`` is what :func:`core_terms` says of ``config``, which ComfyUI gives along."""
+        attention = ChosenAttention()
+        super().__init__(config, Layers(operations, attention, device, dtype))
+        self.dtype, self.chosen_attention = dtype, attention
+
+    def to(self, *args: Any, **kwargs: Any) -> FoldedUNet:
+        """As any module's; channels last is for pictures' weights, those of convolutions over time have an axis more and keep theirs."""
+        if kwargs.get("memory_format") is torch.channels_last:
+            for weight in self.parameters():
+                if weight.ndim == 4:
+                    weight.data = weight.data.to(memory_format=torch.channels_last)
+            kwargs = {name: value for name, value in kwargs.items() if name != "memory_format"}
+        return super().to(*args, **kwargs) if args or kwargs else self
 
     def forward(  # type: ignore[override]
         self,
         x: Tensor,
         timesteps: Tensor,
         context: Tensor | None = None,
-        control: Any = None,
+        y: Tensor | None = None,
+        control: dict[str, list[Tensor | None]] | None = None,
+        transformer_options: dict[str, Any] = {},
+        **kwargs: Any,
+    ) -> Tensor:
+        """:meth:`evaluate`, within what nodes have wrapped around it. The first six are in core's order, which wrappers know."""
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.evaluate, self, wrappers)
+        return executor.execute(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    def evaluate(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        control: dict[str, list[Tensor | None]] | None = None,
         transformer_options: dict[str, Any] = {},
         num_video_frames: int | None = None,
         fps: Tensor | None = None,
@@ -69,14 +107,15 @@ class FoldedUNet(UNet):
         image_strength: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """``[n, 4, h, w]``, n being conditionings times videos times frames, in this order; all else has n rows too.
+        """``[n, c, h, w]`` -> ``[n, 4, h, w]``, n being conditionings times videos times frames, in this order; all else has n rows too.
+
+        Args:
+            y: nothing; no model of the family has classes.
+            control: residuals, see :func:`.hooks.hooks_of`.
 
         Raises:
-            ValueError: the batch doesn't divide into videos of that many frames.
-            NotImplementedError: a ControlNet is applied.
+            ValueError: the batch doesn't divide into videos of that many frames; patches or residuals that don't fit.
         """
-        if control is not None:
-            raise NotImplementedError("VideoCrafter models don't take ControlNets yet: remove the ControlNet from the conditioning.")
         conditionings = len(transformer_options.get("cond_or_uncond", [0]))
         frames = num_video_frames or x.shape[0] // conditionings
         if x.shape[0] % (conditionings * frames):
@@ -84,15 +123,44 @@ class FoldedUNet(UNet):
                 f"The latent has {x.shape[0] // conditionings} frames, which does not divide into videos of {frames}: give the "
                 "conditioning node the latent that is sampled."
             )
+
         # What is the same for all frames of a video is read off its first.
         def of_video(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[::frames]
 
-        video = rearrange(x, "(n t) c h w -> n c t h w", t=frames)
+        self.chosen_attention.overridden = transformer_options if "optimized_attention_override" in transformer_options else {}
         out = super().forward(
-            video, of_video(timesteps), of_video(context), of_video(image_tokens), of_video(fps), image_strength=of_video(image_strength)
-        )
-        return rearrange(out, "n c t h w -> (n t) c h w")
+            fold(x, frames), of_video(timesteps), of_video(context), of_video(image_tokens), of_video(fps),
+            image_strength=of_video(image_strength), hooks=hooks_of(transformer_options, control, x),
+        )  # fmt: skip
+        return unfold(out)
+
+
+def core_terms(config: UNetConfig) -> dict[str, Any]:
+    """The picture side of a UNet in the terms of ComfyUI's own, which nodes read (FreeU its widths, LoRA loaders its blocks)."""
+    attends = [2**level in config.attention_resolutions for level in range(len(config.channel_mult))]
+
+    def depths(blocks: int) -> list[int]:
+        return [config.transformer_depth if at else 0 for at in attends for _ in range(blocks)]
+
+    return {
+        "image_size": 32,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "adm_in_channels": None,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "model_channels": config.model_channels,
+        "channel_mult": list(config.channel_mult),
+        "num_res_blocks": [config.num_res_blocks] * len(attends),
+        "transformer_depth": depths(config.num_res_blocks),
+        "transformer_depth_output": depths(config.num_res_blocks + 1),
+        "transformer_depth_middle": config.transformer_depth,
+        "use_linear_in_transformer": True,
+        "context_dim": config.context_dim,
+        "num_heads": -1,
+        "num_head_channels": config.head_channels,
+    }
 
 
 class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
@@ -106,9 +174,13 @@ class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
     memory_usage_factor = 2.0
 
     def __init__(self, config: ModelConfig, has_projector: bool) -> None:
-        super().__init__({"config": config.unet})
+        super().__init__(core_terms(config.unet))
         self.config, self.has_projector = config, has_projector
         self.latent_format = comfy.latent_formats.SD15(config.autoencoder.scale_factor)
+
+    def process_clip_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Under the names that the family's files have, which are Stable Diffusion 2's."""
+        return comfy.supported_models.SD20.process_clip_state_dict_for_saving(self, state_dict)
 
 
 class VideoCrafterModel(comfy.model_base.BaseModel):
@@ -117,17 +189,22 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
     def __init__(self, model_config: VideoCrafterModelConfig, device: Any = None) -> None:
         types = comfy.model_base.ModelType
         kind = types.EPS if model_config.config.schedule.prediction == "eps" else types.V_PREDICTION
-        super().__init__(model_config, kind, device=device, unet_model=FoldedUNet)
+        super().__init__(model_config, kind, device=device, unet_model=partial(FoldedUNet, model_config.config.unet))
         self.config = model_config.config
         self.model_sampling = ScaledModelSampling(Schedule.from_config(self.config.schedule), self.config.sampling.spacing)
         self.image_proj_model: Projector | None = None
         if model_config.has_projector:
             operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
-            layers = Layers(operations, chosen_attention, device, self.get_dtype())
+            layers = Layers(operations, ChosenAttention(), device, self.get_dtype())
             self.image_proj_model = Projector(self.config.projector, layers).requires_grad_(False).eval()
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Text as in core, the number of frames (all of the batch unless said), fps, and the picture's tokens."""
+        """Text as in core, the number of frames (all of the batch unless said), fps, and the picture's tokens.
+
+        Raises:
+            ValueError: a ControlNet or a picture that the model can't take.
+        """
+        check_controlnet(kwargs.get("control"), self.config.unet.context_dim)
         out = super().extra_conds(**kwargs)
         batch = kwargs["noise"].shape[0]
         frames = kwargs.get(FRAMES_KEY) or batch
@@ -163,6 +240,17 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
             )
         return self.process_latent_in(latents).repeat(batch // latents.shape[0], 1, 1, 1).to(kwargs["device"])
 
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As core's, with the image projector, and the schedule, which tells models of the same tensors apart."""
+        saved = super().state_dict_for_saving(*args, **kwargs)
+        if self.image_proj_model is not None:
+            saved |= {"image_proj_model." + name: tensor for name, tensor in self.image_proj_model.state_dict().items()}
+        schedule = Schedule.from_config(self.config.schedule)
+        saved["alphas_cumprod"] = schedule.alphas_cumprod
+        if self.config.schedule.scale_end is not None:
+            saved["scale_arr"] = schedule.scale
+        return saved
+
     def image_tokens(self, features: Tensor, videos: int) -> Tensor:
         """Features of one picture, or of one a video, ``[n, l, width]`` -> image tokens ``[n, m, context]``.
 
@@ -185,11 +273,12 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         return self.image_proj_model(features.to(self.manual_cast_dtype or self.get_dtype()))
 
 
-def load_model(file: ModelFile, model_options: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
+def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """Build the model of a file and put it under ComfyUI's management.
 
     Args:
         model_options: ``dtype`` and ``fp8_optimizations``, as in core's diffusion model loader; both may be missing.
+        disable_dynamic: don't let ComfyUI leave weights where they are until they are used, as compiling a model needs it.
     """
     weights = file.tensors("unet")
     config = VideoCrafterModelConfig(file.config, has_projector="projector" in file.parts)
@@ -206,8 +295,13 @@ def load_model(file: ModelFile, model_options: dict[str, Any]) -> comfy.model_pa
 
     model = VideoCrafterModel(config, device=offload_device)
     # Looked up now, not at import: where the server has a GPU it puts another class under this name when it starts.
-    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    plain = comfy.model_patcher.ModelPatcher
+    patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, "videocrafter windows", one_window)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "videocrafter windows", one_timestep)
+    patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI gets another of it
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, "videocrafter", hints_by_window)
     # assign=True would bind the file's read-only mapping to the model, so weights are always copied.
     model.load_model_weights(weights, "")
     if model.image_proj_model is not None:

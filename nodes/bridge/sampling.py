@@ -122,7 +122,11 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
     ) -> Tensor:  # fmt: skip
         # From an empty latent the authors start with the noise itself, whatever the first timestep; else noise is added.
         self._from_nothing = latent_image is None or not latent_image.any()
-        return super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        samples = super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        if denoise_mask is None or sigmas[-1] > 0:
+            return samples
+        # The authors' last step leaves the first timestep's noise in; what a mask keeps is to stay as it was given.
+        return samples * denoise_mask + latent_image * (1 - denoise_mask)
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
         return self._from_nothing or super().max_denoise(model_wrap, sigmas)

@@ -14,11 +14,12 @@ from dev.server import Server, running
 PACK_NAME = "My Nodes-VideoCrafter 1.0"  # users name the folder as they like
 TEST_NODES = sorted(path.parent for path in (Path(__file__).parent / "custom_nodes").glob("*/__init__.py"))
 
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped then, too
+
 
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
     """A running ComfyUI with this pack. Tests put model files into `comfyui.checkpoints`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server is stopped then, too
     with running(tmp_path_factory.mktemp("comfyui"), pack_name=PACK_NAME, custom_nodes=TEST_NODES) as server:
         pytestconfig.where_things_are = [f"ComfyUI's log: {server.log}", f"What the tests' graphs saved: {server.base / 'output'}"]
         yield server

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageSequence
 
+from dev import demo
 from dev.client import ComfyError, Interrupted, Progress, files_of
 from dev.comfyui import comfyui_dir, missing_requirements
 from dev.graph import GraphError, set_input, to_prompt
 from dev.server import Server
-from dev.workflow_builder import WorkflowBuilder
+from dev.workflow_builder import TITLE_HEIGHT, WorkflowBuilder
+from dev.workflows import FOLDER, WORKFLOWS
+from tests.shapes_judge import judge
 
 RED = 0xFF0000
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def node(number: int, kind: str, inputs: Sequence[Any] = (), values: Any = (), **more: Any) -> dict[str, Any]:
@@ -210,9 +218,14 @@ def test_a_run_can_be_cancelled(comfyui: Server) -> None:
     comfyui.run(steps())  # and the next run is not
 
 
-def test_uploads_can_be_loaded(comfyui: Server, tmp_path: Path) -> None:
-    Image.new("RGB", (10, 6), (0, 0, 255)).save(tmp_path / "blue.png")
-    name = comfyui.upload(tmp_path / "blue.png")
+def png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def test_uploads_can_be_loaded(comfyui: Server) -> None:
+    name = comfyui.upload("blue.png", png(Image.new("RGB", (10, 6), (0, 0, 255))))
     prompt = {
         "1": {"class_type": "LoadImage", "inputs": {"image": name}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "tools/loaded"}},
@@ -220,6 +233,112 @@ def test_uploads_can_be_loaded(comfyui: Server, tmp_path: Path) -> None:
     (file,) = files_of(comfyui.run(prompt))
     picture = Image.open(comfyui.path(file))
     assert picture.size == (10, 6) and picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+
+
+def shipped(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def test_every_workflow_is_described_and_has_a_thumbnail() -> None:
+    assert sorted(WORKFLOWS) == NAMES
+    for name in NAMES:
+        assert Image.open(FOLDER / f"{name}.jpg").size == (512, 512)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_is_what_the_nodes_of_now_make_of_its_description(object_info: dict[str, Any], name: str) -> None:
+    assert to_prompt(WORKFLOWS[name](object_info).workflow(), object_info) == to_prompt(shipped(name), object_info)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_in_a_workflow_lies_on_something_else(name: str) -> None:
+    saved = shipped(name)
+    nodes = [(x, y - TITLE_HEIGHT, x + width, y + height) for (x, y), (width, height) in ((n["pos"], n["size"]) for n in saved["nodes"])]
+    groups = [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in saved["groups"])]
+    for boxes in (nodes, groups):
+        for one, other in combinations(boxes, 2):
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1], (one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_saves_a_video(comfyui: Server, object_info: dict[str, Any], name: str) -> None:
+    prompt = to_prompt(shipped(name), object_info)
+    for step in prompt.values():
+        if "steps" in step["inputs"]:
+            step["inputs"]["steps"] = 2
+    files = {Path(file["filename"]).suffix: comfyui.path(file) for file in files_of(comfyui.run(prompt))}
+    assert sorted(files) == [".mp4", ".webp"]
+    with av.open(str(files[".mp4"])) as video:
+        assert [(frame.width, frame.height) for frame in video.decode(video=0)] == [(64, 64)] * 16
+
+
+def pixels(files: Sequence[Path]) -> np.ndarray:
+    """The frames `[T, H, W, 3]` of the animated picture among the files."""
+    (animation,) = [path for path in files if path.suffix == ".webp"]
+    with Image.open(animation) as clip:
+        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)])
+
+
+def demo_of(name: str) -> demo.Demo:
+    return next(there for there in demo.DEMOS if there.workflow == f"{name}.json")
+
+
+def test_the_demo_of_a_picture_moves_what_it_shows(comfyui: Server) -> None:
+    verdict = judge(pixels(demo.run(demo_of("image_to_video"), {}, comfyui)))
+    assert (verdict.colour, verdict.shape, verdict.direction) == ("red", "square", "right")
+
+
+def test_the_demo_takes_another_picture_and_another_motion(comfyui: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = Image.new("RGB", (64, 64), (18, 18, 24))
+    ImageDraw.Draw(picture).rectangle((22, 36, 40, 54), fill=(42, 92, 224))
+    picture.save(tmp_path / "blue.tiff")
+    values = demo.read_settings({"IMAGE": str(tmp_path / "blue.tiff"), "MOTION": "moving up"})
+    verdict = judge(pixels(demo.run(demo_of("image_to_video"), values, comfyui)))
+    assert (verdict.colour, verdict.shape, verdict.direction) == ("blue", "square", "up")
+    assert f'with IMAGE="{tmp_path / "blue.tiff"}" and MOTION="moving up"' in capsys.readouterr().out
+
+
+def test_a_setting_that_is_not_given_stays_as_the_workflow_has_it(object_info: dict[str, Any]) -> None:
+    values = demo.read_settings({"PROMPT": "", "MOTION": "moving up"})
+    assert [(setting.variable, value) for setting, value in values.items()] == [("MOTION", "moving up")]
+    standing = {
+        setting.variable: setting.standing(to_prompt(shipped(Path(there.workflow).stem), object_info))
+        for there in demo.DEMOS
+        for setting in there.settings
+    }
+    assert standing == {"PROMPT": "a red circle moving right", "IMAGE": "Red square", "MOTION": "moving right"}
+
+
+def test_an_animated_picture_is_read_as_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("P", (10, 6), shade) for shade in (0, 1)]
+    for frame in frames:
+        frame.putpalette([0, 0, 255, 255, 0, 0])
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    (picture,) = demo.read_settings({"IMAGE": str(tmp_path / "two.gif")}).values()
+    with Image.open(io.BytesIO(picture.png)) as read:
+        assert (read.mode, read.size, read.getpixel((0, 0)), getattr(read, "n_frames", 1)) == ("RGB", (10, 6), (0, 0, 255), 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "but there is no such file"),
+        (b"no picture", "can't be read as a picture: cannot identify"),
+        (png(Image.effect_noise((64, 64), 50))[:1000], "can't be read as a picture"),
+    ],
+    ids=["none", "other", "cut"],
+)
+def test_a_wrong_picture_is_refused_before_comfyui_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "picture.png"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("IMAGE", str(path))
+    monkeypatch.setattr(demo, "running", lambda *_, **__: pytest.fail("ComfyUI was started"))
+    with pytest.raises(SystemExit, match=message) as refused:
+        demo.main()
+    assert str(refused.value).startswith(f"IMAGE is '{path}'")
 
 
 def test_requirements_are_met_by_newer_parts_of_comfyui_but_not_by_older_ones(monkeypatch: pytest.MonkeyPatch) -> None:

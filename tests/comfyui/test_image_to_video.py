@@ -53,20 +53,22 @@ def exact(comfyui: Server, pictures: torch.Tensor, file: str, **given: object) -
     return ImageGraph("TestImage", {"file": file}, **given)
 
 
-def test_the_reference_s_latent(comfyui, checkpoint):
-    """The recorded run without noise in its steps, from its recorded picture and start."""
+@pytest.mark.parametrize("run", ["0", "1", "2"])
+def test_the_reference_s_runs(comfyui, checkpoint, run):
+    """The recorded runs, from their recorded picture, start and noise of the steps."""
     golden, encoders = goldens.read(NAME, "sampling"), goldens.read(NAME, "encoders")
-    steps, eta, scale, fps = golden["0.settings"].tolist()
-    assert eta == 0
+    steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
     graph = exact(comfyui, encoders["photo"][:1], "photo.st", fps=fps)
-    save_file({"noise": rearrange(golden["0.x_T"], "b c t h w -> (b t) c h w").contiguous()}, comfyui.base / "input" / "i2v_noise.st")
+    noise = {"noise": golden[f"{run}.x_T"], "steps": golden[f"{run}.noise"]}
+    file = f"i2v_noise_{run}.st"
+    save_file({name: rearrange(value, "... b c t h w -> ... (b t) c h w").contiguous() for name, value in noise.items()}, comfyui.base / "input" / file)
     sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
-    ddim = out(graph.add("VideoCrafterDDIM", eta=eta))
-    sampled = graph.sample_custom(out(graph.add("TestNoise", file="i2v_noise.st")), ddim, sigmas, scale)
+    ddim = out(graph.add("TestStepNoise", sampler=out(graph.add("VideoCrafterDDIM", eta=eta)), file=file))
+    sampled = graph.sample_custom(out(graph.add("TestNoise", file=file)), ddim, sigmas, scale)
     saved = graph.run(comfyui, latent=sampled, image=graph.decode(sampled))
-    latent = rearrange(golden["0.latent"], "b c t h w -> (b t) c h w")
+    latent = rearrange(golden[f"{run}.latent"], "b c t h w -> (b t) c h w")
     assert goldens.error(saved["latent"] * 0.18215, latent) <= goldens.TOLERANCE
-    video = rearrange(golden["0.video"].float().clamp(-1, 1), "b c t h w -> (b t) h w c")
+    video = rearrange(golden[f"{run}.video"].float().clamp(-1, 1), "b c t h w -> (b t) h w c")
     assert (saved["image"] - (video + 1) / 2).abs().max() <= 2 / 255
 
 
@@ -141,6 +143,13 @@ class TestErrors:
         graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"][:1], "text.st", checkpoint="t2v_512_v2", frames=2)
         graph.add("TestSave", file="x", latent=graph.sample())
         assert_fails(comfyui, graph, "VideoCrafterImageToVideo", "holds no image encoder", "text-to-video models take no picture")
+
+    def test_an_animated_picture_is_several_pictures(self, comfyui, checkpoint):
+        frames = [Image.new("RGB", (20, 20), (value, 0, 0)) for value in (10, 200, 90)]
+        frames[0].save(comfyui.base / "input" / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+        graph = ImageGraph("LoadImage", {"image": "moving.webp"}, frames=2, size=16)
+        graph.add("TestSave", file="x", latent=graph.sample(steps=1))
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "3 pictures for 1 videos", "give one, or set batch_size to 3")
 
     def test_more_pictures_than_videos(self, comfyui, checkpoint):
         graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"], "many.st", frames=2)

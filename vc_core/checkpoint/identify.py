@@ -258,7 +258,9 @@ def _name_of(config: ConfigLike | None) -> str | None:
     """The name of a configuration that a caller gave, where it is a published one's."""
     if isinstance(config, ModelConfig):
         return config.name
-    return config.get("name") if isinstance(config, Mapping) else str(config)
+    if isinstance(config, Mapping):
+        return config.get("name")
+    return None if config is None else str(config)
 
 
 def _told_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], wanted: str | None) -> ModelConfig:

@@ -13,7 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import Layers, zeroed
+from .hooks import AttentionHooks, Hooks, Site
+from .layers import Attention, Layers, zeroed
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, head_channels: int, layers: Layers, max_relative_position: int = 0) -> None:
         super().__init__()
-        self.heads = width // head_channels
+        self.heads, self.head_channels = width // head_channels, head_channels
         self.attention = layers.attention
         self.to_q = layers.linear(width, width, bias=False)
         self.to_k = layers.linear(width, width, bias=False)
@@ -58,10 +59,19 @@ class SelfAttention(nn.Module):
             self.relative_position_k = RelativePosition(head_channels, max_relative_position, layers)
             self.relative_position_v = RelativePosition(head_channels, max_relative_position, layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[n, l, width]`` -> ``[n, l, width]``."""
-        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
-        out = self._relative_attention(q, k, v) if self.relative else self.attention(q, k, v, self.heads)
+    def forward(
+        self, x: Tensor, keys: Tensor | None = None, values: Tensor | None = None, attention: Attention | None = None
+    ) -> Tensor:
+        """``[n, l, width]`` -> ``[n, l, width]``.
+
+        Args:
+            keys: what keys are made of, ``[n, m, width]``, if not of ``x``.
+            values: what values are made of, of the same shape, if not of what keys are made of.
+            attention: in the place of the layer's own, which is always taken where there are relative positions.
+        """
+        keys = x if keys is None else keys
+        q, k, v = self.to_q(x), self.to_k(keys), self.to_v(keys if values is None else values)
+        out = self._relative_attention(q, k, v) if self.relative else (attention or self.attention)(q, k, v, self.heads)
         return self.to_out(out)
 
     def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -86,7 +96,7 @@ class CrossAttention(nn.Module):
         self, width: int, context_dim: int, head_channels: int, layers: Layers, image_attention: bool, image_gain: bool = False
     ) -> None:
         super().__init__()
-        self.heads = width // head_channels
+        self.heads, self.head_channels = width // head_channels, head_channels
         self.attention = layers.attention
         self.to_q = layers.linear(width, width, bias=False)
         self.to_k = layers.linear(context_dim, width, bias=False)
@@ -98,18 +108,36 @@ class CrossAttention(nn.Module):
             self.to_v_ip = layers.linear(context_dim, width, bias=False)
         self.alpha = layers.table() if image_attention and image_gain else None
 
-    def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None = None) -> Tensor:
-        """``[(b t), l, width]``, text ``[b, n, context]``, image tokens as they say -> ``[(b t), l, width]``."""
+    def forward(
+        self,
+        x: Tensor,
+        text: Tensor,
+        image: ImageTokens | None = None,
+        values: Tensor | None = None,
+        attention: Attention | None = None,
+    ) -> Tensor:
+        """``[(b t), l, width]``, text ``[b, n, context]``, image tokens as they say -> ``[(b t), l, width]``.
+
+        Args:
+            values: what the text's values are made of, if not of ``text``; of its shape.
+            attention: to the text, in the place of the layer's own.
+        """
         # All frames of a video read the same text: they are one long sequence of queries, and keys are made once.
         q = rearrange(self.to_q(x), "(b t) l c -> b (t l) c", b=text.shape[0])
-        out = self.attention(q, self.to_k(text), self.to_v(text), self.heads)
+        k, v = self.to_k(text), self.to_v(text if values is None else values)
+        out = (attention or self.attention)(q, k, v, self.heads)
         if self.image_attention and image is not None:
-            queries = q.reshape(len(image.tokens), -1, q.shape[-1])  # one sequence a video, or one a frame
-            seen = self.attention(queries, self.to_k_ip(image.tokens), self.to_v_ip(image.tokens), self.heads).reshape(q.shape)
-            if self.alpha is not None:
-                seen = seen * (1 + self.alpha.to(seen).tanh())
-            out = out + (seen if image.strength is None else seen * image.strength[:, None, None])
+            out = out + self._seen(q, image).reshape(q.shape)
         return self.to_out(rearrange(out, "b (t l) c -> (b t) l c", l=x.shape[1]))
+
+    def _seen(self, q: Tensor, image: ImageTokens) -> Tensor:
+        queries = q.reshape(len(image.tokens), -1, q.shape[-1])  # one sequence a video, or one a frame
+        seen = self.attention(queries, self.to_k_ip(image.tokens), self.to_v_ip(image.tokens), self.heads)
+        if self.alpha is not None:
+            seen = seen * (1 + self.alpha.to(seen).tanh())
+        if image.strength is None:
+            return seen
+        return seen.reshape(len(image.strength), -1, q.shape[-1]) * image.strength[:, None, None]
 
 
 class GatedGELU(nn.Module):
@@ -150,9 +178,13 @@ class SpatialBlock(nn.Module):
         self.norm2 = layers.layer_norm(width)
         self.norm3 = layers.layer_norm(width)
 
-    def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), text, image)
+    def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None, hooks: AttentionHooks | None = None) -> Tensor:
+        if hooks is None:
+            x = x + self.attn1(self.norm1(x))
+            x = x + self.attn2(self.norm2(x), text, image)
+        else:
+            x = hooks.between(x + hooks.self_attention(self.attn1, self.norm1(x)))
+            x = x + hooks.cross_attention(self.attn2, self.norm2(x), text, image)
         return x + self.ff(self.norm3(x))
 
 
@@ -188,11 +220,17 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = zeroed(layers.linear(channels, channels))
 
-    def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
-        """``[(b t), c, h, w]``, text ``[b, n, context]``, image tokens as they say -> ``[(b t), c, h, w]``."""
+    def forward(
+        self, x: Tensor, text: Tensor, image: ImageTokens | None, hooks: Hooks | None = None, place: tuple[str, int, int] = ("", 0, 0)
+    ) -> Tensor:
+        """``[(b t), c, h, w]``, text ``[b, n, context]``, image tokens as they say -> ``[(b t), c, h, w]``.
+
+        Args:
+            place: the first three of a :class:`.hooks.Site`, where there are hooks.
+        """
         hidden = self.proj_in(rearrange(self.norm(x), "f c h w -> f (h w) c"))
-        for block in self.transformer_blocks:
-            hidden = block(hidden, text, image)
+        for depth, block in enumerate(self.transformer_blocks):
+            hidden = block(hidden, text, image, None if hooks is None else hooks.attention(Site(*place, depth, tuple(x.shape))))
         return x + rearrange(self.proj_out(hidden), "f (h w) c -> f c h w", h=x.shape[-2])
 
 

@@ -8,6 +8,7 @@ misspelling of ``temopral_conv``. Between the blocks a video is ``[(b t), c, h, 
 from __future__ import annotations
 
 import math
+from itertools import count
 
 import torch
 from einops import rearrange, repeat
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ..config import UNetConfig
 from .attention import ImageTokens, SpatialTransformer, TemporalTransformer
+from .hooks import Hooks
 from .layers import Layers, zeroed
 
 #: Heads of the temporal transformer that follows the first convolution, whatever the network's width.
@@ -172,6 +174,7 @@ class UNet(nn.Module):
         fps: Tensor | None = None,
         temporal_attention: bool = True,
         image_strength: Tensor | None = None,
+        hooks: Hooks | None = None,
     ) -> Tensor:
         """Predict the noise (or v) in ``x``.
 
@@ -185,6 +188,7 @@ class UNet(nn.Module):
             fps: frames a second ``[B]``, the configuration's default where none is given; ignored by models without that input.
             temporal_attention: False leaves all temporal transformers out, for temporal guidance.
             image_strength: ``[B]``, what the attention to image tokens is multiplied by; 1 where it is not given.
+            hooks: what looks in at its places, see :mod:`.hooks`.
 
         Returns:
             ``[B, out_channels, T, h, w]``.
@@ -192,13 +196,14 @@ class UNet(nn.Module):
         frames = x.shape[2]
         image = None if image_tokens is None else ImageTokens(self._shared_out(image_tokens, frames), image_strength)
         embedding = self._embed(x, timesteps, fps)
+        transformers = count()
 
-        def run(block: nn.Module, hidden: Tensor) -> Tensor:
+        def run(block: nn.Module, hidden: Tensor, part: str, number: int) -> Tensor:
             for layer in block:  # type: ignore[attr-defined]
                 if isinstance(layer, ResidualBlock):
                     hidden = layer(hidden, embedding, frames)
                 elif isinstance(layer, SpatialTransformer):
-                    hidden = layer(hidden, text, image)
+                    hidden = layer(hidden, text, image, hooks, (part, number, next(transformers)))
                 elif isinstance(layer, TemporalTransformer):
                     hidden = layer(hidden, frames) if temporal_attention else hidden
                 elif isinstance(layer, Upsample):
@@ -209,14 +214,20 @@ class UNet(nn.Module):
 
         skips: list[Tensor] = []
         hidden = rearrange(x, "b c t h w -> (b t) c h w")
-        for index, block in enumerate(self.input_blocks):
-            hidden = run(block, hidden)
-            if index == 0:
-                hidden = run(self.init_attn, hidden)
-            skips.append(hidden)
-        hidden = run(self.middle_block, hidden)
-        for block in self.output_blocks:
-            hidden = run(block, torch.cat([hidden, skips.pop()], dim=1))
+        for number, block in enumerate(self.input_blocks):
+            hidden = run(block, hidden, "input", number)
+            if number == 0:
+                hidden = run(self.init_attn, hidden, "input", number)
+            hidden, skip = (hidden, hidden) if hooks is None else hooks.after_input_block(number, hidden)
+            skips.append(skip)
+        hidden = run(self.middle_block, hidden, "middle", 0)
+        if hooks is not None:
+            hidden = hooks.after_middle_block(hidden)
+        for number, block in enumerate(self.output_blocks):
+            skip = skips.pop()
+            if hooks is not None:
+                hidden, skip = hooks.before_output_block(number, hidden, skip)
+            hidden = run(block, torch.cat([hidden, skip], dim=1), "output", number)
         return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=frames)
 
     def _shared_out(self, image_tokens: Tensor, frames: int) -> Tensor:

@@ -145,10 +145,12 @@ def train_projector(run: Run) -> None:
     settings, world = run.settings.sight, replace(run.settings.world, frames=1)
     if run.config.projector is None or run.file("projector.pt").exists():
         return
-    if run.started("projector"):
-        save_atomically(run.started("projector"), run.file("projector.pt"))
-        return
     torch.manual_seed(settings.trainer.seed)
+    if weights := run.started("projector"):
+        # A model with tokens for each frame starts with the same ones for all.
+        repeats = run.config.projector.queries // weights["latents"].shape[1]
+        save_atomically(weights | {"latents": weights["latents"].repeat(1, repeats, 1)}, run.file("projector.pt"))
+        return
     network = SeeingProjector(Projector(run.config.projector, training_layers()), run.config.projector.context_dim)
     loss = SightLoss(network, Pictures(run.image_encoder(), world), world, settings)
     trainer = Trainer(network, loss, settings.trainer, run.file("projector.state.pt"), "projector")

@@ -1,0 +1,60 @@
+"""What several workflows have: a drawn picture, sampling, and saving, each in its place."""
+
+from __future__ import annotations
+
+from .workflow_builder import Node, Output, WorkflowBuilder
+
+GROUND, RED = 0x121218, 0xE42A2A  # as the bundled models know them
+FIRST_ROW, SECOND_ROW = 60, 660  # pictures, and the video that is made of them
+COLUMNS = (0, 380, 760, 1130, 1470)
+
+
+def drawn_square(flow: WorkflowBuilder, x: int, y: int, column: int, top: float, title: str) -> tuple[Output, list[Node]]:
+    """A red square drawn by ComfyUI's own nodes, its left upper corner at (x, y) of 64x64; in two columns from `column` on."""
+    ground = flow.node("EmptyImage", {"width": 64, "height": 64, "color": GROUND}, at=(COLUMNS[column], top), size=(320, 150), title="Ground")
+    square = flow.node(
+        "EmptyImage", {"width": 19, "height": 19, "color": RED}, at=(COLUMNS[column], top + 200), size=(320, 150), title="Square"
+    )
+    made = flow.node(
+        "ImageCompositeMasked",
+        {"destination": ground["IMAGE"], "source": square["IMAGE"], "x": x, "y": y},
+        at=(COLUMNS[column + 1], top), size=(300, 170), title=title,
+    )  # fmt: skip
+    return made["IMAGE"], [ground, square, made]
+
+
+def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float) -> Node:
+    """The authors' sampler with the bundled models' settings, in the third column below the conditioning."""
+    return flow.node(
+        "VideoCrafterSampler",
+        {
+            "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
+            "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0,
+        },
+        at=(COLUMNS[2], top), size=(320, 290),
+    )  # fmt: skip
+
+
+def decoded(flow: WorkflowBuilder, loader: Node, sampler: Node, top: float) -> Node:
+    """The frames, in the fourth column."""
+    return flow.node("VideoCrafterDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(COLUMNS[3], top), size=(300, 80))
+
+
+def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str) -> None:
+    """The fourth and fifth column below what is `shown` there already: a video file and an animated picture."""
+    below = max(node.data["pos"][1] + node.data["size"][1] for node in shown) + 60
+    video = flow.node("CreateVideo", {"images": frames, "fps": 8.0}, at=(COLUMNS[3], below), size=(300, 110))
+    save = flow.node(
+        "SaveVideo", {"video": video["VIDEO"], "filename_prefix": f"video/{prefix}"}, at=(COLUMNS[4], top), size=(320, 340)
+    )
+    webp = flow.node(
+        "SaveAnimatedWEBP",
+        {"images": frames, "filename_prefix": prefix, "fps": 8.0, "lossless": True},
+        at=(COLUMNS[4], top + 400), size=(320, 340),
+    )  # fmt: skip
+    flow.note(
+        "fps tells the model how far things move from frame to frame: high is slow. The clip's own speed is set in Create Video.",
+        at=(COLUMNS[3], below + 170), size=(300, 120), title="Two kinds of fps",
+    )  # fmt: skip
+    flow.group("Frames", [*shown, video], color="#5e5e3f")
+    flow.group("Saved", [save, webp], color="#3f5e5e")

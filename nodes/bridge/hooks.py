@@ -1,0 +1,223 @@
+"""ComfyUI's patches of a UNet and its ControlNets, as the core's hooks.
+
+What patches are called with, in which order and with which entries of ``transformer_options``, is that of ComfyUI's own UNet
+(``comfy/ldm/modules/diffusionmodules/openaimodel.py`` and ``comfy/ldm/modules/attention.py``): a patch sees a batch of pictures,
+one a frame, ``[(n t), c, h, w]`` or ``[(n t), l, c]``, n being conditionings times videos. The blocks are numbered alike, since
+the family's UNet is that of Stable Diffusion 2.1 with layers over time put between, so that its ControlNets fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...vc_core.models.attention import CrossAttention, ImageTokens, SelfAttention
+from ...vc_core.models.hooks import AttentionHooks, Hooks, Site
+from ...vc_core.models.layers import Attention
+
+#: Kinds of patches, all of them called with the options as their last argument.
+BLOCK_PATCHES = ("input_block_patch", "input_block_patch_after_skip", "output_block_patch")
+ATTENTION_PATCHES = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch")
+REPLACEMENTS = ("attn1", "attn2")
+#: Kinds that core's nodes set and that have no place here: they work on other networks, or on core's own layers.
+FOREIGN_PATCHES = (
+    "double_block", "post_input", "noise_refiner", "mlp_patch", "emb_patch", "forward_timestep_embed_patch", "middle_block_after_patch",
+)  # fmt: skip
+FOREIGN_REPLACEMENTS = ("dit",)
+
+
+def hooks_of(transformer_options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, x: Tensor) -> Hooks | None:
+    """What ComfyUI asks for in one pass through the UNet, or nothing.
+
+    Args:
+        transformer_options: as ComfyUI gives them; they are not changed.
+        control: the residuals of ControlNets and T2I adapters under ``input``, ``middle`` and ``output``, the first block's last.
+        x: the UNet's input ``[(n t), c, h, w]``.
+
+    Raises:
+        ValueError: patches of a kind that only other networks have.
+    """
+    patches, replacements = transformer_options.get("patches", {}), transformer_options.get("patches_replace", {})
+    foreign = [kind for kind in FOREIGN_PATCHES if patches.get(kind)]
+    foreign += [kind for kind in FOREIGN_REPLACEMENTS if replacements.get(kind)]
+    if foreign:
+        raise ValueError(
+            f"A node patches the model at {', '.join(foreign)}, which VideoCrafter's UNet doesn't have: the node is for another kind of "
+            "model (a diffusion transformer, for one). Take it out; nodes for Stable Diffusion's UNet fit."
+        )
+    asked = control is not None or any(patches.get(kind) for kind in (*BLOCK_PATCHES, *ATTENTION_PATCHES))
+    if not asked and not any(replacements.get(kind) for kind in REPLACEMENTS):
+        return None
+    return ComfyHooks({**transformer_options, "original_shape": list(x.shape)}, control or {})
+
+
+class ComfyHooks(Hooks):
+    """One pass through the UNet."""
+
+    def __init__(self, options: dict[str, Any], control: dict[str, list[Tensor | None]]) -> None:
+        self.options = options
+        self.patches: dict[str, list[Callable[..., Any]]] = options.get("patches", {})
+        self.replacements: dict[str, dict[tuple[Any, ...], Callable[..., Tensor]]] = options.get("patches_replace", {})
+        self.residuals = {name: list(residuals) for name, residuals in control.items()}
+        #: Rows of one conditioning.
+        self.rows = options["original_shape"][0] // len(options.get("cond_or_uncond", [0]))
+
+    def attention(self, site: Site) -> AttentionHooks | None:
+        block = (site.part, site.block)
+        self.options |= {
+            "block": block, "block_index": site.depth, "transformer_index": site.transformer, "activations_shape": list(site.shape),
+        }  # fmt: skip
+        replaced = {}
+        for kind in REPLACEMENTS:
+            at = self.replacements.get(kind, {})
+            if found := at.get((*block, site.depth), at.get(block)):
+                replaced[kind] = found
+        if not replaced and not any(self.patches.get(kind) for kind in ATTENTION_PATCHES):
+            return None
+        options = {name: value for name, value in self.options.items() if name not in ("patches", "patches_replace")}
+        return ComfyAttentionHooks(self.patches, replaced, options)
+
+    def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        self.options["block"] = ("input", number)
+        hidden = self._controlled("input", hidden)
+        for patch in self.patches.get("input_block_patch", ()):
+            hidden = patch(hidden, self.options)
+        skip = hidden
+        for patch in self.patches.get("input_block_patch_after_skip", ()):
+            hidden = patch(hidden, self.options)
+        return hidden, skip
+
+    def after_middle_block(self, hidden: Tensor) -> Tensor:
+        self.options["block"] = ("middle", 0)
+        return self._controlled("middle", hidden)
+
+    def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        self.options["block"] = ("output", number)
+        skip = self._controlled("output", skip)
+        for patch in self.patches.get("output_block_patch", ()):
+            hidden, skip = patch(hidden, skip, self.options)
+        return hidden, skip
+
+    def _controlled(self, name: str, hidden: Tensor) -> Tensor:
+        """With the residual that comes next; they are stored in the order in which they are taken from the end."""
+        residuals = self.residuals.get(name)
+        residual = residuals.pop() if residuals else None
+        if residual is None:
+            return hidden
+        if residual.shape[1:] != hidden.shape[1:] or len(residual) != 1 and len(residual) % self.rows:
+            part, number = self.options["block"]
+            raise ValueError(
+                f"The ControlNet (or T2I adapter) gives {list(residual.shape)} for {part} block {number}, where the model has "
+                f"{list(hidden.shape)} (rows, channels, height, width). It must be made for Stable Diffusion 2.1; and where only height "
+                "or width differ, use a video whose width and height are multiples of 64."
+            )
+        if len(residual) not in (1, len(hidden)):
+            # A T2I adapter keeps what it made, equal for all conditionings, though the next pass may have more or fewer of them.
+            residual = residual[torch.arange(len(hidden), device=residual.device) % len(residual)]
+        return hidden + residual.to(hidden)
+
+
+class ComfyAttentionHooks(AttentionHooks):
+    """One block of a spatial transformer.
+
+    Args:
+        replaced: what stands in the place of the attention itself, by the layer's name.
+        options: ``transformer_options`` without the patches.
+    """
+
+    def __init__(
+        self, patches: dict[str, list[Callable[..., Any]]], replaced: dict[str, Callable[..., Tensor]], options: dict[str, Any]
+    ) -> None:
+        self.patches, self.replaced, self.options = patches, replaced, options
+
+    def self_attention(self, layer: SelfAttention, x: Tensor) -> Tensor:
+        self._describe(layer)
+        x, keys, values = self._inputs("attn1_patch", x, x)
+        return self._output("attn1_output_patch", layer(x, keys, values, self._attention("attn1")))
+
+    def between(self, x: Tensor) -> Tensor:
+        return self._output("middle_patch", x)
+
+    def cross_attention(self, layer: CrossAttention, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
+        self._describe(layer)
+        if self.patches.get("attn2_patch") or "attn2" in self.replaced:
+            # The core reads the text once a video; a patch expects each picture's own.
+            text = text.repeat_interleave(len(x) // len(text), dim=0)
+        x, text, values = self._inputs("attn2_patch", x, text)
+        return self._output("attn2_output_patch", layer(x, text, image, values, self._attention("attn2")))
+
+    def _describe(self, layer: SelfAttention | CrossAttention) -> None:
+        self.options |= {"n_heads": layer.heads, "dim_head": layer.head_channels, "attn_precision": None}
+
+    def _inputs(self, kind: str, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What queries, keys and values are made of."""
+        keys = values = seen
+        for patch in self.patches.get(kind, ()):
+            x, keys, values = patch(x, keys, values, self.options)
+        return x, keys, values
+
+    def _attention(self, name: str) -> Attention | None:
+        replacement = self.replaced.get(name)
+        if replacement is None:
+            return None
+        return lambda q, k, v, heads: replacement(q, k, v, self.options)
+
+    def _output(self, kind: str, x: Tensor) -> Tensor:
+        for patch in self.patches.get(kind, ()):
+            x = patch(x, self.options)
+        return x
+
+
+def check_controlnet(control: Any, context_dim: int) -> None:
+    """Refuse what would only fail later, and less clearly.
+
+    Args:
+        control: a ControlNet of ComfyUI's; those chained to it are looked at, too.
+        context_dim: the width of the text that the model reads.
+
+    Raises:
+        ValueError: a ControlNet that reads other text, or one that is made of the model's own weights.
+    """
+    for each in _chain(control):
+        if hasattr(each, "control_weights"):
+            raise ValueError(
+                "A Control-LoRA is completed by the weights of the image model it was made for, which a VideoCrafter model doesn't have: "
+                "use a whole ControlNet for Stable Diffusion 2.1."
+            )
+        network = getattr(each, "control_model", None)
+        widths = {layer.in_features for name, layer in network.named_modules() if name.endswith("attn2.to_k")} if network else set()
+        if widths - {context_dim}:
+            raise ValueError(
+                f"The ControlNet reads text of width {max(widths)}, but the model's is {context_dim} wide: it was made for another base "
+                "model (768 is Stable Diffusion 1.5, 2048 is SDXL). Use one for Stable Diffusion 2.1."
+            )
+
+
+def hints_by_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> Any:
+    """Wraps the evaluation of one context window, so that each of its frames gets its own hint; core leaves the hints as they are.
+
+    The arguments are those of ``comfy.samplers.calc_cond_batch``.
+    """
+    window = model_options.get("transformer_options", {}).get("context_window")
+    controls = {id(each): each for given in conds for cond in given or () for each in _chain(cond.get("control"))}.values()
+    hinted = [each for each in controls if each.cond_hint_original is not None and len(each.cond_hint_original) > 1]
+    if window is None or not hinted:
+        return executor(model, conds, x, timestep, model_options)
+    frames = window.get_tensor(torch.arange(max(window.index_list) + 1), dim=0)
+    whole = [each.cond_hint_original for each in hinted]
+    try:
+        for each, hints in zip(hinted, whole, strict=True):
+            each.cond_hint_original, each.cond_hint = hints[frames % len(hints)], None
+        return executor(model, conds, x, timestep, model_options)
+    finally:
+        for each, hints in zip(hinted, whole, strict=True):
+            each.cond_hint_original, each.cond_hint = hints, None
+
+
+def _chain(control: Any) -> Iterable[Any]:
+    while control is not None:
+        yield control
+        control = control.previous_controlnet

@@ -1,0 +1,66 @@
+"""Options of ComfyUI's command line, each in a server of its own, and unloading. `-m "not memory"` leaves them out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dev.server import running
+from tests.comfyui.conftest import PACK_NAME, TEST_NODES
+from tests.comfyui.works_with import DYNAMICRAFTER, FLAGS, FLOAT16, SCALE, T2V, Bench, Flag, apart, core_latent
+from tests.goldens import TOLERANCE, prompts
+from vc_core import load
+
+pytestmark = pytest.mark.memory
+#: More than 64 places of a latent: for fewer, ComfyUI's choice of attention does not count.
+SIZE = 96
+WITH_CUDA = torch.cuda.is_available()
+
+
+def float32_latent(bench: Bench) -> torch.Tensor:
+    """The core's latent of what :meth:`Bench.authors` makes with guidance 2, on the CPU."""
+    if bench.name == T2V:
+        return core_latent(bench.path, guidance_scale=2.0, height=SIZE, width=SIZE)
+    seen: list[torch.Tensor] = []
+    settings = {"steps": 3, "guidance_scale": 2.0, "guidance_rescale": 0.0, "fps": 8, "seed": 0}
+    load(bench.path).image_to_video(
+        bench.picture, *prompts(bench.name), frames=4, height=SIZE, width=SIZE, callback=lambda *told: seen.append(told[3]), **settings
+    )
+    return seen[-1].transpose(1, 2).flatten(0, 1) / SCALE
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.option)
+def test_a_video_under_an_option_is_close_to_float32_s(tmp_path: Path, flag: Flag) -> None:
+    if flag.needs_gpu and not WITH_CUDA:
+        pytest.skip(f"{flag.option} says how a GPU's memory is used; there is none, and ComfyUI takes it and --cpu for opposites")
+    # Without a GPU --cpu is given anyway; twice is once.
+    with running(tmp_path, pack_name=PACK_NAME, custom_nodes=TEST_NODES, flags=[flag.option]) as server:
+        for model in (T2V, DYNAMICRAFTER):
+            bench = Bench(server, model, size=SIZE)
+            bench.keep("latent", latent=bench.authors(cfg=2.0))
+            away = apart(bench.results()["latent"], float32_latent(bench))
+            print(f"{flag.option} {model}: {away:.1e} of {flag.bound:.1e}")
+            assert away <= flag.bound
+            # The recorded weights are float16 to begin with, and a CPU computes in float32: there is nothing to see of that option.
+            assert flag.bound <= FLOAT16 or away > TOLERANCE, "the option had no effect"
+
+
+def test_unloading_leaves_nothing_of_ours(comfyui) -> None:
+    bench = Bench(comfyui, DYNAMICRAFTER)
+    bench.keep("frames", image=bench.decode(bench.authors()))
+    bench.results()
+
+    def loaded() -> tuple[list[str], int]:
+        told = next(iter(comfyui.run({"1": {"class_type": "TestLoaded", "inputs": {}}}).values()))
+        return told["loaded"], told["alive"][0]
+
+    names, alive = loaded()
+    assert "VideoCrafterModel" in names and alive
+    comfyui.free()
+    deadline = time.monotonic() + 20  # the server takes the order between two runs
+    while loaded() != ([], 0) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert loaded() == ([], 0)

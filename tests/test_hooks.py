@@ -1,0 +1,151 @@
+"""What looks in at the UNet's places sees what stands there, and changes what it means to change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import goldens
+from vc_core.config import UNetConfig, load_config
+from vc_core.models.attention import CrossAttention, ImageTokens, SelfAttention
+from vc_core.models.hooks import AttentionHooks, Hooks, Site
+from vc_core.models.layers import Layers, sdpa
+from vc_core.models.unet import UNet
+
+#: The sizes of the recorded models, all of which have every part of their kind.
+SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
+CONFIGS = {
+    "text": UNetConfig(**SIZES, context_dim=32),
+    "relative positions": UNetConfig(**SIZES, context_dim=32, temporal_conv=False, max_relative_position=4),
+    "image": UNetConfig(**SIZES, context_dim=32, image_attention=True),
+    "image for each frame": UNetConfig(**SIZES, context_dim=32, image_attention=True, image_gain=True, image_tokens_per_frame=2),
+}
+VIDEOS, FRAMES = 2, 3
+
+
+@pytest.fixture(params=CONFIGS)
+def unet(request) -> UNet:
+    """With random weights, none of which is zero."""
+    network = UNet(CONFIGS[request.param])
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    return network.requires_grad_(False).eval()
+
+
+def run(unet: UNet, hooks: Hooks | None = None) -> Tensor:
+    """On two videos with texts of their own."""
+    generator = torch.Generator().manual_seed(1)
+    given = {"timesteps": torch.tensor([500, 20]), "text": torch.randn(VIDEOS, 7, 32, generator=generator)}
+    if unet.config.image_attention:
+        count = FRAMES * (unet.config.image_tokens_per_frame or 1)
+        given["image_tokens"] = torch.randn(VIDEOS, count, 32, generator=generator)
+        given["image_strength"] = torch.tensor([1.0, 0.3])
+    return unet(torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=generator), **given, hooks=hooks)
+
+
+class Watching(Hooks):
+    """Writes down where it is asked; changes nothing."""
+
+    def __init__(self) -> None:
+        self.sites: list[Site] = []
+        self.places: list[tuple[str, int, tuple[int, ...]]] = []
+
+    def attention(self, site: Site) -> AttentionHooks:
+        self.sites.append(site)
+        return AttentionHooks()
+
+    def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        self.places.append(("input", number, tuple(hidden.shape)))
+        return super().after_input_block(number, hidden)
+
+    def after_middle_block(self, hidden: Tensor) -> Tensor:
+        self.places.append(("middle", 0, tuple(hidden.shape)))
+        return super().after_middle_block(hidden)
+
+    def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        assert hidden.shape[2:] == skip.shape[2:]
+        self.places.append(("output", number, tuple(skip.shape)))
+        return super().before_output_block(number, hidden, skip)
+
+
+def test_looking_changes_nothing(unet):
+    assert torch.equal(run(unet), run(unet, Hooks()))
+    assert torch.equal(run(unet), run(unet, Watching()))
+
+
+def test_the_places_and_their_order(unet):
+    watching = Watching()
+    run(unet, watching)
+    rows = VIDEOS * FRAMES
+    down = [(rows, 32, 8, 6), (rows, 32, 8, 6), (rows, 32, 4, 3), (rows, 64, 4, 3)]
+    assert watching.places == [
+        *(("input", number, shape) for number, shape in enumerate(down)), ("middle", 0, down[-1]),
+        *(("output", number, shape) for number, shape in enumerate(reversed(down))),
+    ]  # fmt: skip
+    attended = [("input", 1), ("input", 3), ("middle", 0), *(("output", number) for number in range(4))]
+    assert [(site.part, site.block) for site in watching.sites] == attended
+    assert [(site.transformer, site.depth) for site in watching.sites] == [(number, 0) for number in range(7)]
+    assert [site.shape for site in watching.sites[:3]] == [down[1], down[3], down[3]]
+
+
+def test_the_blocks_are_numbered_as_stable_diffusion_s():
+    """VideoCrafter2's own size: 12 input and 12 output blocks, and attention where Stable Diffusion 2.1 has it."""
+    watching, blank = Watching(), {"device": "meta"}
+    config = load_config("t2v_512_v2").unet
+    x, timesteps, text = torch.empty(1, 4, 2, 40, 64, **blank), torch.empty(1, **blank), torch.empty(1, 77, 1024, **blank)
+    UNet(config, Layers(**blank))(x, timesteps, text, hooks=watching)
+    assert [(part, number) for part, number, _ in watching.places] == [
+        *(("input", number) for number in range(12)), ("middle", 0), *(("output", number) for number in range(12))
+    ]  # fmt: skip
+    assert [(site.part, site.block) for site in watching.sites] == [
+        *(("input", number) for number in (1, 2, 4, 5, 7, 8)), ("middle", 0), *(("output", number) for number in range(3, 12))
+    ]  # fmt: skip
+
+
+class EachFrameReads(Hooks, AttentionHooks):
+    """Gives each frame its own copy of its video's text, and attention through functions of its own."""
+
+    def attention(self, site: Site) -> AttentionHooks:
+        return self
+
+    def self_attention(self, layer: SelfAttention, x: Tensor) -> Tensor:
+        return layer(x, x, x, attention=lambda *given: sdpa(*given))
+
+    def cross_attention(self, layer: CrossAttention, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
+        rows = text.repeat_interleave(len(x) // len(text), dim=0)
+        return layer(x, rows, image, rows, attention=lambda *given: sdpa(*given))
+
+
+def test_text_may_be_read_frame_by_frame(unet):
+    assert goldens.error(run(unet, EachFrameReads()), run(unet)) <= 1e-5
+
+
+@pytest.mark.parametrize("place", ["after_input_block", "after_middle_block", "before_output_block", "self_attention", "between"])
+def test_what_is_changed_counts(unet, place):
+    """At one place, in one video: the other stays as it is."""
+
+    class Changing(Hooks, AttentionHooks):
+        def attention(self, site: Site) -> AttentionHooks:
+            return self
+
+    def changed(self, *given):
+        usual = getattr(Hooks if hasattr(Hooks, place) else AttentionHooks, place)(self, *given)
+        *kept, last = usual if isinstance(usual, tuple) else (usual,)
+        last = torch.cat([last[:FRAMES] + 1, last[FRAMES:]])
+        return (*kept, last) if kept else last
+
+    setattr(Changing, place, changed)
+    usual, out = run(unet), run(unet, Changing())
+    assert goldens.error(out[0], usual[0]) > 0.01
+    assert goldens.error(out[1], usual[1]) <= 1e-5
+
+
+def test_keys_and_values_of_their_own():
+    """Self-attention that reads other tokens is attention to them."""
+    layer = SelfAttention(32, 16, Layers())
+    x, keys, values = torch.randn(2, 5, 32), torch.randn(2, 9, 32), torch.randn(2, 9, 32)
+    by_hand = layer.to_out(sdpa(layer.to_q(x), layer.to_k(keys), layer.to_v(values), 2))
+    assert torch.equal(layer(x, keys, values), by_hand)
+    assert torch.equal(layer(x, keys), layer(x, keys, keys))
