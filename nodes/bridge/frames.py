@@ -88,7 +88,7 @@ def one_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep:
     """
     window = model_options.get("transformer_options", {}).get("context_window")
     if window is None:
-        return executor(model, conds, x, timestep[:1].expand(len(x)), model_options)
+        return executor(model, conds, x, timestep.expand(len(x)) if timestep.numel() == 1 else timestep, model_options)
     if window.dim != 0:
         raise ValueError(f"Context windows over dim {window.dim}: a video is a batch of frames, so set dim to 0 in ContextWindowsManual.")
     anchor = getattr(window, "causal_anchor_index", None)

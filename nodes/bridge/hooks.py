@@ -111,8 +111,8 @@ class ComfyHooks(Hooks):
             part, number = self.options["block"]
             raise ValueError(
                 f"The ControlNet (or T2I adapter) gives {list(residual.shape)} for {part} block {number}, where the model has "
-                f"{list(hidden.shape)} (rows, channels, height, width). It must be made for Stable Diffusion 2.1; and where only height "
-                "or width differ, use a video whose width and height are multiples of 64."
+                f"{list(hidden.shape)} (rows, channels, height, width). It must be made for Stable Diffusion 2.1; where only height or "
+                "width differ, use a video whose width and height are multiples of 64, and no node that shrinks what blocks give."
             )
         if len(residual) not in (1, len(hidden)):
             # A T2I adapter keeps what it made, equal for all conditionings, though the next pass may have more or fewer of them.

@@ -40,9 +40,9 @@ class Pass:
 
     def by_hand(self, unet: UNet, hooks: Hooks | None = None) -> Tensor:
         """The core's UNet on the same, ``[n, 4, h, w]``."""
-        a_video = {name: tensor[:: self.frames] for name, tensor in self.tensors.items()}
-        given = {name: a_video[name] for name in ("timesteps", "fps", "image_tokens", "image_strength") if name in a_video}
-        out = unet(rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames), text=a_video["context"], **given, hooks=hooks)
+        rows = ("timesteps", "context", "fps", "image_tokens", "image_strength")
+        given = {name: self.tensors[name][:: self.frames] for name in rows if name in self.tensors}
+        out = unet(rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames), text=given.pop("context"), **given, hooks=hooks)
         return rearrange(out, "n c t h w -> (n t) c h w")
 
 
