@@ -237,11 +237,11 @@ def open_map(unet: UNet, strength: float = 1.0) -> None:
     for axis in (0, 1):  # y, x
         for end, beyond in ((-1.0, 0), (1.0, 2)):
             row = first + 4 * axis + 2 * (end > 0)  # a channel and its negative share a norm group, so that its mean is 0
-            neighbour = (beyond, 1) if axis == 0 else (1, beyond)
+            down, across = (beyond, 1) if axis == 0 else (1, beyond)
             for channel, sign in ((row, 1.0), (row + 1, -1.0)):
                 edges.weight[channel], edges.bias[channel] = 0.0, sign * 0.5
                 # A neighbour on this side takes the constant away; at the edge there is none.
-                edges.weight[channel, constant, *neighbour] = -sign
+                edges.weight[channel, constant, down, across] = -sign
                 # silu(x) - silu(-x) = x
                 spread.weight[slopes + axis, channel, 1, 1] = sign * end * strength * 0.75
-                spread.weight[slopes + axis, channel, *neighbour] = sign * end * strength * 0.25
+                spread.weight[slopes + axis, channel, down, across] = sign * end * strength * 0.25
