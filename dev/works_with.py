@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from tests.comfyui.works_with import FLAGS, GROUPS, LIMITS, ROWS, TITLES, Row
+from tests.comfyui.works_with.bench import TITLES
+from tests.comfyui.works_with.limits import LIMITS
+from tests.comfyui.works_with.options import FLAGS
+from tests.comfyui.works_with.table import GROUPS, ROWS, Row
 
 from .comfyui import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "works_with.md"
 INTRODUCTION = """# What works with our models
 
-Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui/works_with.py`).
+Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui/works_with`).
 The models are the published ones' forms at tiny widths, with the weights that the authors' code was recorded with, and the bundled one.
 
 This page is written by `python -m dev.works_with`.

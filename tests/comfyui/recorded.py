@@ -42,7 +42,8 @@ class Pass:
         """The core's UNet on the same, ``[n, 4, h, w]``."""
         rows = ("timesteps", "context", "fps", "image_tokens", "image_strength")
         given = {name: self.tensors[name][:: self.frames] for name in rows if name in self.tensors}
-        out = unet(rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames), text=given.pop("context"), **given, hooks=hooks)
+        text = given.pop("context")
+        out = unet(rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames), text=text, **given, hooks=hooks)
         return rearrange(out, "n c t h w -> (n t) c h w")
 
 

@@ -10,7 +10,8 @@ import torch
 
 from dev.server import running
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.works_with import DYNAMICRAFTER, FLAGS, FLOAT16, SCALE, T2V, Bench, Flag, apart, core_latent
+from tests.comfyui.works_with.bench import DYNAMICRAFTER, SCALE, T2V, Bench, apart, core_latent
+from tests.comfyui.works_with.options import FLAGS, FLOAT16, Flag
 from tests.goldens import TOLERANCE, prompts
 from vc_core import load
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import vc_core
@@ -26,6 +27,7 @@ from vc_core.models.unet import UNet
 
 PROMPT = goldens.PROMPTS[0]
 VIDEOCRAFTER2 = "t2v_512_v2"
+DYNAMICRAFTER = "dynamicrafter_512_v1"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,15 @@ class PatchGraph(TextGraph):
 
     def __init__(self, checkpoint: str = VIDEOCRAFTER2, frames: int = 4, **given: Any) -> None:
         super().__init__(f"{checkpoint}.safetensors", PROMPT, frames=frames, **given)
+
+    def see(self, comfyui: Server, picture: Tensor) -> None:
+        """Begin with a picture ``[1, 3, H, W]`` in [-1, 1]."""
+        save_file({"image": ((picture + 1) / 2).movedim(1, -1).contiguous()}, comfyui.base / "input" / "seen.st")
+        told = self.add(
+            "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, vae=self.vae,
+            image=out(self.add("TestImage", file="seen.st")), fps=12.0, strength=1.0, latent=self.latent,
+        )  # fmt: skip
+        self.positive, self.negative = out(told, 0), out(told, 1)
 
     def patch(self, node: str, **settings: Any) -> None:
         self.model = out(self.add(node, model=self.model, **settings))
@@ -209,13 +220,20 @@ def rescaled(positive: Tensor, negative: Tensor, x: Tensor, sigma: Tensor, scale
     return x / spread**2 - sigma / spread * (share * matched + (1 - share) * guided)
 
 
-def test_rescale_cfg_by_hand(comfyui, checkpoints):
-    graph = PatchGraph()
+@pytest.mark.parametrize("name", [VIDEOCRAFTER2, DYNAMICRAFTER])
+def test_rescale_cfg_by_hand(comfyui, checkpoints, name):
+    """A model that predicts the noise and one that predicts v."""
+    graph = PatchGraph(name)
+    if name == DYNAMICRAFTER:
+        graph.see(comfyui, goldens.read(name, "encoders")["photo"])
     graph.patch("RescaleCFG", multiplier=0.7)
-    (seen,), latent = recorded(comfyui, graph, "rescaled", lambda: graph.ksample(steps=1))
-    start = Start(vc_core.load(checkpoints / f"{VIDEOCRAFTER2}.safetensors").schedule)
-    positive, negative = (start.denoised(seen.of(which, "x"), seen.of(which)) for which in (POSITIVE, NEGATIVE))
-    expected = rescaled(positive, negative, start.x(seen.of(POSITIVE, "x")), start.sigma, 3.0, 0.7)
+    (seen,), latent = recorded(comfyui, graph, f"rescaled_{name}", lambda: graph.ksample(steps=1))
+    model = vc_core.load(checkpoints / f"{name}.safetensors")
+    start = Start(model.schedule)
+    assert goldens.error(seen.tensors["out"], seen.by_hand(model.unet)) <= goldens.TOLERANCE
+    noisy = seen.of(POSITIVE, "x")[:, :4]
+    positive, negative = (start.denoised(noisy, seen.of(which)) for which in (POSITIVE, NEGATIVE))
+    expected = rescaled(positive, negative, start.x(noisy), start.sigma, 3.0, 0.7)
     assert goldens.error(latent, expected) <= goldens.TOLERANCE
     assert goldens.error(latent, negative + 3.0 * (positive - negative)) > 10 * goldens.TOLERANCE
 

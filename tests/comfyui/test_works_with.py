@@ -9,7 +9,8 @@ import pytest
 from dev.server import Server, running
 from dev.works_with import PAGE, page
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.works_with import ROWS, TITLES, Row
+from tests.comfyui.works_with.bench import TITLES
+from tests.comfyui.works_with.table import ROWS, Row
 
 CASES = [(row, model) for row in ROWS for model in row.models]
 

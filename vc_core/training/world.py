@@ -196,9 +196,9 @@ def _pictured_paths(world: World, motion: Tensor, direction: Tensor, fps: Tensor
     """Direction `[B]` and places `[B, T, 2]` of clips that a picture begins; `ends [2, B, 2]` are any two places for each."""
     between = motion == MOTIONS.index(BETWEEN)
     direction = torch.where(between, direction_of(ends[1] - ends[0]), direction)
-    step = steps_of(world, direction, fps)
-    # Of two places along the way the one farther back is the start, so that there is mostly room to move.
-    start = torch.where(step > 0, ends.amin(0), torch.where(step < 0, ends.amax(0), ends[0]))
+    # The start says nothing about the direction, even where there is no room to move: a model that could guess the one from the
+    # other would, and guidance by the prompt would then push the shape away from where the picture has it.
+    step, start = steps_of(world, direction, fps), ends[0]
     each = {
         ONWARDS: onward_paths(world, step, start), BETWEEN: between_paths(world, ends[0], ends[1]), ROUND: round_paths(world, step, start),
     }

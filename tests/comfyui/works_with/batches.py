@@ -1,0 +1,116 @@
+"""Several videos at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tests.comfyui.graphs import assert_fails, out
+
+from .bench import APART, DYNAMICRAFTER, T2V, T2V_V1, Bench, apart, core_latent, same
+from .length import windowed
+from .table import BATCHES, Check, row
+
+
+@row(
+    BATCHES,
+    "Empty VideoCrafter Latent's batch_size, KSampler",
+    "each video of the batch is what it is alone",
+    T2V,
+    T2V_V1,
+    DYNAMICRAFTER,
+    videos=2,
+)
+def a_batch(bench: Bench) -> Check:
+    blank = bench.given("TestLatent", "latent", torch.zeros(8, 4, 8, 8))
+    alone = bench.alone(4, None)
+    for start in (0, 4):
+        part = bench.frames_of(blank, start, 4)
+        bench.keep(f"from {start}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
+    bench.keep("batch", latent=bench.one_step())
+
+    def check(seen: dict[str, Tensor]) -> None:
+        same(seen["batch"], torch.cat([seen["from 0"], seen["from 4"]]))
+        assert apart(seen["from 0"], seen["from 4"]) > APART
+
+    return check
+
+
+@row(
+    BATCHES, "ConditioningSetMask with a mask a frame, ConditioningCombine", "another prompt for each video of a batch", T2V, DYNAMICRAFTER,
+    videos=2,
+)  # fmt: skip
+def prompts_of_a_batch(bench: Bench) -> Check:
+    first = torch.zeros(8, 8, 8)
+    first[:4] = 1
+    masks = [bench.given("TestMask", "mask", mask) for mask in (first, 1 - first)]
+    both = [
+        out(bench.add("ConditioningSetMask", conditioning=conditioning, mask=mask, strength=1.0, set_cond_area="default"))
+        for conditioning, mask in zip((bench.positive, bench.other), masks, strict=True)
+    ]
+    combined = bench.add("ConditioningCombine", conditioning_1=both[0], conditioning_2=both[1])
+    for name, conditioning in (("both", out(combined)), ("one", bench.positive), ("other", bench.other)):
+        bench.keep(name, latent=bench.ksampler(positive=conditioning))
+
+    def check(seen: dict[str, Tensor]) -> None:
+        same(seen["both"], torch.cat([seen["one"][:4], seen["other"][4:]]))
+        assert apart(seen["one"], seen["other"]) > APART
+
+    return check
+
+
+@row(
+    BATCHES,
+    "LatentBatch, RepeatLatentBatch, LatentFromBatch",
+    "videos of the same length are put together, repeated and taken out whole",
+    T2V,
+)
+def core_s_batches(bench: Bench) -> Check:
+    joined = out(bench.add("LatentBatch", samples1=bench.latent, samples2=bench.latent))
+    repeated = out(bench.add("RepeatLatentBatch", samples=bench.latent, amount=2))
+    untold = bench.tell(bench.text)
+    sampled = bench.authors(latent_image=joined, positive=untold, negative=untold)
+    bench.keep("joined", latent=sampled)
+    bench.keep("repeated", latent=bench.authors(latent_image=repeated, positive=untold, negative=untold))
+    second = bench.frames_of(sampled, 4, 4)
+    bench.keep("taken", latent=second)
+    bench.keep("whole again", latent=bench.authors(seed=7, denoise=0.5, latent_image=sampled, positive=untold, negative=untold))
+    bench.keep("taken again", latent=bench.authors(seed=8, denoise=0.5, latent_image=second, positive=untold, negative=untold))
+
+    def check(seen: dict[str, Tensor]) -> None:
+        for name in ("joined", "repeated"):
+            same(seen[name], torch.cat([core_latent(bench.path, seed=seed) for seed in (0, 1)]))
+        assert torch.equal(seen["taken"], seen["joined"][4:])
+        same(seen["taken again"], seen["whole again"][4:])
+
+    return check
+
+
+@row(BATCHES, "LatentFromBatch of parts of videos, LatentBatch of differing lengths", "refused, with the numbers", T2V, videos=2)
+def parts_are_refused(bench: Bench) -> Check:
+    longer = bench.add("EmptyVideoCrafterLatent", width=64, height=64, length=3, batch_size=1)
+    wrong = (bench.frames_of(bench.latent, 0, 7), out(bench.add("LatentBatch", samples1=bench.latent, samples2=out(longer))))
+    begun = dict(bench.prompt)
+    for latent, frames in zip(wrong, (7, 11), strict=True):
+        bench.add("TestSave", file="x", latent=bench.authors(latent_image=latent))
+        assert_fails(bench.comfyui, bench, "VideoCrafterSampler", f"{frames} frames", "each of its videos has 4", "whole videos")
+        bench.prompt = dict(begun)
+    return lambda seen: None
+
+
+@row(
+    BATCHES, "ContextWindowsManual on a batch of videos",
+    "windows of whole videos (batched, no overlap) are the plain batch; others, and those not over dim 0, are refused with the way out",
+    T2V, videos=2,
+)  # fmt: skip
+def windows_of_a_batch(bench: Bench) -> Check:
+    begun = dict(bench.prompt)
+    bench.add("TestSave", file="x", latent=bench.ksampler(model=windowed(bench, 6, 2)))
+    assert_fails(bench.comfyui, bench, "KSampler", "window of 6 frames", "videos of this batch", "set context_length to 4")
+    bench.prompt = dict(begun)
+    bench.add("TestSave", file="x", latent=bench.ksampler(model=windowed(bench, 4, 2, dim=2)))
+    assert_fails(bench.comfyui, bench, "KSampler", "over dim 2", "set dim to 0")
+    bench.prompt = begun
+    bench.keep("plain", latent=bench.ksampler())
+    bench.keep("windowed", latent=bench.ksampler(model=windowed(bench, 4, 0, "batched", "flat")))
+    return lambda seen: same(seen["windowed"], seen["plain"])

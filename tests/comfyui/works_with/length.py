@@ -1,0 +1,118 @@
+"""Context windows: videos longer than a model makes at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tests.comfyui.graphs import out
+
+from .bench import BUNDLED, DYNAMICRAFTER, T2V, Bench, Link, same
+from .table import LENGTH, Check, row
+
+
+def windowed(
+    bench: Bench, length: int, overlap: int, schedule: str = "standard_static", fuse: str = "pyramid", closed: bool = False, dim: int = 0
+) -> Link:
+    """The model with ContextWindowsManual; what is not said is as the node has it."""
+    inputs = {
+        "context_length": length,
+        "context_overlap": overlap,
+        "context_schedule": schedule,
+        "fuse_method": fuse,
+        "closed_loop": closed,
+    }
+    later = {"freenoise": False, "cond_retain_index_list": "", "split_conds_to_windows": False, "latent_retain_index_list": ""}
+    rest = {"context_stride": 1, "dim": dim, "causal_window_fix": True}
+    return out(bench.add("ContextWindowsManual", model=bench.model, **inputs, **rest, **later))
+
+
+@row(LENGTH, "ContextWindowsManual, a window as long as the video", "the identity", T2V, DYNAMICRAFTER)
+def a_window_of_all(bench: Bench) -> Check:
+    bench.keep("plain", latent=bench.ksampler(cfg=2.0))
+    bench.keep("windowed", latent=bench.ksampler(cfg=2.0, model=windowed(bench, 4, 2)))
+    return lambda seen: same(seen["windowed"], seen["plain"])
+
+
+def fuse_weights(fuse: str, place: int, length: int, overlap: int, first: bool, last: bool) -> float:
+    """How much a window says of the frame at a place in it, as the fuse methods are described."""
+    if fuse == "pyramid":
+        return min(place + 1, length - place)
+    if fuse == "relative":
+        return max(1e-2, 1 - abs(place - (length - 1) / 2) / ((length - 1 + 1e-2) / 2))
+    if fuse == "overlap-linear":
+        rising = 1 if first or place >= overlap else place / (overlap - 1)
+        falling = 1 if last or place < length - overlap else (length - 1 - place) / (overlap - 1)
+        return rising * falling
+    return 1.0
+
+
+@row(
+    LENGTH, "ContextWindowsManual, every schedule and fuse method",
+    "the windows' predictions, each as if sampled alone, weighted; the latents of pictures and the image tokens go with the window", T2V,
+    frames=8,
+)  # fmt: skip
+@row(LENGTH, "ContextWindowsManual, every schedule and fuse method", "as above, with a picture's latent a frame", DYNAMICRAFTER, frames=16)
+def windows(bench: Bench) -> Check:
+    pictured = bench.name == DYNAMICRAFTER
+    total = 16 if pictured else 8
+    length, overlap = total // 2, total // 4  # DynamiCrafter's is the number of frames that have image tokens of their own
+
+    def run_of(start: int, count: int = length) -> list[int]:
+        return [frame % total for frame in range(start, start + count)]
+
+    overlapping = [run_of(start) for start in range(0, total - overlap, overlap)]
+    cases = [("standard_static", fuse, False, length, overlap, overlapping) for fuse in ("pyramid", "relative", "flat", "overlap-linear")]
+    cases += [
+        ("standard_uniform", "pyramid", False, length, overlap, overlapping),
+        ("looped_uniform", "pyramid", False, length, overlap, overlapping),
+        ("looped_uniform", "pyramid", True, length, overlap, [*overlapping, run_of(total - overlap)]),
+        ("batched", "flat", False, length, 0, [run_of(0), run_of(length)]),
+        ("batched", "flat", False, length - 1, 0, [run_of(0, length - 1), run_of(length - 1, length - 1), run_of(2 * length - 2, 2)]),
+    ]
+    concat = torch.randn(total, 4, 8, 8, generator=torch.manual_seed(4))
+    if pictured:
+        bench.positive = bench.given_concat(concat)
+    for number, (schedule, fuse, closed, size, shared, _) in enumerate(cases):
+        bench.keep(f"case {number}", latent=bench.one_step(model=windowed(bench, size, shared, schedule, fuse, closed)))
+
+    blank = bench.given("TestLatent", "latent", torch.zeros(total, 4, 8, 8))
+    for frames in {tuple(window) for case in cases for window in case[-1]}:
+        before = [frame for frame in frames if frame >= frames[0]]
+        part = bench.frames_of(blank, frames[0], len(before))
+        if len(before) < len(frames):  # it goes round
+            part = out(bench.add("LatentBatch", samples1=part, samples2=bench.frames_of(blank, 0, len(frames) - len(before))))
+        alone = bench.alone(len(frames), concat[list(frames)] if pictured else None)
+        bench.keep(f"window {frames}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
+
+    def check(seen: dict[str, Tensor]) -> None:
+        for number, (_, fuse, _, _, shared, chosen) in enumerate(cases):
+            fused, weight = torch.zeros(total, 4, 8, 8), torch.zeros(total, 1, 1, 1)
+            for frames in chosen:
+                said = seen[f"window {tuple(frames)}"]
+                for place, frame in enumerate(frames):
+                    part = fuse_weights(fuse, place, len(frames), shared, 0 in frames, total - 1 in frames)
+                    fused[frame] += part * said[place]
+                    weight[frame] += part
+            same(seen[f"case {number}"], fused / weight)
+
+    return check
+
+
+@row(
+    LENGTH,
+    "ContextWindowsManual as it is set at first",
+    "32 frames of a model of 16, each with the red circle that was asked for",
+    BUNDLED,
+    frames=32,
+)
+def a_long_video(bench: Bench) -> Check:
+    bench.keep("frames", image=bench.decode(bench.ksampler(steps=8, cfg=4.0, model=windowed(bench, 16, 4))))
+
+    def check(seen: dict[str, Tensor]) -> None:
+        red, green, blue = seen["frames"].unbind(-1)
+        shown = (red > 0.5) & (green < 0.4) & (blue < 0.4)
+        area = shown.float().mean(dim=(1, 2))
+        assert len(area) == 32 and area.min() > 0.01 and area.max() < 0.3, area
+
+    return check
