@@ -1,8 +1,13 @@
 # make demo      a video from a sentence and one from a picture, in a real ComfyUI without a window
 #                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
-# make test      all tests
+# make test      ruff, mypy and all tests
+# make test-oldest  what works with what, once more on the oldest ComfyUI supported
+# make check     ruff, and mypy's strict check of vc_core
+# make coverage  the branches of vc_core that its tests leave untested, listed in docs/coverage.md
+# make bench     what the models cost in time and memory, part by part (ARGS="--device cuda --model t2v_512_v2", see --help)
+# make gallery   the pictures of docs/gallery and of the help pages, of what the bundled models make
 # make comfyui   the same ComfyUI for a browser, on 127.0.0.1 (PORT=8188)
-# make clean     removes what these made (.venv, .comfyui, demo_output)
+# make clean     removes what these made (.venv, .comfyui, demo_output, benchmarks_output)
 #
 # Each sets up what it needs first. COMFYUI_DIR=path runs another ComfyUI,
 # COMFYUI_RELEASE=0.3.75 another of the releases listed in dev/comfyui.py.
@@ -13,13 +18,34 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test comfyui setup clean
+.PHONY: demo test test-oldest check coverage bench gallery comfyui setup clean
 
 demo: setup
 	@$(VENV_PYTHON) -m dev.demo
 
-test: setup
+test: setup check
 	@$(VENV_PYTHON) -m pytest
+
+# What differs from release to release is ComfyUI's side, so the oldest one gets the tests that look at it; some are marked as for once.
+OLDEST := 0.3.75
+ON_OLDEST := $(addprefix tests/comfyui/,test_works_with.py test_controlnet.py test_model_patches.py)
+
+test-oldest: setup
+	@COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m dev.comfyui
+	@COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m pytest -m "not once" $(ON_OLDEST)
+
+check: $(INSTALLED)
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m mypy
+
+coverage: $(INSTALLED)
+	@$(VENV_PYTHON) -m dev.coverage
+
+bench: $(INSTALLED)
+	@$(VENV_PYTHON) -m benchmarks $(ARGS)
+
+gallery: setup
+	@$(VENV_PYTHON) -m dev.gallery
 
 comfyui: setup
 	@$(VENV_PYTHON) -m dev.serve
@@ -39,5 +65,5 @@ $(VENV_PYTHON):
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 clean:
-	rm -rf $(VENV) .comfyui demo_output build *.egg-info .pytest_cache
+	rm -rf $(VENV) .comfyui demo_output benchmarks_output build *.egg-info .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ PREVIEW_IMAGE = 1  # the first 4 bytes of a binary message
 class ComfyError(RuntimeError):
     """A graph that ComfyUI refused or that failed while running.
 
-    `kind` is the exception's type, or the validation error's type; `traceback` is empty for the latter.
+    `kind` is the exception's type, or the validation error's type; `traceback` is empty for the latter, unless validating itself failed.
     """
 
     def __init__(self, message: str, node_id: str = "", node_type: str = "", kind: str = "", traceback: str = "") -> None:
@@ -183,4 +183,5 @@ def _refusal(answer: dict[str, Any]) -> ComfyError:
         return ComfyError(f"ComfyUI refused the graph: {error['message']} {error.get('details', '')}".strip(), kind=error["type"])
     lines = [f"{node_type} (node {node_id}): {error['message']}: {error['details']}" for node_id, node_type, error in told]
     node_id, node_type, error = told[0]
-    return ComfyError("ComfyUI refused the graph:\n  " + "\n  ".join(lines), node_id, node_type, error["type"])
+    traceback = "".join((error.get("extra_info") or {}).get("traceback") or [])
+    return ComfyError("ComfyUI refused the graph:\n  " + "\n  ".join(lines), node_id, node_type, error["type"], traceback)

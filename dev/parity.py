@@ -12,7 +12,6 @@ import torch
 import vc_core
 from tests import goldens
 
-
 NOT_RECORDED = float("nan")
 
 

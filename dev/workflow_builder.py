@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vc_core.fetch import published_files
+
 from .graph import GraphError, ObjectInfo, Workflow, chosen_inputs, default_of, has_control, input_specs, is_widget, options_of
 
 TITLE_HEIGHT = 30  # above a node's position
@@ -26,6 +28,12 @@ TEXT_HEIGHT = 100  # of a widget with several lines
 DEFAULT_WIDTH = 300
 GROUP_MARGIN = 20
 GROUP_TITLE = 50
+#: What a loader may be asked for, in the form of ComfyUI's own templates: the interface offers what a graph names and isn't there.
+MODELS = {
+    "VideoCrafterLoader": [
+        {"name": file.save_as, "url": file.url, "directory": file.folder} for file in published_files().values()
+    ]
+}
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,8 @@ class WorkflowBuilder:
         data = self._add(class_type, at, size or (DEFAULT_WIDTH, height), title, color)
         data |= {"inputs": sockets, "outputs": outputs, "widgets_values": values}
         data["properties"] = {"Node name for S&R": class_type}
+        if class_type in MODELS:
+            data["properties"]["models"] = MODELS[class_type]
         for slot, socket in enumerate(sockets):
             source = given.get(socket["name"])
             if isinstance(source, Output):

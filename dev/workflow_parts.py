@@ -11,7 +11,8 @@ COLUMNS = (0, 380, 760, 1130, 1470)
 
 def drawn_square(flow: WorkflowBuilder, x: int, y: int, column: int, top: float, title: str) -> tuple[Output, list[Node]]:
     """A red square drawn by ComfyUI's own nodes, its left upper corner at (x, y) of 64x64; in two columns from `column` on."""
-    ground = flow.node("EmptyImage", {"width": 64, "height": 64, "color": GROUND}, at=(COLUMNS[column], top), size=(320, 150), title="Ground")
+    values = {"width": 64, "height": 64, "color": GROUND}
+    ground = flow.node("EmptyImage", values, at=(COLUMNS[column], top), size=(320, 150), title="Ground")
     square = flow.node(
         "EmptyImage", {"width": 19, "height": 19, "color": RED}, at=(COLUMNS[column], top + 200), size=(320, 150), title="Square"
     )
@@ -23,13 +24,13 @@ def drawn_square(flow: WorkflowBuilder, x: int, y: int, column: int, top: float,
     return made["IMAGE"], [ground, square, made]
 
 
-def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float) -> Node:
+def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float, rescale: float = 0.0) -> Node:
     """The authors' sampler with the bundled models' settings, in the third column below the conditioning."""
     return flow.node(
         "VideoCrafterSampler",
         {
             "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
-            "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0,
+            "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale,
         },
         at=(COLUMNS[2], top), size=(320, 290),
     )  # fmt: skip
@@ -41,20 +42,20 @@ def decoded(flow: WorkflowBuilder, loader: Node, sampler: Node, top: float) -> N
 
 
 def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str) -> None:
-    """The fourth and fifth column below what is `shown` there already: a video file and an animated picture."""
+    """The fifth column, and a note in the fourth below what is `shown` there already: a video file and an animated picture."""
     below = max(node.data["pos"][1] + node.data["size"][1] for node in shown) + 60
-    video = flow.node("CreateVideo", {"images": frames, "fps": 8.0}, at=(COLUMNS[3], below), size=(300, 110))
     save = flow.node(
-        "SaveVideo", {"video": video["VIDEO"], "filename_prefix": f"video/{prefix}"}, at=(COLUMNS[4], top), size=(320, 340)
+        "VideoCrafterSaveVideo", {"images": frames, "filename_prefix": f"video/{prefix}", "fps": 8.0}, at=(COLUMNS[4], top), size=(320, 420)
     )
     webp = flow.node(
         "SaveAnimatedWEBP",
         {"images": frames, "filename_prefix": prefix, "fps": 8.0, "lossless": True},
-        at=(COLUMNS[4], top + 400), size=(320, 340),
+        at=(COLUMNS[4], top + 480), size=(320, 340),
     )  # fmt: skip
     flow.note(
-        "fps tells the model how far things move from frame to frame: high is slow. The clip's own speed is set in Create Video.",
-        at=(COLUMNS[3], below + 170), size=(300, 120), title="Two kinds of fps",
+        "The fps of the conditioning tells the model how far things move from frame to frame: high is slow. How fast the clip is played "
+        "is set where it is saved.",
+        at=(COLUMNS[3], below), size=(300, 140), title="Two kinds of fps",
     )  # fmt: skip
-    flow.group("Frames", [*shown, video], color="#5e5e3f")
+    flow.group("Frames", shown, color="#5e5e3f")
     flow.group("Saved", [save, webp], color="#3f5e5e")

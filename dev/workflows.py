@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from . import dynamicrafter_workflows as dynamicrafter
 from .comfyui import REPOSITORY
 from .graph import ObjectInfo
 from .server import running
@@ -23,12 +24,12 @@ BUNDLED_IMAGE_TO_VIDEO = "videocrafter_tiny_i2v (bundled)"
 def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
     """A sentence to a clip, with the bundled model, so that it runs as soon as it is opened."""
     flow = WorkflowBuilder(info)
-    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, 60), size=(330, 170))
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, 60), size=(330, 220))
     flow.note(
         "**Model**\n\nThe bundled model is tiny: 64x64, and it knows *a red|green|blue|yellow|white|purple "
         "circle|square|triangle moving left|right|up|down*.\n\nFor real clips put VideoCrafter2's `model.ckpt` into "
         "`models/checkpoints`, choose it here, set 512x320 and 16 frames, fps 28, 50 steps, cfg 12 and write any prompt.",
-        at=(0, 290), size=(330, 240), title="Change the model",
+        at=(0, 340), size=(330, 240), title="Change the model",
     )  # fmt: skip
     positive = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": "a red circle moving right"}, at=(380, 60), size=(330, 130), title="Prompt"
@@ -73,12 +74,12 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
 def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     """A sentence to a picture, with nodes of ComfyUI alone beside the loader, and the picture to a clip."""
     flow = WorkflowBuilder(info)
-    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, FIRST_ROW), size=(330, 170), title="Image model")
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, FIRST_ROW), size=(330, 220), title="Image model")
     flow.note(
         "One frame of a text-to-video model is a picture, so this runs out of the box. For any picture put **Load "
         "Checkpoint** in its place, with Stable Diffusion or another image model, and connect its MODEL, CLIP and VAE. Then set the size, "
         "steps and cfg which that model wants, and choose a published model for the video as well.",
-        at=(0, FIRST_ROW + 230), size=(330, 220), title="Change the image model",
+        at=(0, FIRST_ROW + 280), size=(330, 220), title="Change the image model",
     )  # fmt: skip
     positive = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": "a yellow triangle"}, at=(380, FIRST_ROW), size=(330, 130), title="Prompt"
@@ -108,13 +109,13 @@ def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
 def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefix: str) -> None:
     """The second row of a graph that makes a picture in its first: from the picture to saved files."""
     top = SECOND_ROW
-    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_IMAGE_TO_VIDEO}, at=(0, top), size=(330, 170), title="Video model")
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_IMAGE_TO_VIDEO}, at=(0, top), size=(330, 220), title="Video model")
     flow.note(
         "The bundled model is tiny: 64x64, and it knows a coloured shape on a dark ground that is *moving "
         "left|right|up|down*.\n\nFor real clips put VideoCrafter1's Image2Video `model.ckpt` into `models/checkpoints`, choose it here, "
         "set 50 steps and cfg 12, and write what happens in the picture. Image Size then gives 512x320, or as many pixels in the "
         "picture's shape.",
-        at=(0, top + 230), size=(330, 260), title="Change the video model",
+        at=(0, top + 280), size=(330, 260), title="Change the video model",
     )  # fmt: skip
     positive = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": motion}, at=(380, top), size=(330, 130), title="Motion")
     negative = flow.node(
@@ -144,6 +145,10 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "text_to_video": text_to_video,
     "image_to_video": image_to_video,
     "text_to_image_to_video": text_to_image_to_video,
+    "dynamicrafter_image_to_video": dynamicrafter.image_to_video,
+    "dynamicrafter_interpolation": dynamicrafter.interpolation,
+    "dynamicrafter_keyframes": dynamicrafter.keyframes,
+    "dynamicrafter_loop": dynamicrafter.loop,
 }
 
 

@@ -1,20 +1,23 @@
-"""Writes ``docs/works_with.md``, the list of what works with what, from the tests' table: `python -m dev.works_with`."""
+"""Writes ``docs/works_with.md``, the list of what works with what, from the tests that show it: `python -m dev.works_with`."""
 
 from __future__ import annotations
 
 from itertools import groupby
 
+from tests.comfyui import test_controlnet, test_model_patches
 from tests.comfyui.works_with.bench import TITLES
 from tests.comfyui.works_with.limits import LIMITS
 from tests.comfyui.works_with.options import FLAGS
-from tests.comfyui.works_with.table import GROUPS, ROWS, Row
+from tests.comfyui.works_with.table import GROUPS, ROWS, Line, proven
 
-from .comfyui import REPOSITORY
+from .comfyui import DEFAULT_RELEASE, RELEASES, REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "works_with.md"
-INTRODUCTION = """# What works with our models
+*_, OLDEST = RELEASES
+INTRODUCTION = f"""# What works with our models
 
-Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui/works_with`).
+Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui`).
+All are run on ComfyUI {DEFAULT_RELEASE}, and on {OLDEST} too, with the first of the models and DynamiCrafter, unless it says so.
 The models are the published ones' forms at tiny widths, with the weights that the authors' code was recorded with, and the bundled one.
 
 This page is written by `python -m dev.works_with`.
@@ -23,18 +26,18 @@ This page is written by `python -m dev.works_with`.
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts = [INTRODUCTION]
+    parts, shown = [INTRODUCTION], [*ROWS, *proven([test_controlnet, test_model_patches])]
     for group in GROUPS:
-        rows = [row for row in ROWS if row.group == group]
+        rows = [line for line in shown if line.group == group]
         lines = [
-            f"| {what} | {holds} | {', '.join(titles(list(same)))} |"
-            for (what, holds), same in groupby(rows, lambda row: (row.what, row.holds))
+            f"| {what} | {holds} | {', '.join(titles(list(same)))}{f'; on {DEFAULT_RELEASE} only' if once else ''} |"
+            for (what, holds, once), same in groupby(rows, lambda line: (line.what, line.holds, line.once))
         ]
         parts.append("\n".join([f"## {group}\n", "| node or feature | what holds | tried on |", "|---|---|---|", *lines]) + "\n")
     flags = [f"| `{flag.option}` | {flag.bound:.1g} | {'only where there is a GPU' if flag.needs_gpu else ''} |" for flag in FLAGS]
     heading = (
         "## Options of ComfyUI's command line\n\n"
-        "How far a latent may be from float32's, in its deviations (`tests/comfyui/test_memory.py`).\n"
+        f"How far a latent may be from float32's, in its deviations (`tests/comfyui/test_memory.py`, on {DEFAULT_RELEASE}).\n"
     )
     parts.append("\n".join([heading, "| option | at most | tried |", "|---|---|---|", *flags]) + "\n")
     limits = [f"- **{what}.** {why}" for what, why in LIMITS]
@@ -42,9 +45,9 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def titles(rows: list[Row]) -> list[str]:
-    """What the rows were tried on."""
-    return [TITLES[model] for row in rows for model in row.models]
+def titles(lines: list[Line]) -> list[str]:
+    """What the lines were tried on."""
+    return [TITLES[model] for line in lines for model in line.models]
 
 
 def main() -> None:

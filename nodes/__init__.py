@@ -11,6 +11,7 @@ from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
 from .measuring import VideoCrafterPictureKept
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
+from .saving import VideoCrafterSaveVideo
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterGuider,
     VideoCrafterDecode,
     VideoCrafterJoinClips,
+    VideoCrafterSaveVideo,
     VideoCrafterPictureKept,
 ]
 

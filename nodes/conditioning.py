@@ -122,8 +122,8 @@ class VideoCrafterInterpolation(io.ComfyNode):
             display_name="VideoCrafter Interpolation",
             category="VideoCrafter",
             description=(
-                "Tells an interpolation model of DynamiCrafter which pictures the video is to begin and to end with. Without an end image it "
-                "ends as it begins: a loop."
+                "Tells an interpolation model of DynamiCrafter which pictures the video is to begin and to end with. Without an end image "
+                "it ends as it begins: a loop."
             ),
             search_aliases=["interpolation", "first last frame", "loop", "start end", "dynamicrafter", "videocrafter"],
             inputs=[
@@ -162,8 +162,8 @@ class VideoCrafterKeyframes(io.ComfyNode):
             display_name="VideoCrafter Keyframes",
             category="VideoCrafter",
             description=(
-                "Makes a chain of clips through many pictures: each clip begins with one and ends with the next. The clips are sampled as one "
-                "batch; VideoCrafter Join Clips makes one video of them after decoding."
+                "Makes a chain of clips through many pictures: each clip begins with one and ends with the next. The clips are sampled as "
+                "one batch; VideoCrafter Join Clips makes one video of them after decoding."
             ),
             search_aliases=["keyframes", "interpolation", "chain", "multiple images", "storyboard", "dynamicrafter", "videocrafter"],
             inputs=[

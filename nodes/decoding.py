@@ -9,6 +9,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
+from .bridge.encoders import frames_for
 from .bridge.schema import schema
 
 
@@ -36,7 +37,7 @@ class VideoCrafterDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples: dict[str, Any], vae: Any, frames_at_once: int) -> io.NodeOutput:
-        latents = samples["samples"]
+        latents = frames_for(vae, samples)
         progress = comfy.utils.ProgressBar(len(latents))
         decoded = []
         for piece in latents.split(frames_at_once):

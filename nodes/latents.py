@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vc_core.config import suggested_size
+from .bridge.encoders import rgb_pictures
 from .bridge.frames import empty_latent, size_problem
 from .bridge.model import VideoCrafterModel
 from .bridge.schema import schema
@@ -38,7 +39,8 @@ class VideoCrafterImageSize(io.ComfyNode):
     def execute(cls, model: Any, image: Tensor) -> io.NodeOutput:
         if not isinstance(model.model, VideoCrafterModel):
             raise ValueError(f"This node needs a VideoCrafter model; it got {type(model.model).__name__}.")
-        return io.NodeOutput(*suggested_size(model.model.config.sampling, image.shape[2], image.shape[1]))
+        height, width = rgb_pictures(image).shape[2:]
+        return io.NodeOutput(*suggested_size(model.model.config.sampling, width, height))
 
 
 class EmptyVideoCrafterLatent(io.ComfyNode):

@@ -11,9 +11,12 @@ from ..vc_core.loading import ModelFile, bundled_models
 from .bridge.encoders import MissingPart, load_clip, load_clip_vision, load_vae
 from .bridge.model import load_model
 from .bridge.schema import advanced, schema
+from .bridge.showing import show
 
 #: How a bundled model is listed, after its name.
 BUNDLED_MARK = " (bundled)"
+#: What files of the family may lack.
+PARTS = ("text_encoder", "autoencoder", "image_encoder", "projector")
 #: As in core's diffusion model loader.
 WEIGHT_DTYPES = {
     "default": {},
@@ -44,7 +47,8 @@ class VideoCrafterLoader(io.ComfyNode):
                 io.Combo.Input(
                     "ckpt_name",
                     options=names,
-                    tooltip="A .ckpt or .safetensors file in ComfyUI's checkpoints folder, or the bundled model.",
+                    tooltip="A .ckpt or .safetensors file in ComfyUI's checkpoints folders (those of extra_model_paths.yaml too), or a "
+                    "bundled model. Once loaded, the node shows which model it is.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -59,8 +63,8 @@ class VideoCrafterLoader(io.ComfyNode):
                     options=["auto", *published()],
                     default="auto",
                     optional=True,
-                    tooltip="Which model the file holds. It is read off the file; only DynamiCrafter's for 512, 1024 and interpolation have the "
-                    "same tensors, and files without a schedule or a telling name must be told apart here.",
+                    tooltip="Which model the file holds. It is read off the file; only DynamiCrafter's for 512, 1024 and interpolation "
+                    "have the same tensors, and files without a schedule or a telling name must be told apart here.",
                 ),
             ],
             outputs=[
@@ -69,6 +73,7 @@ class VideoCrafterLoader(io.ComfyNode):
                 io.Vae.Output(tooltip="The autoencoder, for VAEDecode and VAEEncode."),
                 io.ClipVision.Output(tooltip="The image encoder of an image-to-video model, for VideoCrafter Image to Video."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -79,14 +84,26 @@ class VideoCrafterLoader(io.ComfyNode):
             path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         file = ModelFile.open(path, None if model == "auto" else {"name": model})
         patcher = load_model(file, WEIGHT_DTYPES[weight_dtype])
-        clip: object = MissingPart(file, "text encoder", "Use CLIPLoader with type sd2 and OpenCLIP ViT-H's text tower instead.")
+        remedy = "Use CLIPLoader with type sd2 and OpenCLIP ViT-H's text tower (in models/text_encoders) instead."
+        clip: object = MissingPart(file, "text encoder", remedy)
         if "text_encoder" in file.parts:
             clip = load_clip(file, folder_paths.get_folder_paths("embeddings"))
-        vae: object = MissingPart(file, "autoencoder", "Use VAELoader with Stable Diffusion's VAE (vae-ft-mse-840000) instead.")
+        remedy = "Use VAELoader with Stable Diffusion's VAE (vae-ft-mse-840000, in models/vae) instead."
+        vae: object = MissingPart(file, "autoencoder", remedy)
         if "autoencoder" in file.parts:
             vae = load_vae(file)
-        remedy = "Use CLIPVisionLoader with OpenCLIP ViT-H/14 for an image-to-video model; text-to-video models take no picture."
+        remedy = (
+            "Use CLIPVisionLoader with OpenCLIP ViT-H/14 (in models/clip_vision) for an image-to-video model; text-to-video models take no "
+            "picture."
+        )
         clip_vision: object = MissingPart(file, "image encoder", remedy)
         if "image_encoder" in file.parts:
             clip_vision = load_clip_vision(file)
+        show(cls, told(file))
         return io.NodeOutput(patcher, clip, vae, clip_vision)
+
+
+def told(file: ModelFile) -> str:
+    """What a file holds, for the node to show."""
+    missing = [part.replace("_", " ") for part in PARTS if getattr(file.config, part) is not None and part not in file.parts]
+    return f"{file.config.title} ({file.config.name})" + (f"; without its {' and '.join(missing)}" if missing else "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import folder_paths
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -23,8 +25,8 @@ class VideoCrafterPictureKept(io.ComfyNode):
             display_name="VideoCrafter Picture Kept",
             category="VideoCrafter",
             description=(
-                "Measures how well a video keeps the picture it was made from, and how smoothly it goes on: SSIM compares structure place by "
-                "place, CLIP compares content. 1 is equal."
+                "Measures how well a video keeps the picture it was made from, and how smoothly it goes on: SSIM compares structure place "
+                "by place, CLIP compares content. 1 is equal."
             ),
             search_aliases=["measure", "ssim", "clip similarity", "consistency", "quality", "videocrafter"],
             inputs=[
@@ -46,6 +48,8 @@ class VideoCrafterPictureKept(io.ComfyNode):
         def embed(pictures: Tensor) -> Tensor:
             return image_embeddings(clip_vision, pictures)
 
+        # Where matplotlib keeps its list of fonts, unless the user has said: in ComfyUI's folders, as all that is written.
+        os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder_paths.get_user_directory(), "matplotlib"))
         frames, picture = rgb_pictures(images) * 2 - 1, rgb_pictures(image)[0] * 2 - 1
         kept = measure(frames.transpose(0, 1), picture, None if clip_vision is None else embed)
         return io.NodeOutput(kept.plot()[None].to(torch.float32), kept.table())

@@ -23,8 +23,8 @@ def spacing_input() -> io.Combo.Input:
     """How the visited timesteps are spaced."""
     return io.Combo.Input(
         "spacing", options=["auto", *SPACINGS], default="auto", optional=True,
-        tooltip="How the steps are spaced: auto is as the model's authors do it, uniform for most, uniform_trailing for DynamiCrafter at 512 "
-        "and 1024.",
+        tooltip="How the steps are spaced: auto is as the model's authors do it, uniform for most, uniform_trailing for DynamiCrafter at "
+        "512 and 1024.",
     )  # fmt: skip
 
 
@@ -69,7 +69,8 @@ class VideoCrafterSampler(io.ComfyNode):
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip=STEPS_TOOLTIP),
                 io.Float.Input(
                     "cfg", default=12.0, min=0.0, max=100.0, step=0.5, round=0.01,
-                    tooltip="How strongly the prompt is followed. The authors use 12, for DynamiCrafter 7.5; 1 is no guidance and twice as fast.",
+                    tooltip="How strongly the prompt is followed. The authors use 12, for DynamiCrafter 7.5; 1 is no guidance and twice "
+                    "as fast.",
                 ),
                 io.Float.Input(
                     "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
@@ -78,8 +79,8 @@ class VideoCrafterSampler(io.ComfyNode):
                 advanced(
                     io.Float.Input(
                         "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                        tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 1 wholly. DynamiCrafter's authors use 0.7 at "
-                        "512 and 1024.",
+                        tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 1 wholly. DynamiCrafter's authors use "
+                        "0.7 at 512 and 1024.",
                     )
                 ),
                 io.Float.Input(
@@ -174,8 +175,8 @@ class VideoCrafterGuider(io.ComfyNode):
             display_name="VideoCrafter Guider",
             category="VideoCrafter",
             description=(
-                "Guides by the text and by the picture apart, for SamplerCustomAdvanced: one of them can be followed strongly and the other "
-                "less. It takes three passes a step where others take two."
+                "Guides by the text and by the picture apart, for SamplerCustomAdvanced: one of them can be followed strongly and the "
+                "other less. It takes three passes a step where others take two."
             ),
             search_aliases=["guider", "dual cfg", "image guidance", "multi cond cfg", "dynamicrafter", "videocrafter"],
             inputs=[

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 
@@ -23,9 +22,9 @@ SMALLEST = 40  # pixels
 class Verdict:
     """What is seen. None where nothing can be said."""
 
-    colour: Optional[str]
-    shape: Optional[str]
-    direction: Optional[str]
+    colour: str | None
+    shape: str | None
+    direction: str | None
     step: float  # pixels from frame to frame, along the main axis
     centroids: np.ndarray  # [T, 2] x, y; nan where a frame has no shape
     fill: float  # area over the area of the bounding box

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
-from typing import Iterator
 
 import numpy as np
 import pytest
@@ -102,11 +102,15 @@ def verdicts(model: vc_core.VideoModel, prompts: list[str], fps: float | None = 
 def test_all_prompts(model: vc_core.VideoModel) -> None:
     wanted = list(product(COLOURS, SHAPES, DIRECTIONS))
     seen = verdicts(model, [f"a {colour} {shape} moving {direction}" for colour, shape, direction in wanted])
-    wrong = [f"{' '.join(want)}: {got.colour} {got.shape} {got.direction}" for want, got in zip(wanted, seen) if want != (got.colour, got.shape, got.direction)]
+    wrong = [
+        f"{' '.join(want)}: {got.colour} {got.shape} {got.direction}"
+        for want, got in zip(wanted, seen, strict=True)
+        if want != (got.colour, got.shape, got.direction)
+    ]
     right = {
-        "colour": sum(want[0] == got.colour for want, got in zip(wanted, seen)) / len(wanted),
-        "shape": sum(want[1] == got.shape for want, got in zip(wanted, seen)) / len(wanted),
-        "direction": sum(want[2] == got.direction for want, got in zip(wanted, seen)) / len(wanted),
+        "colour": sum(want[0] == got.colour for want, got in zip(wanted, seen, strict=True)) / len(wanted),
+        "shape": sum(want[1] == got.shape for want, got in zip(wanted, seen, strict=True)) / len(wanted),
+        "direction": sum(want[2] == got.direction for want, got in zip(wanted, seen, strict=True)) / len(wanted),
     }
     print(right)
     assert right["colour"] >= 0.95 and right["direction"] >= 0.90 and right["shape"] >= 0.80, f"{right}\n" + "\n".join(wrong)

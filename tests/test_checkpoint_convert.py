@@ -116,6 +116,24 @@ def test_interrupted_it_leaves_what_was_there(tmp_path, source, error, there):
     assert not there or target.read_bytes() == b"the old file"
 
 
+KILLED = """
+import os, signal, sys
+from vc_core.checkpoint import convert
+convert(*sys.argv[1:], progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done > total // 2 else None)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_killed_it_leaves_the_old_file_and_goes_through_the_next_time(tmp_path, source):
+    target = tmp_path / "new.safetensors"
+    target.write_bytes(b"the old file")
+    root = Path(__file__).resolve().parents[1]
+    assert subprocess.run([sys.executable, "-c", KILLED, source, target], cwd=root, check=False).returncode < 0
+    assert target.read_bytes() == b"the old file"
+    convert(source, target)
+    assert open_checkpoint(target).names()
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path, source, monkeypatch):
     (tmp_path / "new.safetensors").write_bytes(b"the old file")
 

@@ -9,6 +9,7 @@ import struct
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_the_sound_record_is_read(tmp_path):
         ({"shape": (5,)}, "reaches to number 4"),
         ({"offset": 1}, "reaches to number 4"),
         ({"offset": -1}, "offset -1"),
-        ({"offset": 2**70}, "reaches to number"),
+        ({"offset": 2**70}, "offset 1180591620717411303424"),
         ({"stride": (2,)}, "reaches to number 6"),
         ({"stride": (-1,)}, r"strides \(-1,\)"),
         ({"stride": (1, 1)}, "1 dimensions and 2 strides"),
@@ -97,6 +98,63 @@ def test_pickles_meant_to_hang_or_crash(tmp_path, pickled):
     start = time.monotonic()
     refusal(tmp_path / "model.ckpt", zipped(pickled), "no tensors|not tensors")
     assert time.monotonic() - start < 20
+
+
+DOUBLED = b")" + b"2\x86" * 60  # a tuple of itself twice, sixty times: its text would have 2**60 parts
+NESTED = b")" + b"\x85" * 100_000
+HUGE = b"\x8b" + struct.pack("<i", 100_000) + b"\x7f" * 100_000  # a number of 240,000 digits
+STORED = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n("
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        *(b"\x80\x02" + value + b"Q." for value in (DOUBLED, NESTED, HUGE)),
+        *(b"\x80\x02" + value + b")R." for value in (DOUBLED, NESTED, HUGE)),
+        *(b"\x80\x02cbuiltins\ngetattr\n" + value + text("__init__") + b"\x86R." for value in (DOUBLED, NESTED, HUGE)),
+        *(b"\x80\x02cbuiltins\ngetattr\n" + text("a") + value + b"\x86R." for value in (DOUBLED, NESTED, HUGE)),
+        *(b"\x80\x02ctorch._utils\n_rebuild_tensor_v3\n(NNNNNN" + value + b"tR." for value in (DOUBLED, NESTED, HUGE)),
+        *(b"\x80\x02" + REBUILD + STORED + b"K\x00" + value + b"\x85)I00\nNtR." for value in (DOUBLED, NESTED, HUGE)),
+        *(b"\x80\x02" + REBUILD + STORED + value + b"K\x04\x85K\x01\x85I00\nNtR." for value in (DOUBLED, NESTED, HUGE)),
+        b"\x80\x02" + REBUILD + STORED + b"K\x00(" + HUGE + b"q\x00" + b"h\x00" * 63 + b"t(" + b"h\x00" * 64 + b"tI00\nNtR.",
+        b"\x80\x02" + STORED.replace(b"K\x04t", HUGE + b"t") + b".",
+        b"\x80\x02}(" + b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(60_000)) + b"u.",
+        b"\x80\x02](" + b"]" * 1000 + b"e" + b"q\x00" + b"ctorch\nSize\nh\x00\x85R0" * 50_000 + b".",
+    ],
+)
+@pytest.mark.parametrize("wrap", [in_zip, in_legacy])
+def test_values_whose_text_or_sums_have_no_end(tmp_path, wrap, pickled):
+    start = time.monotonic()
+    refusal(tmp_path / "model.ckpt", wrap(pickled), "refused|damaged|no tensors|not tensors|has the type")
+    assert time.monotonic() - start < 20
+
+
+def test_dictionaries_out_of_one_list_without_end(tmp_path):
+    """Each of these would have been of a thousand entries, and there are ten thousand."""
+    pairs = b"](" + b"".join(text(f"name {i}") + b"N\x86" for i in range(1000)) + b"eq\x000"
+    copies = b"](" + b"ccollections\nOrderedDict\nh\x00\x85R" * 10_000 + b"e."
+    tracemalloc.start()
+    try:
+        refusal(tmp_path / "model.ckpt", zipped(b"\x80\x02" + pairs + copies), "not tensors")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_steps_than_any_checkpoint_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr("vc_core.checkpoint.unpickling.MAX_OPCODES", 1000)
+    refusal(tmp_path / "model.ckpt", zipped(b"\x80\x02" + b"]" * 1001 + b"."), "more than 1000 steps")
+
+
+def test_messages_have_no_control_characters(tmp_path):
+    """A terminal would obey them, and lone surrogates can't be printed at all."""
+    for pickled in (b"\x80\x02cos\nsys\x1b[2Jtem\n)R.", b"\x80\x02cinnocent\n\xed\xb2\x80\x1b[2J\n)R."):
+        path = tmp_path / "model.ckpt"
+        path.write_bytes(zipped(pickled))
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(path)
+        assert str(caught.value).isprintable()
 
 
 def test_many_names_for_one_large_dictionary(tmp_path):

@@ -140,7 +140,8 @@ def test_the_command_line_joins_two_pictures_and_loops(folder, tmp_path, capsys)
     path = str(folder / "dynamicrafter_512_interp_v1.safetensors")
     for name, value in (("first", 40), ("last", 200)):
         Image.new("RGB", (20, 20), (value, value, value)).save(tmp_path / f"{name}.png")
-    common = ["generate", path, "a cat", "--frames", "4", "--height", "32", "--width", "32", "--steps", "2", "--image", str(tmp_path / "first.png")]
+    size = ["--frames", "4", "--height", "32", "--width", "32", "--steps", "2"]
+    common = ["generate", path, "a cat", *size, "--image", str(tmp_path / "first.png")]
     assert main([*common, "--end-image", str(tmp_path / "last.png"), "--output", str(tmp_path / "joined.mp4")]) == 0
     assert main([*common, "--loop", "--image-guidance-scale", "3", "--output", str(tmp_path / "loop.mp4")]) == 0
     assert (tmp_path / "joined.mp4").stat().st_size and (tmp_path / "loop.mp4").stat().st_size

@@ -11,6 +11,7 @@ import copyreg
 import io
 import pickle
 import sys
+import tarfile
 import time
 import types
 from pathlib import Path
@@ -181,6 +182,18 @@ def test_attacks_are_refused_by_name(tmp_path, innocent, name, container):
     pickled, named = attacks(tmp_path / "marker")[name]
     refusal(tmp_path / "model.ckpt", CONTAINERS[container](pickled), f"refused: it asks for .*{named}")
     assert not (tmp_path / "marker").exists() and not innocent.called
+
+
+def test_an_attack_in_the_oldest_form_a_tar(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("sys_info", "pickle", "../../evil"):
+            entry = tarfile.TarInfo(name)
+            content = attacks(tmp_path / "marker")["os.system"][0]
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    refusal(tmp_path / "model.ckpt", buffer.getvalue(), "tar archive")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt"}
 
 
 @pytest.mark.parametrize("part", range(5))

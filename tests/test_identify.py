@@ -72,7 +72,8 @@ def test_a_published_file_is_recognized_by_its_manifest(name):
 
 def without_schedule(path):
     """A community file: the UNet and the projector of a DynamiCrafter, nothing else."""
-    tensors = {name: value for name, value in goldens.weights("dynamicrafter_512_v1").items() if name.startswith(("model.", "image_proj_model."))}
+    kept = ("model.", "image_proj_model.")
+    tensors = {name: value for name, value in goldens.weights("dynamicrafter_512_v1").items() if name.startswith(kept)}
     save_file(tensors, path)
     return path
 

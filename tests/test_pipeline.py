@@ -25,9 +25,11 @@ def test_a_seed_decides(model):
 
 
 def test_a_video_is_the_same_in_a_batch(model):
-    both = model.text_to_video(["a cat", "a dog"], seed=5, **SMALL)
-    assert both.shape == (2, 3, 3, 16, 16)
-    alone = model.text_to_video("a cat", seed=5, **SMALL), model.text_to_video("a dog", seed=6, **SMALL)
+    # Larger than elsewhere here: where a norm's groups hold a number or two, it blows rounding up.
+    size = SMALL | {"height": 64, "width": 64}
+    both = model.text_to_video(["a cat", "a dog"], seed=5, **size)
+    assert both.shape == (2, 3, 3, 64, 64)
+    alone = model.text_to_video("a cat", seed=5, **size), model.text_to_video("a dog", seed=6, **size)
     assert (both - torch.cat(alone)).abs().max() <= goldens.PIXEL_TOLERANCE
 
 

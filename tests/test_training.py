@@ -119,7 +119,7 @@ def test_timesteps_are_spread() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         drawn = loss.draw_timesteps(10, generator).sort().values
-        assert 0 <= int(drawn[0]) and int(drawn[-1]) < 1000
+        assert int(drawn[0]) >= 0 and int(drawn[-1]) < 1000
         assert int(drawn.diff().min()) >= 99 and int(drawn.diff().max()) <= 101
     many = loss.draw_timesteps(10000, generator, power=2.0).float()
     assert float((many < 500).float().mean()) == pytest.approx(0.25, abs=0.01)
@@ -183,7 +183,7 @@ def test_pieces_are_averaged(tmp_path: Path) -> None:
     one, two = trainer(tmp_path / "1.pt", clip_norm=100.0), trainer(tmp_path / "2.pt", pieces=2, clip_norm=100.0)
     two.generators[0].manual_seed(7), two.generators[1].manual_seed(7), one.generators[0].manual_seed(7)
     one.step(), two.step()
-    for a, b in zip(one.module.parameters(), two.module.parameters()):
+    for a, b in zip(one.module.parameters(), two.module.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -211,7 +211,11 @@ def test_learning_rate_warms_up_stays_and_falls() -> None:
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     module = nn.Linear(1, 1)
-    run = Trainer(module, lambda generator, update: (module(torch.full((1, 1), float("nan"))).mean(), {}), TrainerSettings(), tmp_path / "s.pt", "unet")
+
+    def loss(generator, update):
+        return module(torch.full((1, 1), float("nan"))).mean(), {}
+
+    run = Trainer(module, loss, TrainerSettings(), tmp_path / "s.pt", "unet")
     with pytest.raises(FloatingPointError, match="unet.*update 0"):
         run.run()
 
@@ -312,15 +316,16 @@ def test_taking_over_a_smaller_network() -> None:
     ours = wider(torch.cat([x, torch.randn_like(x)], 1), timestep, text)
     assert torch.allclose(ours, given(x, timestep, text), atol=1e-5)
     with pytest.raises(ValueError, match="time_embed.0.weight"):
-        take_over(UNet(load_config({"unet": {"model_channels": 32, "head_channels": 32, "context_dim": 32}, "text_encoder": {"width": 32}}).unet), given.state_dict())
+        other = load_config({"unet": {"model_channels": 32, "head_channels": 32, "context_dim": 32}, "text_encoder": {"width": 32}})
+        take_over(UNet(other.unet), given.state_dict())
 
 
 
 def test_sentences_say_what_they_are_marked_to_say() -> None:
     clips = worlds.sample(worlds.World(), 300, torch.Generator().manual_seed(1))
     names = (list(worlds.COLOURS), list(worlds.SHAPES), list(worlds.DIRECTIONS))
-    for prompt, said in zip(clips.prompts, clips.said.tolist()):
-        for index, choices in zip(said, names):
+    for prompt, said in zip(clips.prompts, clips.said.tolist(), strict=True):
+        for index, choices in zip(said, names, strict=True):
             assert [name for name in choices if name in prompt] == ([] if index == worlds.UNSAID else [choices[index]])
 
 
@@ -374,11 +379,11 @@ def test_the_clock_tells_the_first_frames_from_the_last() -> None:
     torch.manual_seed(0)
     unet = UNet(load_config("tiny_t2v").unet)
     convolution = unet.middle_block[0].temopral_conv
-    x = torch.randn(1, 64, 16, 4, 4)
+    x = torch.randn(1, 64, 16, 4 * 4)
     with torch.no_grad():
         assert torch.equal(convolution(x), x)  # closed, as it is made
         open_clock(unet)
-        added = (convolution(x) - x).mean((0, 3, 4))  # [C, T]
+        added = (convolution(x) - x).mean((0, 3))  # [C, T]
     assert bool((added[:-2] == 0).all())
     plus, minus = added[-2], added[-1]
     assert bool((plus[:4] > 0.1).all()) and bool((plus[-4:] < -0.1).all()) and float(plus[4:12].abs().max()) < 1e-3

@@ -1,4 +1,4 @@
-"""The command line: ``python -m vc_core generate | info | convert | measure``."""
+"""The command line: ``python -m vc_core generate | info | convert | measure | fetch``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .checkpoint import CheckpointError, convert
 from .checkpoint.convert import DTYPES
 from .config import ConfigError, suggested_size, to_yaml
 from .evaluation.picture_kept import measure
+from .fetch import FetchError, checkpoints_folder, fetch, published_files
 from .loading import ModelFile, bundled_models
 from .pictures import PictureError, read_picture
 from .pipeline import load
@@ -49,9 +50,10 @@ def generate(arguments: argparse.Namespace) -> None:
             bar.update()
 
         make = model.text_to_video
-        if arguments.image is not None:
+        if picture is not None:
             make = partial(
-                model.image_to_video, picture, end_image=end_picture, loop=arguments.loop, image_guidance_scale=arguments.image_guidance_scale
+                model.image_to_video, picture, end_image=end_picture, loop=arguments.loop,
+                image_guidance_scale=arguments.image_guidance_scale
             )
         video = make(
             arguments.prompt, arguments.negative_prompt, height=height, width=width, fps=arguments.fps,
@@ -76,7 +78,7 @@ def info(arguments: argparse.Namespace) -> None:
 def convert_file(arguments: argparse.Namespace) -> None:
     """A published file to a smaller ``.safetensors`` that says what it is."""
     file = ModelFile.open(arguments.model, arguments.config)
-    kept = {file.parts[part] + name for part in file.parts for name in file.tensors(part)}
+    kept = {name for part in file.parts for name in file.names(part)}
     with tqdm(desc="converting", unit="B", unit_scale=True) as bar:
 
         def advance(done: int, total: int) -> None:
@@ -101,10 +103,15 @@ def measure_file(arguments: argparse.Namespace) -> None:
         Image.fromarray(pixels).save(arguments.plot)
 
 
+def fetch_file(arguments: argparse.Namespace) -> None:
+    """A published model's file from its authors' repository."""
+    fetch(arguments.name, arguments.folder)
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = argparse.ArgumentParser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
-    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure")
+    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure | fetch")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -146,6 +153,12 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("picture", type=Path, help="the picture it was made from")
     keep.add_argument("--plot", type=Path, help="a picture file to draw it into")
     keep.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+    text = "Get a published model's file, going on where an earlier try stopped; needs huggingface_hub."
+    get = commands.add_parser("fetch", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    get.set_defaults(run=fetch_file)
+    get.add_argument("name", choices=list(published_files()), metavar="name", help=", ".join(published_files()))
+    get.add_argument("--folder", type=Path, default=checkpoints_folder(), help="where to put it")
     return top
 
 
@@ -154,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (CheckpointError, ConfigError, VideoFileError, PictureError, ValueError) as error:
+    except (CheckpointError, ConfigError, FetchError, VideoFileError, PictureError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

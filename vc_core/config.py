@@ -6,7 +6,8 @@ the defaults below, which are the sizes that all of them share (VideoCrafter1, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Union
 
@@ -18,6 +19,12 @@ PREDICTIONS = ("eps", "v")
 SPACINGS = ("uniform", "uniform_trailing")
 #: Where pictures may stand in a model's input channels, see :class:`ModelConfig`.
 KEYFRAMES = ("first", "ends")
+#: Whole numbers that may be 0.
+MAY_BE_NOTHING = ("max_relative_position", "image_tokens_per_frame", "default_fps", "num_res_blocks")
+#: No size of a model is larger; a table of so many timesteps still fits into any memory.
+LARGEST_SIZE, MOST_TIMESTEPS = 1 << 24, 100_000
+#: A configuration in a file's metadata is longer than this only to do harm.
+LONGEST_TEXT = 1 << 16
 
 
 class ConfigError(ValueError):
@@ -225,11 +232,16 @@ def from_yaml(text: str) -> ModelConfig:
     Raises:
         ConfigError: as :func:`load_config`.
     """
+    # References would be resolved, to the machine's environment too; anchors can make a short text endless.
+    if len(text) > LONGEST_TEXT or "${" in text or "&" in text:
+        raise ConfigError(f"The configuration in the file's metadata is refused: {len(text)} characters, or references in it.")
     try:
-        parsed = OmegaConf.create(text)
+        parsed = OmegaConf.to_container(OmegaConf.create(text))
     except Exception as error:  # yaml's own errors are of many classes
-        raise ConfigError(f"The configuration in the file's metadata is not YAML: {error}") from error
-    return load_config(OmegaConf.to_container(parsed))  # type: ignore[arg-type]
+        raise ConfigError(f"The configuration in the file's metadata is not YAML: {error!s:.200}") from error
+    if not isinstance(parsed, dict):
+        raise ConfigError("The configuration in the file's metadata is a list, not names with values.")
+    return load_config({str(name): value for name, value in parsed.items()})
 
 
 def _read(source: ConfigLike) -> Any:
@@ -251,7 +263,24 @@ def _describe(source: ConfigLike) -> str:
     return repr(str(source)) if isinstance(source, (str, Path)) else "given"
 
 
+def _check_sizes(config: ModelConfig) -> None:
+    for part, values in asdict(config).items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            numbers = value if isinstance(value, list) else [value]
+            least = 0 if key in MAY_BE_NOTHING else 1
+            if any(type(number) is int and not least <= number <= LARGEST_SIZE for number in numbers) or not numbers:
+                raise ConfigError(f"{part}.{key} is {value}; whole numbers from {least} to {LARGEST_SIZE} are possible.")
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise ConfigError(f"{part}.{key} is {value}; a finite number is needed.")
+    schedule = config.schedule
+    if max(schedule.timesteps, schedule.scale_steps) > MOST_TIMESTEPS:
+        raise ConfigError(
+            f"schedule has {schedule.timesteps} timesteps and {schedule.scale_steps} scale_steps; up to {MOST_TIMESTEPS} are possible."
+        )
+
+
 def _check(config: ModelConfig) -> None:
+    _check_sizes(config)
     unet, text, schedule = config.unet, config.text_encoder, config.schedule
     for name, value, known in (
         ("schedule.prediction", schedule.prediction, PREDICTIONS),

@@ -58,7 +58,8 @@ def join(clips: Sequence[Tensor], match: bool = True) -> Joined:
         raise ValueError("There are no clips to join.")
     for index, clip in enumerate(clips):
         if clip.ndim != 4 or (clip.shape[0], clip.shape[2:]) != (clips[0].shape[0], clips[0].shape[2:]):
-            raise ValueError(f"Clip {index} is {list(clip.shape)} and the first {list(clips[0].shape)}: clips that are joined have one size.")
+            sizes = f"{list(clip.shape)} and the first {list(clips[0].shape)}"
+            raise ValueError(f"Clip {index} is {sizes}: clips that are joined have one size.")
         if clip.shape[1] < 2:
             raise ValueError(f"Clip {index} has one frame; a clip that joins two pictures has at least 2.")
     made = [clip.float() for clip in clips]
@@ -72,7 +73,7 @@ def _matched(clips: list[Tensor]) -> list[Tensor]:
     ends = [_statistics(clip[:, -1]) for clip in clips]
     aims_at_start, aims_at_end = list(starts), list(ends)
     for index in range(len(clips) - 1):
-        between = tuple((left + right) / 2 for left, right in zip(ends[index], starts[index + 1]))
+        between = tuple((left + right) / 2 for left, right in zip(ends[index], starts[index + 1], strict=True))
         aims_at_end[index] = aims_at_start[index + 1] = between  # type: ignore[assignment]
     return [
         _carried(clip, _change(start, aim_start), _change(end, aim_end))

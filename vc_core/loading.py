@@ -81,16 +81,24 @@ class ModelFile:
         file._check()
         return file
 
+    def names(self, part: str) -> list[str]:
+        """What the tensors of one part are called in the file."""
+        return [self.parts[part] + name for name in BLANK[part](self.config).state_dict()]
+
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """The weights of one part under the names of its network, as the file has them, memory-mapped."""
+        """The weights of one part under the names of its network, as the file has them, memory-mapped.
+
+        Raises:
+            CheckpointError: a tensor that is damaged, or has NaN or infinite numbers.
+        """
         prefix = self.parts[part]
-        return {name: self.checkpoint.tensor(prefix + name) for name in BLANK[part](self.config).state_dict()}
+        return {name: self.checkpoint.sound_tensor(prefix + name) for name in BLANK[part](self.config).state_dict()}
 
     def load(self, part: str, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
         """The network of one part with its weights, for inference."""
         network = BLANK[part](self.config)
         prefix = self.parts[part]
-        weights = {name: self.checkpoint.tensor(prefix + name).to(device, dtype) for name in network.state_dict()}
+        weights = {name: self.checkpoint.sound_tensor(prefix + name).to(device, dtype) for name in network.state_dict()}
         network.load_state_dict(weights, assign=True)
         return network.requires_grad_(False).eval()
 

@@ -19,13 +19,14 @@ from .diffusion.ddim import Callback, DDIMTables, ddim_sample, seeded_noise
 from .diffusion.guidance import Conditioning, Guidance, guided_denoiser
 from .diffusion.schedule import Schedule
 from .loading import ModelFile
+from .models.footprint import free_memory, numbers_per_pixel
 from .models.image_encoder import prepare_pictures
 from .models.text_encoder import tokenize
 from .models.unet import UNet
 from .pictures import fit_picture
 
-#: Pixels that go through the autoencoder at once: four frames of 320x512.
-PIXELS_AT_ONCE = 4 * 320 * 512
+#: Pixels that go through the autoencoder at once: four frames of 320x512, or on a GPU what this share of its free memory holds.
+PIXELS_AT_ONCE, SHARE = 4 * 320 * 512, 0.5
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,20 @@ class VideoModel:
 
     Attributes:
         config: what it is made of.
+        networks: those that it has, by the names of :data:`vc_core.loading.BLANK`.
         unet: called as ``unet(x, timesteps, text, image_tokens=None, fps=None)``, see :meth:`vc_core.models.unet.UNet.forward`.
     """
 
     def __init__(self, config: ModelConfig, networks: dict[str, Any]) -> None:
         self.config = config
-        self.unet: UNet = networks["unet"]
         self.schedule = Schedule.from_config(config.schedule)
-        self._networks = networks
-        weight = next(self.unet.parameters())
+        self.networks = networks
+        weight = next(next(iter(networks.values())).parameters())
         self.device, self.dtype = weight.device, weight.dtype
+
+    @property
+    def unet(self) -> UNet:
+        return self._network("unet")
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -332,18 +337,21 @@ class VideoModel:
                 raise ValueError(f"{name} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
 
     def _network(self, part: str) -> Any:
-        if part not in self._networks:
+        if part not in self.networks:
             name = part.replace("_", " ")
             raise CheckpointError(
                 f"This file has no {name} (no tensors under {PREFIXES[part]!r}): load one that has, such as the published checkpoint."
             )
-        return self._networks[part]
+        return self.networks[part]
 
     def _each_frame(self, network: Callable[[Tensor], Tensor], video: Tensor, pixels: int) -> Tensor:
         """Run a network over all frames, a few at a time."""
         flat = rearrange(video.to(self.device, self.dtype), "b c t h w -> (b t) c h w")
-        chunk = max(1, PIXELS_AT_ONCE // pixels)
-        out = torch.cat([network(piece) for piece in flat.split(chunk)])
+        at_once = PIXELS_AT_ONCE
+        if self.device.type == "cuda":
+            taken = numbers_per_pixel(self.config.autoencoder) * self.dtype.itemsize
+            at_once = int(SHARE * free_memory(self.device) / taken)
+        out = torch.cat([network(piece) for piece in flat.split(max(1, at_once // pixels))])
         return rearrange(out, "(b t) c h w -> b c t h w", t=video.shape[2])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 
 #: What can be written: a video by PyAV, animated pictures by Pillow.
 SUFFIXES = (".mp4", ".webp", ".gif", ".png")
+#: The quality of an MP4 unless another is asked for: hardly to be told from the frames.
+CRF = 17
 
 
 class VideoFileError(ValueError):
@@ -37,10 +40,10 @@ def save_video(frames: Tensor, path: Path, fps: int) -> None:
         raise VideoFileError(f"There is no folder {path.parent}: make it first.")
     pixels = rearrange(((frames + 1) * 127.5).round().clamp(0, 255).byte().cpu(), "c t h w -> t h w c").numpy()
     if suffix == ".mp4":
-        _save_mp4(pixels, path, fps)
+        save_mp4(pixels, path, fps)
     else:
         pictures = [Image.fromarray(frame) for frame in pixels]
-        lossless = {"lossless": True} if suffix == ".webp" else {}
+        lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **lossless)
 
 
@@ -73,10 +76,22 @@ def _pyav(what: str) -> Any:
     return av
 
 
-def _save_mp4(pixels: np.ndarray, path: Path, fps: int) -> None:
+def save_mp4(pixels: np.ndarray, path: Path, fps: float, crf: float = CRF, tags: Mapping[str, str] | None = None) -> None:
+    """Write H.264 that every player knows.
+
+    Args:
+        pixels: ``[T, H, W, 3]`` of 8 bits.
+        fps: frames a second at which it plays.
+        crf: x264's quality, 0 (lossless) to 51; each 6 more halve the size, about.
+        tags: texts that the file is to carry beside the pictures.
+
+    Raises:
+        VideoFileError: there is no PyAV.
+    """
     av = _pyav("Writing an MP4")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "17"})
+    with av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container:
+        container.metadata.update(tags or {})
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": f"{crf:g}"})
         # 4:2:0 halves both sides, so odd ones need 4:4:4.
         stream.pix_fmt = "yuv420p" if pixels.shape[1] % 2 == 0 and pixels.shape[2] % 2 == 0 else "yuv444p"
         stream.height, stream.width = pixels.shape[1:3]

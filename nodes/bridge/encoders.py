@@ -7,6 +7,7 @@ autoencoders of other sizes (the bundled model's) differ in the numbers they are
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
+import folder_paths
 import torch
 from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tokenizer
 from torch import Tensor
@@ -71,7 +73,9 @@ def load_clip_vision(file: ModelFile) -> comfy.clip_vision.ClipVisionModel:
         "patch_size": config.patch_size,
         "projection_dim": config.embed_dim,
     }
-    with tempfile.TemporaryDirectory() as folder:  # older releases take a path only
+    temporary = folder_paths.get_temp_directory()
+    os.makedirs(temporary, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=temporary) as folder:  # older releases take a path only
         path = Path(folder) / "config.json"
         path.write_text(json.dumps(architecture))
         encoder = comfy.clip_vision.ClipVisionModel(str(path))
@@ -111,8 +115,8 @@ def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[
     Raises:
         ValueError: two pictures for videos of one frame.
     """
-    height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
     frames = frames_per_video(latent)
+    height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
 
     def encoded(pictures: Tensor) -> Tensor:
         fitted = fit_picture(rgb_pictures(pictures), height, width)
@@ -131,16 +135,37 @@ def image_embeddings(encoder: Any, pictures: Tensor) -> Tensor:
     return _run_tower(encoder, pictures)[2].float()
 
 
-def rgb_pictures(pictures: Tensor) -> Tensor:
-    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (the alpha is left out) -> ``[B, 3, H, W]`` in its range.
+def frames_for(vae: Any, latent: dict[str, Any]) -> Tensor:
+    """The frames ``[T, C, h, w]`` of a LATENT that a VAE is to decode.
 
     Raises:
-        ValueError: another number of channels.
+        ValueError: there are none, or another kind of model made them.
     """
+    samples: Tensor = latent["samples"]
+    channels = vae.latent_channels
+    if samples.ndim != 4 or samples.shape[1] != channels or not samples.numel():
+        raise ValueError(
+            f"The latent is {list(samples.shape)}, but this VAE decodes frames of {channels} channels, [frames, {channels}, height, "
+            "width], at least one. Connect the VAE of the model that made the latent, and a latent with frames in it."
+        )
+    return samples
+
+
+def rgb_pictures(pictures: Tensor) -> Tensor:
+    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (the alpha is left out) -> ``[B, 3, H, W]`` in its range, in float32.
+
+    Raises:
+        ValueError: there is no picture in it, or it has another type or number of channels.
+    """
+    if pictures.ndim != 4 or not pictures.numel() or not pictures.is_floating_point():
+        raise ValueError(
+            f"The picture is {list(pictures.shape)} of {pictures.dtype}, but an image is [pictures, height, width, channels] of floating "
+            "point numbers and has at least one pixel. Connect one that a loading or decoding node gives."
+        )
     channels = pictures.shape[-1]
     if channels not in (1, 3, 4):
-        raise ValueError(f"The picture has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible.")
-    return pictures[..., :3].expand(*pictures.shape[:-1], 3).movedim(-1, 1)
+        raise ValueError(f"The picture has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such a one.")
+    return pictures[..., :3].float().expand(*pictures.shape[:-1], 3).movedim(-1, 1)
 
 
 def _run_tower(encoder: Any, pictures: Tensor) -> tuple[Tensor, ...]:

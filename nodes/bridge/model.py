@@ -7,11 +7,12 @@ unfolded after it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import comfy.conds
-import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -20,21 +21,33 @@ import comfy.patcher_extension
 import comfy.supported_models
 import comfy.supported_models_base
 import torch
-from comfy.ldm.modules.attention import optimized_attention, optimized_attention_for_device
+from comfy.cli_args import args
+from comfy.ldm.modules.attention import (
+    attention_pytorch,
+    attention_split,
+    attention_sub_quad,
+    optimized_attention,
+    optimized_attention_for_device,
+)
 from torch import Tensor
 
 from ...vc_core.config import ModelConfig, UNetConfig
 from ...vc_core.diffusion.schedule import Schedule
 from ...vc_core.loading import ModelFile
+from ...vc_core.models.footprint import numbers_per_position
 from ...vc_core.models.layers import Layers
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
-from .frames import FRAMES_KEY, fold, one_timestep, one_window, unfold
+from . import previews
+from .frames import FRAMES_KEY, checked_frames, fold, one_timestep, one_window, unfold
 from .hooks import check_controlnet, hints_by_window, hooks_of
+from .room import only_where_there_is_room
 from .sampling import ScaledModelSampling
 
 #: Sequences up to this length (temporal attention, image tokens) are small to ComfyUI's choice of attention.
 SMALL_SEQUENCE = 64
+#: Kinds of attention that write probabilities out, and the most queries that they do it for at once.
+WRITTEN_OUT, QUERIES_AT_ONCE = (attention_split, attention_sub_quad), 4096
 #: Conditioning key: the frames a second that the model is told.
 FPS_KEY = "fps"
 #: Conditioning keys: the image tower's features of each video's picture ``[B, n, width]``, and how strongly they are seen.
@@ -42,6 +55,12 @@ FEATURES_KEY = "image_features"
 STRENGTH_KEY = "image_strength"
 #: Conditioning key: the latents of pictures for each frame, as the VAE gives them. Core's image-to-video models use it too.
 KEYFRAMES_KEY = "concat_latent_image"
+
+
+def attention_on(device: torch.device) -> Callable[..., Tensor]:
+    """The attention that the user chose; on a processor torch's, three times as fast as what ComfyUI takes there when nobody chooses."""
+    chosen = args.use_split_cross_attention or args.use_quad_cross_attention
+    return attention_pytorch if device.type == "cpu" and not chosen else optimized_attention
 
 
 class ChosenAttention:
@@ -52,8 +71,8 @@ class ChosenAttention:
         self.overridden: dict[str, Any] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-        attention = optimized_attention
-        if k.shape[1] <= SMALL_SEQUENCE:
+        attention = attention_on(q.device)
+        if k.shape[1] <= SMALL_SEQUENCE and attention is not attention_pytorch:
             attention = optimized_attention_for_device(q.device, mask=bias is not None, small_input=True)
         return attention(q, k, v, heads, mask=bias, transformer_options=self.overridden)
 
@@ -168,15 +187,16 @@ class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
 
     unet_config: dict[str, Any] = {}
     unet_extra_config: dict[str, Any] = {}
-    latent_format = comfy.latent_formats.SD15
+    latent_format = previews.FramesFormat
     sampling_settings: dict[str, Any] = {}
     supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]
-    memory_usage_factor = 2.0
 
     def __init__(self, config: ModelConfig, has_projector: bool) -> None:
         super().__init__(core_terms(config.unet))
         self.config, self.has_projector = config, has_projector
-        self.latent_format = comfy.latent_formats.SD15(config.autoencoder.scale_factor)
+        # In core's unit: a hundredth of a MiB for each position and byte of a number.
+        self.memory_usage_factor = numbers_per_position(config.unet) / (0.01 * 2**20)
+        self.latent_format = previews.FramesFormat(config.autoencoder.scale_factor)
 
     def process_clip_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Under the names that the family's files have, which are Stable Diffusion 2's."""
@@ -198,13 +218,32 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
             layers = Layers(operations, ChosenAttention(), device, self.get_dtype())
             self.image_proj_model = Projector(self.config.projector, layers).requires_grad_(False).eval()
 
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: dict[str, Any] = {}) -> float:
+        """Bytes that a pass takes beside the model's weights.
+
+        Args:
+            input_shape: ``(n, c, h, w)``, n being conditionings times frames.
+            cond_shapes: not looked at; what is known of the text and the picture is small.
+        """
+        rows, places = input_shape[0], math.prod(input_shape[2:])
+        dtype = self.manual_cast_dtype or self.get_dtype()
+        numbers = rows * places * numbers_per_position(self.config.unet)
+        if attention_on(comfy.model_management.get_torch_device()) in WRITTEN_OUT:
+            # The logits and their softmax, where frames are largest.
+            heads = self.config.unet.model_channels // self.config.unet.head_channels
+            numbers += 2 * rows * heads * places * min(places, QUERIES_AT_ONCE)
+        # Convolutions arrange their weights anew, and conversions copy them first: that counts for the smallest of videos.
+        copies = max(each.numel() for each in self.diffusion_model.parameters()) * (1 if self.manual_cast_dtype is None else 2)
+        return max(numbers, copies) * comfy.model_management.dtype_size(dtype)
+
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Text as in core, the number of frames (all of the batch unless said), fps, and the picture's tokens.
 
         Raises:
-            ValueError: a ControlNet or a picture that the model can't take.
+            ValueError: a latent, a text, a ControlNet or a picture that the model can't take.
         """
         check_controlnet(kwargs.get("control"), self.config.unet.context_dim)
+        self._check_inputs(kwargs["noise"], kwargs.get("cross_attn"), kwargs.get(FRAMES_KEY), kwargs.get(FPS_KEY))
         out = super().extra_conds(**kwargs)
         batch = kwargs["noise"].shape[0]
         frames = kwargs.get(FRAMES_KEY) or batch
@@ -217,6 +256,23 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
             out["image_tokens"] = comfy.conds.CONDRegular(tokens if len(tokens) == 1 else tokens.repeat_interleave(frames, dim=0))
             out[STRENGTH_KEY] = comfy.conds.CONDRegular(torch.tensor([kwargs.get(STRENGTH_KEY, 1.0)]))
         return out
+
+    def _check_inputs(self, latent: Tensor, text: Tensor | None, frames: Any, fps: Any) -> None:
+        unet, title = self.config.unet, self.config.title
+        if latent.ndim != 4 or latent.shape[1] != unet.out_channels or not latent.numel():
+            raise ValueError(
+                f"The latent is {list(latent.shape)}, but {title} samples [frames, {unet.out_channels}, height, width], at least one "
+                "frame: use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
+            )
+        if text is not None and (text.ndim != 3 or text.shape[-1] != unet.context_dim or not text.numel()):
+            raise ValueError(
+                f"The conditioning is {list(text.shape)}, but {title} reads [batch, tokens, {unet.context_dim}], the text encoder's of "
+                "Stable Diffusion 2: connect CLIPTextEncode with the CLIP of the model's own loader."
+            )
+        if frames:
+            checked_frames(frames)
+        if fps is not None and not (isinstance(fps, (int, float)) and math.isfinite(fps)):
+            raise ValueError(f"The conditioning says {fps!r} frames a second; connect VideoCrafter Conditioning, which gives a number.")
 
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
         """The pictures' latents for the input channels beside the noisy latent, ``[n, 4, h, w]`` with a row a frame.
@@ -300,6 +356,9 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, "videocrafter windows", one_window)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "videocrafter windows", one_timestep)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter room", only_where_there_is_room)
+    previews.install()
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter previews", previews.while_sampling)
     patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI gets another of it
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, "videocrafter", hints_by_window)
     # assign=True would bind the file's read-only mapping to the model, so weights are always copied.

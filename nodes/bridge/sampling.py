@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ...vc_core.diffusion.ddim import DDIMTables, ddim_step, seeded_noise
 from ...vc_core.diffusion.schedule import Schedule
-from .frames import FRAMES_KEY, unfold
-
+from .frames import conditioned_frames, unfold
 
 #: What stands for the last alpha where it is 0, as in core: samplers need a finite sigma.
 LAST_ALPHA = 4.8973451890853435e-08
@@ -143,7 +142,7 @@ def _sample_ddim(
         raise ValueError(f"VideoCrafter's DDIM needs a VideoCrafter model's own schedule; this one's is {type(sampling).__name__}.")
     tables = _tables(sampling, sigmas, eta)
     steps = len(tables.timesteps)
-    frames = frames or _conditioned_frames(model) or x.shape[0]
+    frames = frames or conditioned_frames(model.inner_model.conds) or x.shape[0]
     noise = _step_noise(x, frames, extra_args.get("seed") or 0) if step_noise is None else iter(step_noise)
 
     # The update is the core's own, in its variable x_t = sqrt(a) * s * y.
@@ -173,12 +172,3 @@ def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:
     noise = seeded_noise((x.shape[0] // frames, x.shape[1], frames, *x.shape[2:]), seed)
     next(noise)
     return (unfold(tensor) for tensor in noise)
-
-
-def _conditioned_frames(model: Any) -> int | None:
-    """The frames a video by the conditioning, where it says."""
-    for conditioning in model.inner_model.conds.get("positive", []):
-        said = conditioning.get(FRAMES_KEY)
-        if said:
-            return int(said)
-    return None

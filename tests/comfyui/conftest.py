@@ -12,6 +12,7 @@ import pytest
 from dev.server import Server, running
 
 PACK_NAME = "My Nodes-VideoCrafter 1.0"  # users name the folder as they like
+ELSEWHERE = "elsewhere"  # in the base directory: a folder of models that extra_model_paths.yaml names
 TEST_NODES = sorted(path.parent for path in (Path(__file__).parent / "custom_nodes").glob("*/__init__.py"))
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped then, too
@@ -19,8 +20,13 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are
 
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
-    """A running ComfyUI with this pack. Tests put model files into `comfyui.checkpoints`."""
-    with running(tmp_path_factory.mktemp("comfyui"), pack_name=PACK_NAME, custom_nodes=TEST_NODES) as server:
+    """A running ComfyUI with this pack. Tests put model files into `comfyui.checkpoints`, or into ELSEWHERE's."""
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / ELSEWHERE / "checkpoints").mkdir(parents=True)
+    paths = base / "extra_model_paths.yaml"
+    paths.write_text(f"test:\n  base_path: {base / ELSEWHERE}\n  checkpoints: checkpoints\n")
+    flags = ("--extra-model-paths-config", str(paths))
+    with running(base, pack_name=PACK_NAME, custom_nodes=TEST_NODES, flags=flags) as server:
         pytestconfig.where_things_are = [f"ComfyUI's log: {server.log}", f"What the tests' graphs saved: {server.base / 'output'}"]
         yield server
 

@@ -16,6 +16,8 @@ from dev.server import Server
 from tests import goldens
 from tests.comfyui.graphs import TextGraph, assert_fails, out
 from tests.comfyui.recorded import Pass, passes
+from tests.comfyui.works_with.bench import T2V_V1
+from tests.comfyui.works_with.table import CONTROL, Line, proves
 from vc_core.config import load_config
 from vc_core.models.hooks import Hooks
 from vc_core.models.layers import Layers
@@ -24,6 +26,8 @@ from vc_core.models.unet import UNet
 PROMPT = goldens.PROMPTS[0]
 VIDEOCRAFTER2 = "t2v_512_v2"
 SMALLEST = 1e-5
+#: Why some of the tests aren't run on the oldest release as well.
+OURS = "a release's own part is seen where both models are compared"
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +100,17 @@ def twins(graph: ControlGraph) -> list[Any]:
     return out(graph.add("LatentBatch", samples1=latents[0], samples2=latents[1]))
 
 
+@proves(Line(
+    CONTROL, f"ControlNetApplyAdvanced: {', '.join(list(CONTROLS)[1:])}",
+    "without its layers over time, the model gives what core's model of pictures gives; two videos, each frame with its own picture",
+    (T2V_V1,),
+))  # fmt: skip
 @pytest.mark.parametrize("name", CONTROLS)
 def test_as_on_core_s_own_model(comfyui, checkpoints, name):
     """Two videos and two conditionings in a batch: every frame of each meets its own picture."""
     latents = []
     for controls in (CONTROLS[name], []):
-        graph = ControlGraph("t2v_512_v1", videos=2)
+        graph = ControlGraph(T2V_V1, videos=2)
         for kind, seed, settings in controls:
             graph.apply(getattr(graph, kind)(seed), **settings)
         latents.append(graph.run(comfyui, latent=twins(graph))["latent"])
@@ -132,6 +141,12 @@ class Residuals(Hooks):
         return hidden, self.sum(skip, self.output, number)
 
 
+@proves(
+    Line(
+        CONTROL, "the same, in KSampler and VideoCrafter Sampler",
+        "the core's UNet with the residuals added by hand", (VIDEOCRAFTER2,), once=OURS,
+    ),
+)
 @pytest.mark.parametrize("ours", [False, True])
 @pytest.mark.parametrize("name", ["a picture a frame", "a chain", "an adapter and a ControlNet"])
 def test_by_hand_in_the_core(comfyui, checkpoints, name, ours):
@@ -146,6 +161,9 @@ def test_by_hand_in_the_core(comfyui, checkpoints, name, ours):
         assert goldens.error(each.by_hand(unet), each.tensors["out"]) > 0.01
 
 
+@proves(
+    Line(CONTROL, "a batch of pictures", "each frame of each video meets its own", (VIDEOCRAFTER2,)),
+)
 def test_each_frame_of_each_video_meets_its_picture(comfyui, checkpoints):
     """What an adapter gives depends on the picture only."""
     graph = ControlGraph(videos=2)
@@ -157,6 +175,9 @@ def test_each_frame_of_each_video_meets_its_picture(comfyui, checkpoints):
     assert all(not torch.equal(rows[index], rows[other]) for index in range(4) for other in range(index))
 
 
+@proves(
+    Line(CONTROL, "start_percent, end_percent", "only the steps in between are controlled", (VIDEOCRAFTER2,)),
+)
 @pytest.mark.parametrize("start, end, expected", [(0.5, 1.0, [False, False, True, True]), (0.0, 0.5, [True, True, False, False])])
 def test_it_starts_and_ends_when_told(comfyui, checkpoints, start, end, expected):
     graph = ControlGraph()
@@ -165,6 +186,12 @@ def test_it_starts_and_ends_when_told(comfyui, checkpoints, start, end, expected
     assert [each.controlled for each in seen] == expected
 
 
+@proves(
+    Line(
+        CONTROL, "a T2I adapter with SelfAttentionGuidance",
+        "the pass with fewer conditionings gets their part", (VIDEOCRAFTER2,),
+    ),
+)
 def test_an_adapter_in_passes_with_fewer_conditionings(comfyui, checkpoints):
     """Core's adapter keeps what it made for two conditionings when guidance adds a pass with one."""
     graph = ControlGraph(videos=2)
@@ -179,6 +206,9 @@ def test_an_adapter_in_passes_with_fewer_conditionings(comfyui, checkpoints):
     assert goldens.error(one.tensors["out"], one.by_hand(unet, seen)) <= goldens.TOLERANCE
 
 
+@proves(
+    Line(CONTROL, "a T2I adapter with ContextWindowsManual", "each window meets its pictures", (VIDEOCRAFTER2,)),
+)
 def test_each_window_of_a_long_video_meets_its_pictures(comfyui, checkpoints):
     graph = ControlGraph(frames=6)
     graph.apply(graph.adapter(1), pictures=6)
@@ -217,6 +247,12 @@ class Shapes(Hooks):
         return hidden, skip
 
 
+@proves(
+    Line(
+        CONTROL, "Stable Diffusion 2.1's ControlNet and T2I adapter",
+        "their features fit the model of the published size", (VIDEOCRAFTER2,),
+    ),
+)
 def test_the_true_sizes_fit(comfyui):
     """Stable Diffusion 2.1's ControlNet and T2I adapter on two frames of VideoCrafter2's own size."""
     graph = ControlGraph()
@@ -234,6 +270,9 @@ def test_the_true_sizes_fit(comfyui):
     assert all(shape in (None, place) for shape, place in zip(adapted, seen.input, strict=True))
 
 
+@proves(
+    Line(CONTROL, "ControlNets of other base models, Control-LoRA", "refused, with the widths that differ", (VIDEOCRAFTER2,)),
+)
 class TestRefused:
     def refused(self, comfyui: Server, graph: ControlGraph, *parts: str) -> None:
         graph.add("TestSave", file="x", latent=graph.ksample())

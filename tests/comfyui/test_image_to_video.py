@@ -61,7 +61,8 @@ def test_the_reference_s_runs(comfyui, checkpoint, run):
     graph = exact(comfyui, encoders["photo"][:1], "photo.st", fps=fps)
     noise = {"noise": golden[f"{run}.x_T"], "steps": golden[f"{run}.noise"]}
     file = f"i2v_noise_{run}.st"
-    save_file({name: rearrange(value, "... b c t h w -> ... (b t) c h w").contiguous() for name, value in noise.items()}, comfyui.base / "input" / file)
+    frames = {name: rearrange(value, "... b c t h w -> ... (b t) c h w").contiguous() for name, value in noise.items()}
+    save_file(frames, comfyui.base / "input" / file)
     sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
     ddim = out(graph.add("TestStepNoise", sampler=out(graph.add("VideoCrafterDDIM", eta=eta)), file=file))
     sampled = graph.sample_custom(out(graph.add("TestNoise", file=file)), ddim, sigmas, scale)

@@ -1,7 +1,8 @@
-"""Options of ComfyUI's command line, each in a server of its own, and unloading. `-m "not memory"` leaves them out."""
+"""Options of ComfyUI's command line, each in a server of its own, what a pass takes, and unloading. `-m "not memory"` leaves them out."""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from dev.server import running
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.works_with.bench import DYNAMICRAFTER, SCALE, T2V, Bench, apart, core_latent
+from tests.comfyui.works_with.bench import DYNAMICRAFTER, I2V, SCALE, T2V, T2V_V1, Bench, apart, core_latent
 from tests.comfyui.works_with.options import FLAGS, FLOAT16, Flag
 from tests.goldens import TOLERANCE, prompts
 from vc_core import load
@@ -47,6 +48,19 @@ def test_a_video_under_an_option_is_close_to_float32_s(tmp_path: Path, flag: Fla
             assert away <= flag.bound
             # The recorded weights are float16 to begin with, and a CPU computes in float32: there is nothing to see of that option.
             assert flag.bound <= FLOAT16 or away > TOLERANCE, "the option had no effect"
+
+
+@pytest.mark.parametrize("model", [T2V, T2V_V1, I2V, DYNAMICRAFTER])
+@pytest.mark.parametrize("frames, size, cfg", [(1, 192, 1.0), (16, 96, 2.0)])
+def test_a_pass_takes_what_the_model_says(comfyui, model: str, frames: int, size: int, cfg: float) -> None:
+    """Within a quarter, for one conditioning and for two at once. tests/test_benchmarks.py has the published sizes."""
+    bench = Bench(comfyui, model, frames=frames, size=size)
+    bench.model = [bench.add("TestFootprint", model=bench.model, file="footprint.json"), 0]
+    bench.keep("latent", latent=bench.authors(steps=1, cfg=cfg))
+    bench.results()
+    told = json.loads((comfyui.base / "output" / "footprint.json").read_text())
+    assert told["shape"] == [frames * (2 if cfg > 1 else 1), 4, size // 8, size // 8]
+    assert told["required"] == pytest.approx(told["taken"], rel=0.25), told
 
 
 def test_unloading_leaves_nothing_of_ours(comfyui) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 import vc_core
@@ -20,6 +19,9 @@ from dev.server import Server
 from tests import goldens
 from tests.comfyui.graphs import TextGraph, assert_fails, out
 from tests.comfyui.recorded import LATENT_SCALE, NEGATIVE, POSITIVE, Start, passes
+from tests.comfyui.works_with.bench import T2V_V1
+from tests.comfyui.works_with.table import PATCHES as GROUP
+from tests.comfyui.works_with.table import Line, proves
 from vc_core.models.attention import SelfAttention
 from vc_core.models.hooks import AttentionHooks, Hooks, Site
 from vc_core.models.layers import Layers, sdpa
@@ -27,7 +29,6 @@ from vc_core.models.unet import UNet
 
 PROMPT = goldens.PROMPTS[0]
 VIDEOCRAFTER2 = "t2v_512_v2"
-DYNAMICRAFTER = "dynamicrafter_512_v1"
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +45,6 @@ class PatchGraph(TextGraph):
     def __init__(self, checkpoint: str = VIDEOCRAFTER2, frames: int = 4, **given: Any) -> None:
         super().__init__(f"{checkpoint}.safetensors", PROMPT, frames=frames, **given)
 
-    def see(self, comfyui: Server, picture: Tensor) -> None:
-        """Begin with a picture ``[1, 3, H, W]`` in [-1, 1]."""
-        save_file({"image": ((picture + 1) / 2).movedim(1, -1).contiguous()}, comfyui.base / "input" / "seen.st")
-        told = self.add(
-            "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, vae=self.vae,
-            image=out(self.add("TestImage", file="seen.st")), fps=12.0, strength=1.0, latent=self.latent,
-        )  # fmt: skip
-        self.positive, self.negative = out(told, 0), out(told, 1)
-
     def patch(self, node: str, **settings: Any) -> None:
         self.model = out(self.add(node, model=self.model, **settings))
 
@@ -61,7 +53,6 @@ class PatchGraph(TextGraph):
         given = {"seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0} | settings
         inputs = {"model": self.model, "positive": self.positive, "negative": self.negative, "latent_image": self.latent}
         return out(self.add("KSampler", **inputs, **given))
-
 
 
 EVERYWHERE = (
@@ -108,16 +99,31 @@ def twins(graph: PatchGraph, nodes: Nodes, **sampled: Any) -> list[Any]:
     return out(graph.add("LatentBatch", samples1=latents[0], samples2=latents[1]))
 
 
+def named(nodes: Nodes) -> str:
+    """Core's nodes among these, as users know them."""
+    return ", ".join(dict.fromkeys(node + (f" ({how})" if (how := given.get("sampling")) else "") for node, given in nodes))
+
+
+#: Why tests of what the core's UNet makes of a patch aren't run on the oldest release as well.
+OURS = "a release's own part is seen where both models are compared"
+AS_CORE_S = "without its layers over time, the model gives what core's model of pictures gives"
+NODES = dict.fromkeys(named(nodes) for nodes in PATCHES.values() if nodes and not nodes[0][0].startswith("Test"))
+
+
 @pytest.fixture(scope="module")
 def unpatched(comfyui, checkpoints) -> Tensor:
-    graph = PatchGraph("t2v_512_v1", frames=2, videos=2)
+    graph = PatchGraph(T2V_V1, frames=2, videos=2)
     return graph.run(comfyui, latent=twins(graph, [], steps=3))["latent"].chunk(2)[0]
 
 
+@proves(
+    Line(GROUP, "hooks of every kind that packs set (set_model_patch, set_model_patch_replace)", AS_CORE_S, (T2V_V1,)),
+    Line(GROUP, "; ".join(NODES), AS_CORE_S, (T2V_V1,)),
+)
 @pytest.mark.parametrize("name", PATCHES)
 def test_a_patched_model_is_as_core_s_own_would_be(comfyui, checkpoints, unpatched, name):
     """Two videos and two conditionings in a batch; none of the patches is without effect."""
-    graph = PatchGraph("t2v_512_v1", frames=2, videos=2)
+    graph = PatchGraph(T2V_V1, frames=2, videos=2)
     ours, core = graph.run(comfyui, latent=twins(graph, PATCHES[name], steps=3))["latent"].chunk(2)
     assert goldens.error(ours, core) <= goldens.TOLERANCE
     assert name == "nothing" or goldens.error(ours, unpatched) > 10 * goldens.TOLERANCE
@@ -134,6 +140,12 @@ IDENTITIES: dict[str, Nodes] = {
 }
 
 
+@proves(
+    Line(
+        GROUP, f"{', '.join(named(nodes) for nodes in IDENTITIES.values())}, set to do nothing",
+        "KSampler and VideoCrafter Sampler give what they give without", (VIDEOCRAFTER2,), once=OURS,
+    ),
+)  # fmt: skip
 @pytest.mark.parametrize("name", IDENTITIES)
 @pytest.mark.parametrize("sampler", ["core's", "ours"])
 def test_settings_without_effect_have_none(comfyui, checkpoints, name, sampler):
@@ -172,6 +184,12 @@ class FreeU(Hooks):
         return torch.cat([first * (1 + (self.backbone - 1) * (mean - low) / (high - low)), second], dim=1), lower
 
 
+@proves(
+    Line(
+        GROUP, "FreeU_V2, in KSampler and VideoCrafter Sampler",
+        "the core's UNet with the paper's scaling by hand", (VIDEOCRAFTER2,), once=OURS,
+    ),
+)
 @pytest.mark.parametrize("sampler", ["core's", "ours"])
 def test_freeu_by_hand(comfyui, checkpoints, sampler):
     graph = PatchGraph()
@@ -197,6 +215,9 @@ class ValuesAsTheyAre(Hooks):
         return Itself() if site.part == "middle" else None
 
 
+@proves(
+    Line(GROUP, "PerturbedAttentionGuidance", "the core's UNet with the paper's guidance by hand", (VIDEOCRAFTER2,), once=OURS),
+)
 def test_perturbed_attention_guidance_by_hand(comfyui, checkpoints):
     graph = PatchGraph()
     graph.patch("PerturbedAttentionGuidance", scale=2.0)
@@ -220,24 +241,23 @@ def rescaled(positive: Tensor, negative: Tensor, x: Tensor, sigma: Tensor, scale
     return x / spread**2 - sigma / spread * (share * matched + (1 - share) * guided)
 
 
-@pytest.mark.parametrize("name", [VIDEOCRAFTER2, DYNAMICRAFTER])
-def test_rescale_cfg_by_hand(comfyui, checkpoints, name):
-    """A model that predicts the noise and one that predicts v."""
-    graph = PatchGraph(name)
-    if name == DYNAMICRAFTER:
-        graph.see(comfyui, goldens.read(name, "encoders")["photo"])
+@proves(
+    Line(GROUP, "RescaleCFG", "the core's UNet with the paper's rescaling by hand", (VIDEOCRAFTER2,), once=OURS),
+)
+def test_rescale_cfg_by_hand(comfyui, checkpoints):
+    graph = PatchGraph()
     graph.patch("RescaleCFG", multiplier=0.7)
-    (seen,), latent = recorded(comfyui, graph, f"rescaled_{name}", lambda: graph.ksample(steps=1))
-    model = vc_core.load(checkpoints / f"{name}.safetensors")
-    start = Start(model.schedule)
-    assert goldens.error(seen.tensors["out"], seen.by_hand(model.unet)) <= goldens.TOLERANCE
-    noisy = seen.of(POSITIVE, "x")[:, :4]
-    positive, negative = (start.denoised(noisy, seen.of(which)) for which in (POSITIVE, NEGATIVE))
-    expected = rescaled(positive, negative, start.x(noisy), start.sigma, 3.0, 0.7)
+    (seen,), latent = recorded(comfyui, graph, "rescaled", lambda: graph.ksample(steps=1))
+    start = Start(vc_core.load(checkpoints / f"{VIDEOCRAFTER2}.safetensors").schedule)
+    positive, negative = (start.denoised(seen.of(which, "x"), seen.of(which)) for which in (POSITIVE, NEGATIVE))
+    expected = rescaled(positive, negative, start.x(seen.of(POSITIVE, "x")), start.sigma, 3.0, 0.7)
     assert goldens.error(latent, expected) <= goldens.TOLERANCE
     assert goldens.error(latent, negative + 3.0 * (positive - negative)) > 10 * goldens.TOLERANCE
 
 
+@proves(
+    Line(GROUP, "EasyCache", "fewer passes with a threshold, all of them at 0", (VIDEOCRAFTER2,), once=OURS),
+)
 @pytest.mark.parametrize("threshold, fewer", [(0.0, False), (3.0, True)])
 def test_easycache_leaves_passes_out(comfyui, checkpoints, threshold, fewer):
     graph = PatchGraph()
@@ -247,16 +267,25 @@ def test_easycache_leaves_passes_out(comfyui, checkpoints, threshold, fewer):
     assert len(seen) < 6 if fewer else len(seen) == 6
 
 
+@proves(
+    Line(GROUP, "ModelSamplingDiscrete (eps)", "the identity for a model without sample scale", (T2V_V1,)),
+)
 def test_core_s_schedule_is_that_of_a_model_without_sample_scale(comfyui, checkpoints):
     latents = []
     for nodes in ([], [("ModelSamplingDiscrete", {"sampling": "eps", "zsnr": False})]):
-        graph = PatchGraph("t2v_512_v1")
+        graph = PatchGraph(T2V_V1)
         for node, settings in nodes:
             graph.patch(node, **settings)
         latents.append(graph.run(comfyui, latent=graph.ksample())["latent"])
     assert goldens.error(latents[1], latents[0]) <= goldens.TOLERANCE
 
 
+@proves(
+    Line(
+        GROUP, "packs that override attention (optimized_attention_override)",
+        "every attention of the core goes through it", (VIDEOCRAFTER2,), once=OURS,
+    ),
+)
 def test_an_overridden_attention_by_hand(comfyui, checkpoints):
     graph = PatchGraph()
     graph.patch("TestOverrideAttention", factor=0.5)
@@ -278,6 +307,9 @@ def test_another_of_the_same(comfyui, checkpoints):
     assert torch.equal(*latents)
 
 
+@proves(
+    Line(GROUP, "TorchCompileModel, without generating code", "the same video as uncompiled", (VIDEOCRAFTER2,)),
+)
 def test_a_compiled_model_is_the_same(comfyui, checkpoints):
     """As TorchCompileModel does it, but for the code that would be generated, which takes minutes on a CPU."""
     latents = []
@@ -290,6 +322,12 @@ def test_a_compiled_model_is_the_same(comfyui, checkpoints):
     assert goldens.error(latents[1], latents[0]) <= goldens.TOLERANCE
 
 
+@proves(
+    Line(
+        GROUP, "ModelSamplingDiscrete with VideoCrafter Sampler, SkipLayerGuidanceDiT",
+        "refused, with the reason", (VIDEOCRAFTER2,),
+    ),
+)
 class TestRefused:
     def test_another_schedule_in_the_authors_sampler(self, comfyui, checkpoints):
         graph = PatchGraph()

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import torch
 
 from .errors import CheckpointError
-from .reading import Checkpoint, open_checkpoint
+from .reading import Checkpoint, finite, open_checkpoint
 from .tensorfile import METADATA, TAGS
 
 CONFIG_KEY = "vc_core.config"
@@ -114,7 +114,7 @@ def _header(checkpoint: Checkpoint, kept: list[str], dtype: torch.dtype, metadat
     position = 0
     for name in kept:
         stored = _stored_type(checkpoint, name, dtype)
-        if stored not in TAGS or name == METADATA:
+        if stored not in TAGS or name == METADATA or not _encodable(name):
             raise CheckpointError(
                 f"{checkpoint.path}: tensor {name!r} of type {_short(stored)} can't be in a .safetensors file; leave it out"
             )
@@ -125,6 +125,15 @@ def _header(checkpoint: Checkpoint, kept: list[str], dtype: torch.dtype, metadat
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of eight
     return len(text).to_bytes(8, "little") + text, position
+
+
+def _encodable(name: str) -> bool:
+    """Whether the name can be written; a pickle can have halves of characters in one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _write(
@@ -149,29 +158,16 @@ def _write(
 
 def _numbers(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> torch.Tensor:
     """The tensor as `dtype`, contiguous and found sound."""
-    checkpoint.verify(name)
-    tensor = checkpoint.tensor(name)
+    tensor = checkpoint.sound_tensor(name)
     # Nothing is copied where type and layout are right already: the file is then written straight from the mapping.
     result = tensor.to(dtype).contiguous()
-    if dtype.is_floating_point and result.numel() and not _finite(result):
-        wrong = ~torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
-        if wrong.any():
-            raise CheckpointError(
-                f"{checkpoint.path}: tensor {name!r} has {int(wrong.sum())} numbers of {wrong.numel()} that are NaN or infinite; "
-                "the file is damaged, or its training failed. Get another copy"
-            )
+    if not finite(result):
         largest = float(tensor.abs().max())
         raise CheckpointError(
             f"{checkpoint.path}: tensor {name!r} has the number {largest:.6g}, too large for {_short(dtype)}, which ends at "
             f"{torch.finfo(dtype).max:.6g}. Convert with --dtype {'bfloat16 or ' if dtype is torch.float16 else ''}float32"
         )
     return result
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers are finite; unlike isfinite, the extremes (NaN, if there is any) need no memory."""
-    low, high = torch.aminmax(tensor)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def _replace(target: Path, write: Callable[[BinaryIO], None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..config import ConfigLike, ModelConfig, from_yaml, load_config, published
+from ..config import ConfigError, ConfigLike, ModelConfig, from_yaml, load_config, published
 from ..diffusion.schedule import Schedule
 from .convert import CONFIG_KEY
 from .errors import CheckpointError
@@ -51,13 +51,24 @@ class Shapes:
     def __contains__(self, name: str) -> bool:
         return name in self._known
 
-    def __getitem__(self, name: str) -> tuple[int, ...]:
+    def sizes(self, name: str, axes: int) -> tuple[int, ...]:
+        """The shape of a tensor that has so many axes, none of them empty.
+
+        Raises:
+            CheckpointError: there is no such tensor, or it has another number of axes.
+        """
         if name not in self._known:
             raise CheckpointError(
                 f"{self.checkpoint.path} has no tensor {self.prefix + name!r}, which every model of the VideoCrafter family has. "
                 "It may be another kind of model, or only a part of one."
             )
-        return tuple(self.checkpoint.shape(self.prefix + name))
+        found = tuple(self.checkpoint.shape(self.prefix + name))
+        if len(found) != axes or 0 in found:
+            raise CheckpointError(
+                f"{self.checkpoint.path}: tensor {self.prefix + name!r} is {list(found)}, where models of the VideoCrafter family have "
+                f"{axes} axes, none of them empty. The file is damaged, or of another model."
+            )
+        return found
 
     def count(self, pattern: str) -> int:
         """How many numbers ``{}`` stands for in the names that start with ``pattern``."""
@@ -105,15 +116,21 @@ def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelC
     parts = part_prefixes(checkpoint)
     told: dict[str, Any] = {"unet": read_unet(Shapes(checkpoint, parts["unet"]))}
     told |= {part: READERS[part](Shapes(checkpoint, prefix)) for part, prefix in parts.items() if part in READERS}
+    for name in ("alphas_cumprod", "scale_arr"):
+        if name in checkpoint:
+            Shapes(checkpoint, "").sizes(name, 1)
     if "alphas_cumprod" in checkpoint:
         alphas = checkpoint.tensor("alphas_cumprod")
         told["schedule"] = {"timesteps": len(alphas), "zero_terminal_snr": bool(alphas[-1] < ALMOST_NOTHING)}
 
     stated = checkpoint.metadata.get(CONFIG_KEY)
-    base = from_yaml(stated) if stated else _published_form(checkpoint, told, _name_of(config))
-    given = _complete(told, base, checkpoint, parts)
-    given.setdefault("schedule", {}).update(read_scale(checkpoint, base))
-    result = load_config(given, base=base)
+    try:
+        base = from_yaml(stated) if stated else _published_form(checkpoint, told, _name_of(config))
+        given = _complete(told, base, checkpoint, parts)
+        given.setdefault("schedule", {}).update(read_scale(checkpoint, base))
+        result = load_config(given, base=base)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint.path} describes a model that can't be: {error}") from error
     if config is not None:
         result = load_config(config, base=result)
     _agree(checkpoint, told, result)
@@ -122,17 +139,19 @@ def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelC
 
 def read_unet(shapes: Shapes) -> dict[str, Any]:
     """Sizes and form of the UNet, in the terms of :class:`vc_core.config.UNetConfig`."""
-    out_channels, in_channels = shapes["out.2.weight"][0], shapes["input_blocks.0.0.weight"][1]
-    width = shapes["input_blocks.0.0.weight"][0]
+    out_channels = shapes.sizes("out.2.weight", 4)[0]
+    width, in_channels, *_ = shapes.sizes("input_blocks.0.0.weight", 4)
     levels: list[list[int]] = [[]]  # output channels of each residual block, by level
     attention = set()
     for index in range(1, shapes.count("input_blocks.{}.")):
         if f"input_blocks.{index}.0.op.weight" in shapes:
             levels.append([])
             continue
-        levels[-1].append(shapes[f"input_blocks.{index}.0.in_layers.2.weight"][0])
+        levels[-1].append(shapes.sizes(f"input_blocks.{index}.0.in_layers.2.weight", 4)[0])
         if f"input_blocks.{index}.1.norm.weight" in shapes:
             attention.add(2 ** (len(levels) - 1))
+    if not all(levels):
+        raise CheckpointError(f"{shapes.checkpoint.path} has a UNet with a level without blocks. The file is damaged, or of another model.")
     block = "transformer_blocks.0"
     relative = f"middle_block.2.{block}.attn1.relative_position_k.embeddings_table"
     pictured = f"middle_block.1.{block}.attn2.to_k_ip.weight" in shapes
@@ -143,11 +162,11 @@ def read_unet(shapes: Shapes) -> dict[str, Any]:
         "channel_mult": [blocks[0] // width for blocks in levels],
         "num_res_blocks": len(levels[0]),
         "attention_resolutions": sorted(attention),
-        "head_channels": shapes["init_attn.0.proj_in.weight"][0] // 8,
+        "head_channels": shapes.sizes("init_attn.0.proj_in.weight", 3)[0] // 8,
         "transformer_depth": shapes.count("middle_block.1.transformer_blocks.{}."),
-        "context_dim": shapes[f"middle_block.1.{block}.attn2.to_k.weight"][1],
+        "context_dim": shapes.sizes(f"middle_block.1.{block}.attn2.to_k.weight", 2)[1],
         "temporal_conv": "middle_block.0.temopral_conv.conv1.2.weight" in shapes,
-        "max_relative_position": (shapes[relative][0] - 1) // 2 if relative in shapes else 0,
+        "max_relative_position": (shapes.sizes(relative, 2)[0] - 1) // 2 if relative in shapes else 0,
         "fps_embedding": "fps_embedding.0.weight" in shapes,
         "image_attention": pictured,
         "image_gain": f"middle_block.1.{block}.attn2.alpha" in shapes,
@@ -158,38 +177,38 @@ def read_unet(shapes: Shapes) -> dict[str, Any]:
 def read_autoencoder(shapes: Shapes) -> dict[str, Any]:
     """Sizes of the autoencoder, in the terms of :class:`vc_core.config.AutoencoderConfig`."""
     # Read off the decoder, whose levels have a block even where the encoder's have none.
-    channels = shapes["encoder.conv_in.weight"][0]
+    channels = shapes.sizes("encoder.conv_in.weight", 4)[0]
     levels = shapes.count("decoder.up.{}.")
     return {
         "channels": channels,
-        "channel_mult": [shapes[f"decoder.up.{level}.block.0.conv1.weight"][0] // channels for level in range(levels)],
+        "channel_mult": [shapes.sizes(f"decoder.up.{level}.block.0.conv1.weight", 4)[0] // channels for level in range(levels)],
         "num_res_blocks": shapes.count("decoder.up.0.block.{}.") - 1,
-        "z_channels": shapes["decoder.conv_in.weight"][1],
-        "embed_dim": shapes["post_quant_conv.weight"][1],
-        "image_channels": shapes["encoder.conv_in.weight"][1],
+        "z_channels": shapes.sizes("decoder.conv_in.weight", 4)[1],
+        "embed_dim": shapes.sizes("post_quant_conv.weight", 4)[1],
+        "image_channels": shapes.sizes("encoder.conv_in.weight", 4)[1],
     }
 
 
 def read_text_encoder(shapes: Shapes) -> dict[str, Any]:
     """Sizes of the text tower, in the terms of :class:`vc_core.config.TextEncoderConfig`; its heads are not told."""
-    vocab_size, width = shapes["token_embedding.weight"]
+    vocab_size, width = shapes.sizes("token_embedding.weight", 2)
     return {
         "width": width,
         "layers": shapes.count("transformer.resblocks.{}."),
-        "embed_dim": shapes["text_projection"][1],
+        "embed_dim": shapes.sizes("text_projection", 2)[1],
         "vocab_size": vocab_size,
-        "context_length": shapes["positional_embedding"][0],
+        "context_length": shapes.sizes("positional_embedding", 2)[0],
     }
 
 
 def read_image_encoder(shapes: Shapes) -> dict[str, Any]:
     """Sizes of the image tower, in the terms of :class:`vc_core.config.ImageEncoderConfig`; its heads are not told."""
-    width, _, patch, _ = shapes["conv1.weight"]
-    tokens = shapes["positional_embedding"][0]
+    width, _, patch, _ = shapes.sizes("conv1.weight", 4)
+    tokens = shapes.sizes("positional_embedding", 2)[0]
     return {
         "width": width,
         "layers": shapes.count("transformer.resblocks.{}."),
-        "embed_dim": shapes["proj"][1],
+        "embed_dim": shapes.sizes("proj", 2)[1],
         "patch_size": patch,
         "image_size": patch * round((tokens - 1) ** 0.5),
     }
@@ -197,14 +216,14 @@ def read_image_encoder(shapes: Shapes) -> dict[str, Any]:
 
 def read_projector(shapes: Shapes) -> dict[str, Any]:
     """Sizes of the resampler, in the terms of :class:`vc_core.config.ProjectorConfig`; its heads are not told."""
-    _, queries, width = shapes["latents"]
+    _, queries, width = shapes.sizes("latents", 3)
     return {
         "width": width,
         "depth": shapes.count("layers.{}."),
         "queries": queries,
-        "feature_dim": shapes["proj_in.weight"][1],
-        "context_dim": shapes["proj_out.weight"][0],
-        "ff_mult": shapes["layers.0.1.1.weight"][0] // width,
+        "feature_dim": shapes.sizes("proj_in.weight", 2)[1],
+        "context_dim": shapes.sizes("proj_out.weight", 2)[0],
+        "ff_mult": shapes.sizes("layers.0.1.1.weight", 2)[0] // width,
     }
 
 
@@ -247,7 +266,8 @@ def _published_form(checkpoint: Checkpoint, told: dict[str, Any], wanted: str | 
     if not candidates:
         described = ", ".join(f"{key} {value}" for key, value in form.items())
         raise CheckpointError(
-            f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). Supported are {', '.join(published())}."
+            f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). "
+            f"Supported are {', '.join(published())}."
         )
     fitting = [config for config in candidates if not any(_differences(told, asdict(config)))]
     chosen = _told_apart(checkpoint, fitting or candidates, wanted)
@@ -304,7 +324,7 @@ def _complete(told: dict[str, Any], base: ModelConfig, checkpoint: Checkpoint, p
     if base.projector:
         projector = given.setdefault("projector", {"context_dim": context})
         if "projector" in parts:
-            inner = checkpoint.shape(parts["projector"] + "layers.0.0.to_q.weight")[0]
+            inner = Shapes(checkpoint, parts["projector"]).sizes("layers.0.0.to_q.weight", 2)[0]
             if inner != base.projector.heads * base.projector.head_channels:
                 projector["heads"] = _heads(inner, 64)
                 projector["head_channels"] = inner // projector["heads"]

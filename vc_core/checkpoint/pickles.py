@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 import torch
 
-from .errors import CheckpointError
-from .stand_ins import STORAGE_TYPES, Global, Storage, TensorRecord, is_storage_type
+from .errors import CheckpointError, shown
+from .stand_ins import STORAGE_TYPES, Global, Storage, TensorRecord, described, is_storage_type
 from .unpickling import MAX_PICKLE_BYTES, PickleStream, read_pickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -113,7 +113,7 @@ def open_zip(file: BinaryIO) -> PickledFile:
         declared = _declared(identifier)
         block = blocks.get(f"{root}data/{declared.key}")
         if block is None:
-            raise CheckpointError(f"damaged: the bytes of storage {declared.key!r:.60} are not in the file. Download it again")
+            raise CheckpointError(f"damaged: the bytes of storage {shown(declared.key, 60)} are not in the file. Download it again")
         _check_size(declared, block.nbytes)
         return Storage(f"{root}data/{declared.key}", declared.dtype, declared.numel)
 
@@ -136,7 +136,7 @@ def open_legacy(file: BinaryIO) -> PickledFile:
     declared: dict[str, Storage] = {}
 
     def nothing(identifier: object) -> object:
-        raise CheckpointError(f"damaged: its head refers to {identifier!r:.60}")
+        raise CheckpointError(f"damaged: its head refers to {shown(identifier, 60)}")
 
     def storage(identifier: object) -> object:
         if isinstance(identifier, tuple) and len(identifier) == 4 and identifier[0] == "module":
@@ -145,12 +145,12 @@ def open_legacy(file: BinaryIO) -> PickledFile:
         whole = _declared(identifier[:5] if isinstance(identifier, tuple) else identifier)
         known = declared.setdefault(whole.key, whole)
         if (known.numel, known.dtype.itemsize) != (whole.numel, whole.dtype.itemsize):
-            raise CheckpointError(f"damaged: it declares storage {whole.key!r:.60} twice, with different sizes")
+            raise CheckpointError(f"damaged: it declares storage {shown(whole.key, 60)} twice, with different sizes")
         if view is None:
             return whole
         _, start, numel = view
         if type(start) is not int or type(numel) is not int or min(start, numel) < 0 or start + numel > whole.numel:
-            raise CheckpointError(f"damaged: a view of storage {whole.key!r:.60} reaches beyond its end")
+            raise CheckpointError(f"damaged: a view of storage {shown(whole.key, 60)} reaches beyond its end")
         return Storage(whole.key, whole.dtype, numel, start)
 
     magic = read_pickle(stream, nothing)
@@ -161,7 +161,7 @@ def open_legacy(file: BinaryIO) -> PickledFile:
         )
     protocol = read_pickle(stream, nothing)
     if protocol != PROTOCOL_VERSION:
-        raise CheckpointError(f"written in version {protocol!r:.40} of torch.save's format; {PROTOCOL_VERSION} can be read")
+        raise CheckpointError(f"written in version {shown(protocol, 40)} of torch.save's format; {PROTOCOL_VERSION} can be read")
     system = read_pickle(stream, nothing)
     if not isinstance(system, dict) or system.get("little_endian") is not (sys.byteorder == "little"):
         raise CheckpointError(f"written with another byte order than this {sys.byteorder}-endian machine's, or damaged")
@@ -236,12 +236,12 @@ def _text(mapping: mmap.mmap, block: _Block | None) -> str:
 def _declared(identifier: object) -> Storage:
     """The storage that a persistent identifier `("storage", type, key, place, numel)` declares."""
     if not isinstance(identifier, tuple) or len(identifier) != 5 or identifier[0] != "storage":
-        raise CheckpointError(f"refused: it refers to {identifier!r:.80}, which is no storage of a tensor")
+        raise CheckpointError(f"refused: it refers to {shown(identifier, 80)}, which is no storage of a tensor")
     _, kind, key, _, numel = identifier
     if not is_storage_type(kind) or not isinstance(kind, Global):
-        raise CheckpointError(f"it has a tensor stored as {kind!s:.80}; possible are {', '.join(STORAGE_TYPES)}")
-    if not isinstance(key, str) or type(numel) is not int or numel < 0:
-        raise CheckpointError(f"damaged: a storage is called {key!r:.60} and has {numel!r:.40} numbers")
+        raise CheckpointError(f"it has a tensor stored as {described(kind)}; possible are {', '.join(STORAGE_TYPES)}")
+    if not isinstance(key, str) or type(numel) is not int or not 0 <= numel < 2**63:
+        raise CheckpointError(f"damaged: a storage is called {shown(key, 60)} and has {shown(numel, 40)} numbers")
     return Storage(key, STORAGE_TYPES[kind.name], numel)
 
 
@@ -249,7 +249,7 @@ def _check_size(declared: Storage, nbytes: int) -> None:
     needed = declared.numel * declared.dtype.itemsize
     if needed > nbytes:
         raise CheckpointError(
-            f"damaged or cut short: storage {declared.key!r:.60} is declared with {needed} bytes, but the file has {nbytes} "
+            f"damaged or cut short: storage {shown(declared.key, 60)} is declared with {needed} bytes, but the file has {nbytes} "
             "for it. Download it again"
         )
 
@@ -259,15 +259,15 @@ def _legacy_blocks(keys: list[object], declared: dict[str, Storage], mapping: mm
     blocks: dict[str, _Block] = {}
     for key in keys:
         if not isinstance(key, str) or key not in declared or key in blocks:
-            raise CheckpointError(f"damaged: it lists a storage {key!r:.60} that no tensor has, or lists it twice")
+            raise CheckpointError(f"damaged: it lists a storage {shown(key, 60)} that no tensor has, or lists it twice")
         storage, head = declared[key], mapping[position : position + 8]
         if len(head) == 8 and int.from_bytes(head, "little", signed=True) != storage.numel:
-            raise CheckpointError(f"damaged: storage {key!r:.60} has another length than its tensors say. Download it again")
+            raise CheckpointError(f"damaged: storage {shown(key, 60)} has another length than its tensors say. Download it again")
         position += 8
         _check_size(storage, max(0, len(mapping) - position))
         blocks[key] = _Block(position, storage.numel * storage.dtype.itemsize)
         position += blocks[key].nbytes
     missing = declared.keys() - blocks.keys()
     if missing:
-        raise CheckpointError(f"damaged: the bytes of storage {min(missing)!r:.60} are not in the file. Download it again")
+        raise CheckpointError(f"damaged: the bytes of storage {shown(min(missing), 60)} are not in the file. Download it again")
     return blocks

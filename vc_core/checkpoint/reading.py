@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from .errors import CheckpointError, naming
+from .errors import CheckpointError, naming, shown
 from .pickles import PickledFile, open_legacy, open_zip
 from .stand_ins import Global, Placeholder, TensorRecord
 from .tensorfile import looks_like_safetensors, open_safetensors
@@ -63,6 +63,21 @@ class Checkpoint:
             except (RuntimeError, ValueError, OSError) as error:
                 raise CheckpointError(f"tensor {name!r} can't be read ({error}). Download the file again") from error
 
+    def sound_tensor(self, name: str) -> torch.Tensor:
+        """The tensor as :meth:`tensor` gives it, found to be what was saved and without NaN or infinite numbers.
+
+        Raises CheckpointError, naming the tensor, where it is not.
+        """
+        self.verify(name)
+        tensor = self.tensor(name)
+        if not finite(tensor):
+            wrong = ~torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
+            raise CheckpointError(
+                f"{self.path}: tensor {name!r} has {int(wrong.sum())} numbers of {wrong.numel()} that are NaN or infinite; "
+                "the file is damaged, or its training failed. Get another copy"
+            )
+        return tensor
+
     def verify(self, name: str) -> None:
         """Compares the tensor's bytes with the file's checksum, where it has one (zips written by torch.save do).
 
@@ -90,6 +105,16 @@ class Checkpoint:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
+
+
+def finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are finite; unlike isfinite, the extremes (NaN, if there is any) need no memory."""
+    if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    low, high = torch.aminmax(tensor.float() if tensor.dtype.itemsize == 1 else tensor)  # there are no extremes of eight bits
+    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -165,7 +190,7 @@ def _records(level: object) -> dict[str, TensorRecord]:
     for name, value in level.items():
         if isinstance(value, Placeholder) and value.origin.startswith("torch._utils._rebuild_"):
             raise CheckpointError(
-                f"tensor {name!r:.120} is sparse or quantized ({value.origin}); only plain tensors can be read. "
+                f"tensor {shown(name, 120)} is sparse or quantized ({value.origin}); only plain tensors can be read. "
                 "Save it from torch as a plain tensor"
             )
     return {name: value for name, value in level.items() if isinstance(name, str) and isinstance(value, TensorRecord)}
@@ -182,7 +207,7 @@ def _listing(level: dict[object, object]) -> str:
     parts = []
     for key, value in list(level.items())[:8]:
         inside = len(_records(value))
-        parts.append(f"{key!r:.40}" + (f" (with {inside} tensors)" if inside else ""))
+        parts.append(f"{shown(key, 40)}" + (f" (with {inside} tensors)" if inside else ""))
     return ", ".join(parts) or "nothing"
 
 

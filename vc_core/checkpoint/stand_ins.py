@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import torch
 
-from .errors import CheckpointError
+from .errors import CheckpointError, shown, shown_name
 
 MAX_DIMENSIONS = 64
 # A tensor may repeat its storage (stride 0), as expanded buffers do, but not so as to fill the memory once it is copied.
@@ -28,7 +28,7 @@ class Global:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+        return shown_name(f"{self.module}.{self.name}")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ _REFUSED_NAMES = frozenset(
 
 def _refuse(name: str) -> NoReturn:
     raise CheckpointError(
-        f"refused: it asks for {name:.160} to be called, which no checkpoint needs and which could run a program on this "
+        f"refused: it asks for {shown_name(name)} to be called, which no checkpoint needs and which could run a program on this "
         "machine. Nothing was run. Delete the file and get the model from its authors"
     )
 
@@ -144,7 +144,12 @@ def call(function: object, arguments: object) -> object:
             if not isinstance(arguments, (tuple, list)):
                 raise CheckpointError(f"damaged: {function} is called with something other than a list of arguments")
             return stand_in(*arguments)
-    return Placeholder(str(function)[:200])
+    return Placeholder(described(function))
+
+
+def described(value: object) -> str:
+    """A value as a message shows it, a global by its name alone."""
+    return str(value) if isinstance(value, Global) else shown(value)
 
 
 def _record(storage: object, offset: object, shape: object, stride: object) -> TensorRecord:
@@ -153,22 +158,23 @@ def _record(storage: object, offset: object, shape: object, stride: object) -> T
         raise CheckpointError("damaged: a tensor is built on something that is not a storage")
     if not isinstance(shape, (tuple, list)) or not isinstance(stride, (tuple, list)):
         raise CheckpointError("damaged: the shape or the strides of a tensor are no lists of numbers")
-    if not isinstance(offset, int) or any(type(n) is not int or n < 0 for n in (offset, *shape, *stride)):
-        raise CheckpointError(f"damaged: a tensor has offset {offset!r:.40}, shape {shape!r:.80}, strides {stride!r:.80}")
     if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"damaged: a tensor has {len(shape)} dimensions and {len(stride)} strides")
+    # Larger ones, of which a pickle can have some with a million digits, would take for ever to multiply.
+    if not isinstance(offset, int) or any(type(n) is not int or not 0 <= n < 2**63 for n in (offset, *shape, *stride)):
+        raise CheckpointError(f"damaged: a tensor has offset {shown(offset)}, shape {shown(shape)}, strides {shown(stride)}")
     numel = 1
     for size in shape:
         numel *= size
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True)) if numel else offset - 1
     if last >= storage.numel:
         raise CheckpointError(
-            f"damaged: a tensor of shape {tuple(shape)!r:.80} reaches to number {last} of storage {storage.key!r}, "
+            f"damaged: a tensor of shape {shown(tuple(shape))} reaches to number {last} of storage {shown(storage.key)}, "
             f"which has {storage.numel}"
         )
     if numel > max(storage.numel, MAX_REPEATED_ELEMENTS):
         raise CheckpointError(
-            f"refused: a tensor claims {numel} numbers, repeated out of the {storage.numel} of storage {storage.key!r}"
+            f"refused: a tensor claims {numel} numbers, repeated out of the {storage.numel} of storage {shown(storage.key)}"
         )
     return TensorRecord(storage, offset, tuple(shape), tuple(stride))
 
@@ -183,7 +189,7 @@ def _typed_tensor(
     """A tensor whose storage is bytes and whose type stands beside it."""
     known = DTYPES.get(dtype.name) if isinstance(dtype, Global) and dtype.module == "torch" else None
     if known is None:
-        raise CheckpointError(f"a tensor has the type {dtype!s:.80}, which this version of torch can't read")
+        raise CheckpointError(f"a tensor has the type {described(dtype)}, which this version of torch can't read")
     if not isinstance(storage, Storage) or storage.dtype.itemsize != 1:
         raise CheckpointError("damaged: a tensor is built on something that is not a storage of bytes")
     return _record(Storage(storage.key, known, storage.numel // known.itemsize), offset, shape, stride)
@@ -196,19 +202,20 @@ def _parameter(data: object, *_: object) -> object:
 def _subclass(function: object, _type: object, arguments: object, *_: object) -> object:
     """A tensor of a subclass, or with attributes: only the plain tensor in it counts."""
     plain = isinstance(function, Global) and (function.module, function.name) in _PLAIN
-    return call(function, arguments) if plain else Placeholder(str(function)[:200])
+    return call(function, arguments) if plain else Placeholder(described(function))
 
 
 def _dictionary(items: object = ()) -> dict[object, object]:
     """OrderedDict(), or OrderedDict of a list of pairs, as Python 2 wrote it."""
-    result: dict[object, object] = {}
     if isinstance(items, dict):
-        return dict(items)
-    if isinstance(items, (tuple, list)):
+        return items  # not a copy, of which a small pickle could ask for any number
+    result: dict[object, object] = {}
+    if isinstance(items, list):
         for pair in items:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise CheckpointError("damaged: a dictionary is built from something other than pairs")
             set_item(result, pair[0], pair[1])
+        items.clear()  # it has served; out of one that is kept, dictionaries without end could be made
     return result
 
 
@@ -217,14 +224,14 @@ def _default_dictionary(_factory: object = None, items: object = ()) -> dict[obj
 
 
 def _size(items: object = ()) -> object:
-    return tuple(items) if isinstance(items, (tuple, list)) else Placeholder("torch.Size")
+    return tuple(items) if isinstance(items, (tuple, list)) and len(items) <= MAX_DIMENSIONS else Placeholder("torch.Size")
 
 
 def _attribute(owner: object, name: object, *_: object) -> Placeholder:
     """getattr: how old protocols write nested classes and bound methods, and how attacks reach for inner names."""
     if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-        _refuse(f"builtins.getattr({owner!s:.60}, {name!r:.60})")
-    return Placeholder(f"an attribute {name:.60}")
+        _refuse(f"builtins.getattr({described(owner)}, {shown(name, 60)})")
+    return Placeholder(f"an attribute {shown_name(name, 60)}")
 
 
 def set_item(target: object, key: object, value: object) -> None:
@@ -234,11 +241,12 @@ def set_item(target: object, key: object, value: object) -> None:
     """
     if not isinstance(target, dict):
         return
-    # Only plain keys can lead to a tensor, and only theirs are sure to hash quickly (nested tuples can take for ever).
-    if type(key) not in (str, int, float, bool, bytes, type(None)):
+    # Only plain keys can lead to a tensor, and only theirs are sure to hash quickly: nested tuples can take for ever, and so can
+    # numbers chosen to collide.
+    if type(key) not in (str, bytes, bool, type(None)) and not (type(key) is int and abs(key) < 2**31):
         return
     if key in target:
-        raise CheckpointError(f"damaged: it names {key!r:.120} twice")
+        raise CheckpointError(f"damaged: it names {shown(key, 120)} twice")
     target[key] = value
 
 

@@ -16,6 +16,8 @@ from .stand_ins import Placeholder, call, named_global, set_item
 
 # The pickle of a checkpoint describes it and holds no weights; the largest genuine ones have a few megabytes.
 MAX_PICKLE_BYTES = 256 * 2**20
+# A tensor takes some forty opcodes, an object of an optimizer or callback a few; each may leave a container in memory.
+MAX_OPCODES = 10_000_000
 MAX_PROTOCOL = 5
 
 
@@ -200,13 +202,16 @@ def read_pickle(stream: PickleStream, persistent: Callable[[object], object]) ->
     Raises CheckpointError for a damaged pickle, one that is too large, and one that asks for what only an attack would.
     """
     machine = _Machine(persistent)
-    name, position = "its first opcode", stream.tell()
+    name, position, done = "its first opcode", stream.tell(), 0
     try:
         for opcode, argument, at in pickletools.genops(cast(IO[bytes], stream)):
             name, position = opcode.name, stream.tell() if at is None else at
             if name == "STOP":
                 return machine.result()
             machine.step(name, argument)
+            done += 1
+            if done > MAX_OPCODES:
+                raise CheckpointError(f"refused: its description takes more than {MAX_OPCODES} steps, far more than any checkpoint's")
     except CheckpointError:
         raise
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

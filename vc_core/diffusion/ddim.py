@@ -81,12 +81,18 @@ def ddim_sample(
 ) -> Tensor:
     """From noise ``x`` ``[B, C, T, h, w]`` to a clean latent, visiting the tables' timesteps from the last to the first."""
     steps = len(tables.timesteps)
+    timesteps = tables.timesteps.to(x.device)
     for step in range(steps):
         index = steps - 1 - step
-        timestep = tables.timesteps[index].expand(len(x)).to(x.device)
-        prediction = denoise(x, timestep)
+        prediction = denoise(x, timesteps[index].expand(len(x)))
         x0, eps = clean_and_noise(x, prediction, tables, index)
-        x = ddim_step(x0, eps, tables, index, next(step_noise).to(x))
+        x = ddim_step(x0, eps, tables, index, _beside(x, next(step_noise)))
         if callback is not None:
             callback(step, steps, x0, x)
     return x
+
+
+def _beside(x: Tensor, noise: Tensor) -> Tensor:
+    """Noise where ``x`` is, without waiting for what a GPU has yet to do."""
+    pinned = noise.pin_memory() if x.is_cuda and not noise.is_cuda else noise
+    return pinned.to(x, non_blocking=True)

@@ -8,11 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from ..config import UNetConfig
+from ..models.footprint import free_memory, numbers_per_position
 from ..models.unet import UNet
+
+#: How much of the free memory the two passes of guidance may take together.
+SHARE = 0.8
 
 
 def guide(
@@ -88,9 +94,14 @@ def _cat(values: list[Tensor | None]) -> Tensor | None:
 
 
 def guided_denoiser(
-    unet: UNet, positive: Conditioning, negative: Conditioning, guidance: Guidance, dtype: torch.dtype
+    unet: UNet, positive: Conditioning, negative: Conditioning, guidance: Guidance, dtype: torch.dtype, together: bool | None = None
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """What DDIM calls: the UNet under guidance, all conditionings in one batch. Samples stay in float32 outside of it."""
+    """What DDIM calls: the UNet under guidance. Samples stay in float32 outside of it.
+
+    Args:
+        together: all conditionings in one batch, or one after the other; unless said, together on a GPU that has the memory for it.
+            A processor gains nothing by a batch.
+    """
 
     def run(x: Tensor, timestep: Tensor, given: Conditioning, temporal_attention: bool = True) -> Tensor:
         seen = x if given.concat is None else torch.cat([x, given.concat.to(x)], dim=1)
@@ -101,16 +112,32 @@ def guided_denoiser(
         passes += [negative, replace(positive, text=negative.text)]
     elif guidance.scale != 1.0:
         passes += [negative]
-    together = Conditioning.stack(*passes)
+    count = len(passes)
+
+    @cache
+    def batch(positions: int, device: torch.device) -> Conditioning | None:
+        """All conditionings as one, if so; decided at the first step, when all else of the run is where it will be."""
+        fits = _fit(unet.config, positions, dtype, device) if together is None else together
+        return Conditioning.stack(*passes) if fits else None
 
     def denoise(x: Tensor, timestep: Tensor) -> Tensor:
         without_time = run(x, timestep, positive, temporal_attention=False) if guidance.temporal_scale else None
-        count = len(passes)
-        predicted = run(torch.cat([x] * count), torch.cat([timestep] * count), together).chunk(count)
-        first, second, third = (*predicted, None, None)[:3]
+        if (stacked := batch(count * x.numel() // x.shape[1], x.device)) is not None:
+            predicted = run(torch.cat([x] * count), torch.cat([timestep] * count), stacked).chunk(count)
+        else:
+            predicted = tuple(run(x, timestep, given) for given in passes)
+        first, *others = predicted
+        second, third = others[0] if others else first, others[1] if len(others) > 1 else None
         return guide(
-            first, first if second is None else second, guidance.scale, guidance.rescale, without_time, guidance.temporal_scale,
+            first, second, guidance.scale, guidance.rescale, without_time, guidance.temporal_scale,
             third, 1.0 if guidance.image_scale is None else guidance.image_scale,
         )  # fmt: skip
 
     return denoise
+
+
+def _fit(config: UNetConfig, positions: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a GPU has the memory for a pass over so many positions of the latent at once."""
+    if device.type != "cuda":
+        return False
+    return positions * numbers_per_position(config) * dtype.itemsize < SHARE * free_memory(device)

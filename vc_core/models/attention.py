@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from .hooks import AttentionHooks, Hooks, Site
 from .layers import Attention, Layers, zeroed
 
+#: Heads that kernels take at once: a GPU's grid has at most 65535 of them.
+MOST_HEADS = 2**15
+#: Numbers inside of a feed-forward that a processor handles at once: few enough not to ask its system for fresh memory each time.
+INNER_AT_ONCE = 2**22
+
 
 @dataclass(frozen=True)
 class ImageTokens:
@@ -44,9 +49,9 @@ class RelativePosition(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention among the tokens of one sequence, with or without relative positions."""
+    """Attention among the tokens of one sequence."""
 
-    def __init__(self, width: int, head_channels: int, layers: Layers, max_relative_position: int = 0) -> None:
+    def __init__(self, width: int, head_channels: int, layers: Layers) -> None:
         super().__init__()
         self.heads, self.head_channels = width // head_channels, head_channels
         self.attention = layers.attention
@@ -54,10 +59,6 @@ class SelfAttention(nn.Module):
         self.to_k = layers.linear(width, width, bias=False)
         self.to_v = layers.linear(width, width, bias=False)
         self.to_out = nn.Sequential(layers.linear(width, width))
-        self.relative = max_relative_position > 0
-        if self.relative:
-            self.relative_position_k = RelativePosition(head_channels, max_relative_position, layers)
-            self.relative_position_v = RelativePosition(head_channels, max_relative_position, layers)
 
     def forward(
         self, x: Tensor, keys: Tensor | None = None, values: Tensor | None = None, attention: Attention | None = None
@@ -67,22 +68,52 @@ class SelfAttention(nn.Module):
         Args:
             keys: what keys are made of, ``[n, m, width]``, if not of ``x``.
             values: what values are made of, of the same shape, if not of what keys are made of.
-            attention: in the place of the layer's own, which is always taken where there are relative positions.
+            attention: in the place of the layer's own.
         """
         keys = x if keys is None else keys
-        q, k, v = self.to_q(x), self.to_k(keys), self.to_v(keys if values is None else values)
-        out = self._relative_attention(q, k, v) if self.relative else (attention or self.attention)(q, k, v, self.heads)
-        return self.to_out(out)
+        values = keys if values is None else values
+        return self.to_out((attention or self.attention)(self.to_q(x), self.to_k(keys), self.to_v(values), self.heads))
+
+
+class TemporalAttention(SelfAttention):
+    """Attention among the frames, at each position on its own, with or without relative positions.
+
+    Positions do not see one another, and no more do heads: a video's positions are taken for so many times the heads. Then
+    queries, keys and values are read where they lie, without bringing the frames of a position together first.
+    """
+
+    def __init__(self, width: int, head_channels: int, layers: Layers, max_relative_position: int = 0) -> None:
+        super().__init__(width, head_channels, layers)
+        self.relative = max_relative_position > 0
+        if self.relative:
+            self.relative_position_k = RelativePosition(head_channels, max_relative_position, layers)
+            self.relative_position_v = RelativePosition(head_channels, max_relative_position, layers)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """``[b, t, l, width]``, l being the positions -> the same shape."""
+        return self.to_out(self._attend(self.to_q(x), self.to_k(x), self.to_v(x)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.relative:
+            return self._relative_attention(q, k, v)
+        size = max(1, MOST_HEADS // self.heads)
+        pieces = [
+            self.attention(*(each.flatten(2) for each in piece), piece[0].shape[2] * self.heads).unflatten(2, (-1, q.shape[-1]))
+            for piece in zip(q.split(size, 2), k.split(size, 2), v.split(size, 2), strict=True)
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
     def _relative_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # The values' positions need the probabilities themselves, which fused kernels don't give.
-        q, k, v = (rearrange(x, "n l (h d) -> n h l d", h=self.heads) for x in (q, k, v))
-        frames = q.shape[-2]
+        frames = q.shape[1]
+        q, k, v = (rearrange(x, "b t l (h d) -> b (l h) t d", h=self.heads) for x in (q, k, v))
         q = q * q.shape[-1] ** -0.5
-        logits = q @ k.transpose(-1, -2) + torch.einsum("nhid,ijd->nhij", q, self.relative_position_k(frames, q))
+        logits = q @ k.transpose(-1, -2)
+        logits += torch.einsum("bnid,ijd->bnij", q, self.relative_position_k(frames, q))
         weights = logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-        out = weights @ v + torch.einsum("nhij,ijd->nhid", weights, self.relative_position_v(frames, v))
-        return rearrange(out, "n h l d -> n l (h d)")
+        out = weights @ v
+        out += torch.einsum("bnij,ijd->bnid", weights, self.relative_position_v(frames, v))
+        return rearrange(out, "b (l h) t d -> b t l (h d)", h=self.heads)
 
 
 class CrossAttention(nn.Module):
@@ -149,74 +180,97 @@ class GatedGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * nn.functional.gelu(gate)
+        gate = nn.functional.gelu(gate)
+        gate *= value
+        return gate
 
 
 class FeedForward(nn.Module):
-    """The gated feed-forward of a transformer block, four times as wide inside."""
+    """The gated feed-forward of a transformer block, four times as wide inside.
 
-    def __init__(self, width: int, layers: Layers) -> None:
+    Args:
+        pieces: it is taken in so many, one after the other, since inside it takes more memory than all else around it. That is for
+            where there are most tokens, and the layers narrow: where weights are moved to a GPU as they are used, each piece does so.
+    """
+
+    def __init__(self, width: int, layers: Layers, pieces: int = 1) -> None:
         super().__init__()
+        self.pieces = pieces
         # The empty place is the dropout's of the published files, which is off outside training.
         self.net = nn.Sequential(GatedGELU(width, 4 * width, layers), nn.Identity(), layers.linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        """``[..., width]`` -> the same shape."""
+        pieces = self.pieces
+        if x.device.type == "cpu":
+            pieces = max(pieces, 8 * x.numel() // INNER_AT_ONCE)
+        if pieces == 1 or torch.compiler.is_compiling():  # which fuses what is inside
+            return self.net(x)
+        return torch.cat([self.net(piece) for piece in x.flatten(0, -2).chunk(pieces)]).view_as(x)
 
 
 class SpatialBlock(nn.Module):
     """Self-attention within a frame, cross-attention to the conditioning, feed-forward."""
 
     def __init__(
-        self, width: int, context_dim: int, head_channels: int, layers: Layers, image_attention: bool, image_gain: bool
+        self, width: int, context_dim: int, head_channels: int, layers: Layers, image_attention: bool, image_gain: bool, pieces: int
     ) -> None:
         super().__init__()
         self.attn1 = SelfAttention(width, head_channels, layers)
         self.attn2 = CrossAttention(width, context_dim, head_channels, layers, image_attention, image_gain)
-        self.ff = FeedForward(width, layers)
+        self.ff = FeedForward(width, layers, pieces)
         self.norm1 = layers.layer_norm(width)
         self.norm2 = layers.layer_norm(width)
         self.norm3 = layers.layer_norm(width)
 
     def forward(self, x: Tensor, text: Tensor, image: ImageTokens | None, hooks: AttentionHooks | None = None) -> Tensor:
         if hooks is None:
-            x = x + self.attn1(self.norm1(x))
-            x = x + self.attn2(self.norm2(x), text, image)
+            x = self.attn1(self.norm1(x)).add_(x)
+            x = self.attn2(self.norm2(x), text, image).add_(x)
         else:
             x = hooks.between(x + hooks.self_attention(self.attn1, self.norm1(x)))
             x = x + hooks.cross_attention(self.attn2, self.norm2(x), text, image)
-        return x + self.ff(self.norm3(x))
+        return self.ff(self.norm3(x)).add_(x)
 
 
 class TemporalBlock(nn.Module):
     """Twice self-attention over the frames, then feed-forward."""
 
-    def __init__(self, width: int, head_channels: int, layers: Layers, max_relative_position: int) -> None:
+    def __init__(self, width: int, head_channels: int, layers: Layers, max_relative_position: int, pieces: int) -> None:
         super().__init__()
-        self.attn1 = SelfAttention(width, head_channels, layers, max_relative_position)
-        self.attn2 = SelfAttention(width, head_channels, layers, max_relative_position)
-        self.ff = FeedForward(width, layers)
+        self.attn1 = TemporalAttention(width, head_channels, layers, max_relative_position)
+        self.attn2 = TemporalAttention(width, head_channels, layers, max_relative_position)
+        self.ff = FeedForward(width, layers, pieces)
         self.norm1 = layers.layer_norm(width)
         self.norm2 = layers.layer_norm(width)
         self.norm3 = layers.layer_norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x))
-        return x + self.ff(self.norm3(x))
+        """``[b, t, l, width]`` -> the same shape."""
+        x = self.attn1(self.norm1(x)).add_(x)
+        x = self.attn2(self.norm2(x)).add_(x)
+        return self.ff(self.norm3(x)).add_(x)
 
 
 class SpatialTransformer(nn.Module):
-    """The transformer over the positions of each frame."""
+    """The transformer over the positions of each frame. ``pieces`` as in :class:`FeedForward`."""
 
     def __init__(
-        self, channels: int, context_dim: int, head_channels: int, depth: int, layers: Layers, image_attention: bool, image_gain: bool
+        self,
+        channels: int,
+        context_dim: int,
+        head_channels: int,
+        depth: int,
+        layers: Layers,
+        image_attention: bool,
+        image_gain: bool,
+        pieces: int = 1,
     ) -> None:
         super().__init__()
         self.norm = layers.group_norm(channels, eps=1e-6)
         self.proj_in = layers.linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(
-            SpatialBlock(channels, context_dim, head_channels, layers, image_attention, image_gain) for _ in range(depth)
+            SpatialBlock(channels, context_dim, head_channels, layers, image_attention, image_gain, pieces) for _ in range(depth)
         )
         self.proj_out = zeroed(layers.linear(channels, channels))
 
@@ -239,6 +293,7 @@ class TemporalTransformer(nn.Module):
 
     Args:
         pointwise_conv: whether the projections are convolutions of width one, as in the first of a network, or linear layers.
+        pieces: as in :class:`FeedForward`.
     """
 
     def __init__(
@@ -250,31 +305,21 @@ class TemporalTransformer(nn.Module):
         layers: Layers,
         max_relative_position: int,
         pointwise_conv: bool = False,
+        pieces: int = 1,
     ) -> None:
         super().__init__()
-        self.pointwise_conv = pointwise_conv
+        projection = layers.pointwise if pointwise_conv else layers.linear
         self.norm = layers.group_norm(channels, eps=1e-6)
-        self.proj_in = layers.conv1d(channels, inner, 1) if pointwise_conv else layers.linear(channels, inner)
+        self.proj_in = projection(channels, inner)
         self.transformer_blocks = nn.ModuleList(
-            TemporalBlock(inner, head_channels, layers, max_relative_position) for _ in range(depth)
+            TemporalBlock(inner, head_channels, layers, max_relative_position, pieces) for _ in range(depth)
         )
-        self.proj_out = zeroed(layers.conv1d(inner, channels, 1) if pointwise_conv else layers.linear(inner, channels))
+        self.proj_out = zeroed(projection(inner, channels))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """``[(b t), c, h, w]`` with t = ``frames`` -> the same shape. The norm is over the whole video."""
-        height, width = x.shape[-2:]
-        video = rearrange(x, "(b t) c h w -> b c (t h w)", t=frames)
-        hidden = self.norm(video)
-        if self.pointwise_conv:
-            hidden = self.proj_in(hidden)
-        hidden = rearrange(hidden, "b c (t l) -> (b l) t c", t=frames)
-        if not self.pointwise_conv:
-            hidden = self.proj_in(hidden)
+        hidden = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames))
+        hidden = self.proj_in(rearrange(hidden, "b c t l -> b t l c"))
         for block in self.transformer_blocks:
             hidden = block(hidden)
-        if not self.pointwise_conv:
-            hidden = self.proj_out(hidden)
-        hidden = rearrange(hidden, "(b l) t c -> b c (t l)", l=height * width)
-        if self.pointwise_conv:
-            hidden = self.proj_out(hidden)
-        return x + rearrange(hidden, "b c (t h w) -> (b t) c h w", h=height, w=width)
+        return x + rearrange(self.proj_out(hidden), "b t (h w) c -> (b t) c h w", h=x.shape[-2])

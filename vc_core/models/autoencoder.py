@@ -26,9 +26,10 @@ class ResnetBlock(nn.Module):
         self.nin_shortcut = nn.Identity() if inputs == outputs else layers.conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(nn.functional.silu(self.norm1(x)))
-        hidden = self.conv2(nn.functional.silu(self.norm2(hidden)))
-        return self.nin_shortcut(x) + hidden
+        hidden = self.conv1(nn.functional.silu(self.norm1(x), inplace=True))
+        hidden = self.conv2(nn.functional.silu(self.norm2(hidden), inplace=True))
+        hidden += self.nin_shortcut(x)
+        return hidden
 
 
 class AttnBlock(nn.Module):
@@ -127,7 +128,7 @@ class Encoder(nn.Module):
         hidden = self.conv_in(x)
         for level in self.down:
             hidden = level(hidden)
-        return self.conv_out(nn.functional.silu(self.norm_out(self.mid(hidden))))
+        return self.conv_out(nn.functional.silu(self.norm_out(self.mid(hidden)), inplace=True))
 
 
 class Decoder(nn.Module):
@@ -154,9 +155,9 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         hidden = self.mid(self.conv_in(z))
-        for level in reversed(self.up):  # type: ignore[call-overload]
+        for level in reversed(self.up):
             hidden = level(hidden)
-        return self.conv_out(nn.functional.silu(self.norm_out(hidden)))
+        return self.conv_out(nn.functional.silu(self.norm_out(hidden), inplace=True))
 
 
 class Autoencoder(nn.Module):

@@ -6,6 +6,8 @@ and take no part in that; they make CLIP's embedding, for measuring.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from kornia.geometry import resize
 from torch import Tensor, nn
@@ -38,7 +40,8 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: ImageEncoderConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.config = config
-        width, where = config.width, {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        width = config.width
         tokens = (config.image_size // config.patch_size) ** 2 + 1
         self.conv1 = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size, bias=False, **where)
         self.class_embedding = nn.Parameter(torch.zeros(width, **where))
@@ -53,7 +56,7 @@ class ImageEncoder(nn.Module):
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # 'b c h w -> b (h w) c'
         first = self.class_embedding.expand(len(patches), 1, -1)
         hidden = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
-        for block in self.transformer.resblocks:
+        for block in self.transformer.resblocks:  # type: ignore[union-attr]  # a ModuleList
             hidden = block(hidden)
         return hidden
 

@@ -57,6 +57,8 @@ class Projector(nn.Module):
         """``[B, n, feature_dim]`` -> ``[B, queries, context_dim]``."""
         features = self.proj_in(features)
         queries = self.latents.to(features).expand(len(features), -1, -1)
+        attention: nn.Module
+        feed_forward: nn.Module
         for attention, feed_forward in self.layers:  # type: ignore[misc]
             queries = queries + attention(features, queries)
             queries = queries + feed_forward(queries)

@@ -65,6 +65,6 @@ class TextEncoder(nn.Module):
         batch, windows, length = tokens.shape
         hidden = self.token_embedding(tokens.flatten(0, 1)) + self.positional_embedding[:length]
         mask = torch.full((length, length), float("-inf"), device=hidden.device, dtype=hidden.dtype).triu(1)
-        for block in self.transformer.resblocks[:-1]:
+        for block in self.transformer.resblocks[:-1]:  # type: ignore[index]  # a ModuleList
             hidden = block(hidden, attn_mask=mask)
         return self.ln_final(hidden).unflatten(0, (batch, windows)).flatten(1, 2)

@@ -2,7 +2,11 @@
 
 Stable Diffusion's UNet sees every frame as an image; time is added by a temporal transformer after each spatial one, by
 temporal convolutions inside the residual blocks, or both. Module names are those of the published checkpoints, with their
-misspelling of ``temopral_conv``. Between the blocks a video is ``[(b t), c, h, w]``.
+misspelling of ``temopral_conv``.
+
+Between the blocks a video is ``[(b t), c, h, w]``. Where it lies in memory with its channels last, the tokens of frames, the tokens
+of positions and the plane that convolutions over time see are all views of the same numbers, and nothing is copied between them.
+Sums are taken in place where one side is needed no more.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from .layers import Layers, zeroed
 
 #: Heads of the temporal transformer that follows the first convolution, whatever the network's width.
 INIT_ATTENTION_HEADS = 8
+#: Pieces that feed-forwards at full resolution are taken in, which decide what the whole network takes otherwise.
+FEED_FORWARD_PIECES = 4
 
 
 def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
@@ -31,6 +37,11 @@ def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def best_layout(device: torch.device) -> torch.memory_format:
+    """Channels last for a GPU's convolutions; torch's norms on a processor are ten times slower on it."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 class TemporalConvolution(nn.Module):
     """Four convolutions over time, added to what they are given."""
 
@@ -39,8 +50,8 @@ class TemporalConvolution(nn.Module):
 
         def stage(dropout: bool) -> list[nn.Module]:
             # The published stages hold a dropout, except the first; it keeps its place, for the names.
-            convolution = layers.conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
-            return [layers.group_norm(channels), nn.SiLU(), *([nn.Identity()] if dropout else []), convolution]
+            dropped = [nn.Identity()] if dropout else []
+            return [layers.group_norm(channels), nn.SiLU(inplace=True), *dropped, layers.temporal_conv(channels)]
 
         self.conv1 = nn.Sequential(*stage(dropout=False))
         self.conv2 = nn.Sequential(*stage(dropout=True))
@@ -49,8 +60,10 @@ class TemporalConvolution(nn.Module):
         zeroed(self.conv4[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[b, c, t, h, w]`` -> the same shape."""
-        return x + self.conv4(self.conv3(self.conv2(self.conv1(x))))
+        """``[b, c, t, l]``, l being the positions -> the same shape."""
+        hidden = self.conv4(self.conv3(self.conv2(self.conv1(x))))
+        hidden += x
+        return hidden
 
 
 class ResidualBlock(nn.Module):
@@ -58,10 +71,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, embedding: int, layers: Layers, temporal_conv: bool) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(layers.group_norm(inputs), nn.SiLU(), layers.conv2d(inputs, outputs, 3, padding=1))
+        self.in_layers = nn.Sequential(layers.group_norm(inputs), nn.SiLU(inplace=True), layers.conv2d(inputs, outputs, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), layers.linear(embedding, outputs))
         self.out_layers = nn.Sequential(
-            layers.group_norm(outputs), nn.SiLU(), nn.Identity(), zeroed(layers.conv2d(outputs, outputs, 3, padding=1))
+            layers.group_norm(outputs), nn.SiLU(inplace=True), nn.Identity(), zeroed(layers.conv2d(outputs, outputs, 3, padding=1))
         )
         self.skip_connection = nn.Identity() if inputs == outputs else layers.conv2d(inputs, outputs, 1)
         self.temopral_conv = TemporalConvolution(outputs, layers) if temporal_conv else None
@@ -69,11 +82,12 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
         """``[(b t), c, h, w]``, embedding ``[b, e]`` -> ``[(b t), c', h, w]``."""
         hidden = self.in_layers(x)
-        shift = repeat(self.emb_layers(embedding), "b c -> (b t) c 1 1", t=frames)
-        hidden = self.skip_connection(x) + self.out_layers(hidden + shift)
+        hidden += repeat(self.emb_layers(embedding), "b c -> (b t) c 1 1", t=frames)
+        hidden = self.out_layers(hidden)
+        hidden += self.skip_connection(x)
         if self.temopral_conv is not None:
-            video = self.temopral_conv(rearrange(hidden, "(b t) c h w -> b c t h w", t=frames))
-            hidden = rearrange(video, "b c t h w -> (b t) c h w")
+            plane = self.temopral_conv(rearrange(hidden, "(b t) c h w -> b c t (h w)", t=frames))
+            hidden = rearrange(plane, "b c t (h w) -> (b t) c h w", h=x.shape[-2])
         return hidden
 
 
@@ -115,17 +129,17 @@ class UNet(nn.Module):
         def residual(inputs: int, outputs: int) -> ResidualBlock:
             return ResidualBlock(inputs, outputs, embedding, layers, config.temporal_conv)
 
-        def attention(channels: int) -> list[nn.Module]:
-            heads, depth = config.head_channels, config.transformer_depth
+        def attention(channels: int, level: int) -> list[nn.Module]:
+            heads, depth, pieces = config.head_channels, config.transformer_depth, FEED_FORWARD_PIECES if level == 0 else 1
             return [
-                SpatialTransformer(channels, config.context_dim, heads, depth, layers, config.image_attention, config.image_gain),
-                TemporalTransformer(channels, channels, heads, depth, layers, config.max_relative_position),
+                SpatialTransformer(channels, config.context_dim, heads, depth, layers, config.image_attention, config.image_gain, pieces),
+                TemporalTransformer(channels, channels, heads, depth, layers, config.max_relative_position, pieces=pieces),
             ]
 
         def stage(inputs: int, level: int) -> list[nn.Module]:
             outputs = config.channel_mult[level] * width
             attends = 2**level in config.attention_resolutions
-            return [residual(inputs, outputs), *(attention(outputs) if attends else [])]
+            return [residual(inputs, outputs), *(attention(outputs, level) if attends else [])]
 
         self.time_embed = embed()
         if config.fps_embedding:
@@ -135,9 +149,10 @@ class UNet(nn.Module):
         inner = INIT_ATTENTION_HEADS * config.head_channels
         self.init_attn = nn.ModuleList([
             TemporalTransformer(
-                width, inner, config.head_channels, config.transformer_depth, layers, config.max_relative_position, pointwise_conv=True
+                width, inner, config.head_channels, config.transformer_depth, layers, config.max_relative_position, pointwise_conv=True,
+                pieces=FEED_FORWARD_PIECES,
             )
-        ])
+        ])  # fmt: skip
         channels, skips = width, [width]
         last = len(config.channel_mult) - 1
         for level, multiplier in enumerate(config.channel_mult):
@@ -150,7 +165,7 @@ class UNet(nn.Module):
                 skips.append(channels)
 
         # The middle attends even where the level it stands on does not.
-        self.middle_block = nn.ModuleList([residual(channels, channels), *attention(channels), residual(channels, channels)])
+        self.middle_block = nn.ModuleList([residual(channels, channels), *attention(channels, last), residual(channels, channels)])
 
         self.output_blocks = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(config.channel_mult))):
@@ -162,7 +177,7 @@ class UNet(nn.Module):
                 self.output_blocks.append(nn.ModuleList(block))
 
         self.out = nn.Sequential(
-            layers.group_norm(channels), nn.SiLU(), zeroed(layers.conv2d(channels, config.out_channels, 3, padding=1))
+            layers.group_norm(channels), nn.SiLU(inplace=True), zeroed(layers.conv2d(channels, config.out_channels, 3, padding=1))
         )
 
     def forward(
@@ -198,36 +213,38 @@ class UNet(nn.Module):
         embedding = self._embed(x, timesteps, fps)
         transformers = count()
 
-        def run(block: nn.Module, hidden: Tensor, part: str, number: int) -> Tensor:
-            for layer in block:  # type: ignore[attr-defined]
-                if isinstance(layer, ResidualBlock):
-                    hidden = layer(hidden, embedding, frames)
-                elif isinstance(layer, SpatialTransformer):
-                    hidden = layer(hidden, text, image, hooks, (part, number, next(transformers)))
-                elif isinstance(layer, TemporalTransformer):
-                    hidden = layer(hidden, frames) if temporal_attention else hidden
-                elif isinstance(layer, Upsample):
-                    hidden = layer(hidden, size=skips[-1].shape[-2:])
-                else:
-                    hidden = layer(hidden)
-            return hidden
+        def run(layer: nn.Module, hidden: Tensor, part: str, number: int) -> Tensor:
+            if isinstance(layer, ResidualBlock):
+                return layer(hidden, embedding, frames)
+            if isinstance(layer, SpatialTransformer):
+                return layer(hidden, text, image, hooks, (part, number, next(transformers)))
+            if isinstance(layer, TemporalTransformer):
+                return layer(hidden, frames) if temporal_attention else hidden
+            if isinstance(layer, Upsample):
+                return layer(hidden, size=skips[-1].shape[-2:])
+            return layer(hidden)
 
+        # Each layer's result takes the place of what it was made of, which nothing here holds any longer then.
         skips: list[Tensor] = []
-        hidden = rearrange(x, "b c t h w -> (b t) c h w")
+        hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=best_layout(x.device))
         for number, block in enumerate(self.input_blocks):
-            hidden = run(block, hidden, "input", number)
-            if number == 0:
-                hidden = run(self.init_attn, hidden, "input", number)
+            for layer in (*block, *(self.init_attn if number == 0 else ())):  # type: ignore[misc]
+                hidden = run(layer, hidden, "input", number)
             hidden, skip = (hidden, hidden) if hooks is None else hooks.after_input_block(number, hidden)
             skips.append(skip)
-        hidden = run(self.middle_block, hidden, "middle", 0)
+            del skip
+        for layer in self.middle_block:
+            hidden = run(layer, hidden, "middle", 0)
         if hooks is not None:
             hidden = hooks.after_middle_block(hidden)
         for number, block in enumerate(self.output_blocks):
             skip = skips.pop()
             if hooks is not None:
                 hidden, skip = hooks.before_output_block(number, hidden, skip)
-            hidden = run(block, torch.cat([hidden, skip], dim=1), "output", number)
+            hidden = torch.cat([hidden, skip], dim=1)
+            del skip
+            for layer in block:  # type: ignore[attr-defined]
+                hidden = run(layer, hidden, "output", number)
         return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=frames)
 
     def _shared_out(self, image_tokens: Tensor, frames: int) -> Tensor:

@@ -15,9 +15,11 @@ from .trainer import Interrupted
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vc_core.training", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the states and the finished model; a run that was stopped goes on from there")
+    text = "folder for the states and the finished model; a run that was stopped goes on from there"
+    parser.add_argument("--output", type=Path, required=True, help=text)
     parser.add_argument("--settings", type=Path, default=DEFAULT, help="YAML as in vc_core/training/tiny_t2v.yaml")
-    parser.add_argument("--stage", choices=list(STAGES), action="append", help="only this stage (may be given more than once); all, in order, if not given")
+    text = "only this stage (may be given more than once); all, in order, if not given"
+    parser.add_argument("--stage", choices=list(STAGES), action="append", help=text)
     parser.add_argument("--threads", type=int, default=0, help="threads to compute with; torch's choice if not given")
     arguments = parser.parse_args()
     if arguments.threads:

@@ -31,7 +31,9 @@ class AttributeClip(nn.Module):
             layers=image.layers, width=image.width, head_width=image.width // image.heads, patch_size=image.patch_size,
             image_size=image.image_size, output_tokens=True,
         )
-        text_config = CLIPTextCfg(context_length=text.context_length, vocab_size=text.vocab_size, width=text.width, heads=text.heads, layers=text.layers)
+        text_config = CLIPTextCfg(
+            context_length=text.context_length, vocab_size=text.vocab_size, width=text.width, heads=text.heads, layers=text.layers
+        )
         self.clip = CLIP(text.embed_dim, vision_config, text_config)
         self.counts = (len(COLOURS) + 1, len(SHAPES) + 1, len(DIRECTIONS) + 1)  # the last class of each is "not said"
         self.read_text = nn.Linear(text.width, sum(self.counts))
@@ -101,7 +103,8 @@ class ClipLoss:
         sight = sight + 40 * F.mse_loss(place, places / world.size - 0.5)
         loss = contrast + self.settings.attribute_weight * (attributes + sight)
         distance = (place - places / world.size + 0.5).norm(dim=1).mean() * world.size  # pixels
-        return loss, {"contrast": float(contrast.detach()), "read": right, "sight": float(sight.detach()), "place": float(distance.detach())}
+        figures = {"contrast": float(contrast.detach()), "read": right}
+        return loss, figures | {"sight": float(sight.detach()), "place": float(distance.detach())}
 
     def _attributes(self, penultimate: Tensor, tokens: Tensor, said: Tensor) -> tuple[Tensor, float]:
         """Cross-entropy of the three attributes at the tokens from the end token on, and the part read rightly."""

@@ -6,9 +6,9 @@ is, has of a clip's first frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Lock
-from typing import Callable, Mapping, Optional
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class TextTable:
         """`[B, n, context]`."""
         missing = sorted(set(prompts) - set(self.known))
         if missing:
-            self.known.update(zip(missing, self.encoder(tokenize(missing))))
+            self.known.update(zip(missing, self.encoder(tokenize(missing)), strict=True))
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 
@@ -82,7 +82,7 @@ class PicturedUNet(nn.Module):
         super().__init__()
         self.unet, self.projector = unet, projector
 
-    def forward(self, x: Tensor, timesteps: Tensor, text: Tensor, image_tokens: Tensor, fps: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, text: Tensor, image_tokens: Tensor, fps: Tensor | None = None) -> Tensor:
         """As `vc_core.models.unet.UNet.forward`, with features `[B, n, width]` in place of image tokens."""
         return self.unet(x, timesteps, text, image_tokens=self.projector(image_tokens), fps=fps)
 
@@ -127,7 +127,7 @@ class DenoiserLoss:
 
     def __init__(
         self, unet: Callable[..., Tensor], loss: DiffusionLoss, latents: LatentTable, text: TextTable, world: World,
-        settings: DiffusionTraining, pictures: Optional[Pictures] = None, concat: bool = False,
+        settings: DiffusionTraining, pictures: Pictures | None = None, concat: bool = False,
     ) -> None:
         self.unet, self.loss, self.latents, self.text, self.world, self.settings = unet, loss, latents, text, world, settings
         self.pictures, self.concat = pictures, concat

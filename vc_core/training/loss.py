@@ -8,8 +8,8 @@ guidance (Ho and Salimans, arXiv:2207.12598).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 import torch
 from torch import Tensor
@@ -28,10 +28,10 @@ class Batch:
     latents: Tensor  # [B, C, T, h, w]
     text: Tensor  # [B, n, context]
     empty_text: Tensor  # [1, n, context]
-    fps: Optional[Tensor] = None  # [B]
-    image_tokens: Optional[Tensor] = None  # [B, m, width], or what the network makes them of
-    empty_image_tokens: Optional[Tensor] = None  # [1, m, width], for the prompts that are dropped
-    concat: Optional[Tensor] = None  # [B, c, T, h, w], input channels beside the noisy latent
+    fps: Tensor | None = None  # [B]
+    image_tokens: Tensor | None = None  # [B, m, width], or what the network makes them of
+    empty_image_tokens: Tensor | None = None  # [1, m, width], for the prompts that are dropped
+    concat: Tensor | None = None  # [B, c, T, h, w], input channels beside the noisy latent
 
 
 def expand(values: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class DiffusionLoss:
             return ((ratio + 1) / ratio).clamp(max=limit)
         return torch.ones_like(ratio)
 
-    def dropped(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Optional[Tensor]]:
+    def dropped(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Text and image tokens with the empty ones in place of some rows."""
         drawn = torch.rand(len(batch.text), generator=generator).to(batch.text.device)[:, None, None]
         both = drawn < self.settings.prompt_dropout
@@ -99,7 +99,9 @@ class DiffusionLoss:
         count = len(self.schedule.alphas_cumprod)
         return (places ** (1 / power) * count).long().clamp(max=count - 1)
 
-    def __call__(self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator, timestep_power: float = 1.0, weight_limit: float = 0.0) -> Tensor:
+    def __call__(
+        self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator, timestep_power: float = 1.0, weight_limit: float = 0.0
+    ) -> Tensor:
         """The mean weighted squared error; all randomness comes from `generator` (on the CPU)."""
         latents = batch.latents
         timesteps = self.draw_timesteps(len(latents), generator, timestep_power).to(latents.device)

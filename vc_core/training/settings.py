@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Union
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -122,7 +121,7 @@ class TrainingSettings:
 DEFAULT = Path(__file__).parent / "tiny_t2v.yaml"
 
 
-def load_settings(path: Union[str, Path] = DEFAULT) -> TrainingSettings:
+def load_settings(path: str | Path = DEFAULT) -> TrainingSettings:
     """Read the settings of a run.
 
     Raises:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Run:
     def __init__(self, settings: TrainingSettings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
         self.config: ModelConfig = load_config(settings.model)
-        self.start: Optional[ModelFile] = ModelFile.open(settings.start) if settings.start else None
+        self.start: ModelFile | None = ModelFile.open(settings.start) if settings.start else None
         folder.mkdir(parents=True, exist_ok=True)
 
     def file(self, name: str) -> Path:
@@ -79,7 +79,7 @@ class Run:
         self.load(network, "image_encoder.pt")
         return network
 
-    def denoiser(self, layers: Optional[Layers] = None) -> nn.Module:
+    def denoiser(self, layers: Layers | None = None) -> nn.Module:
         """The UNet, together with the projector where the model has one, without weights of the run."""
         unet = UNet(self.config.unet, layers)
         return unet if self.config.projector is None else PicturedUNet(unet, Projector(self.config.projector, layers))
@@ -165,6 +165,7 @@ def train_denoiser(run: Run) -> None:
     torch.manual_seed(settings.trainer.seed)
     network = run.denoiser(training_layers())
     unet = network.unet if isinstance(network, PicturedUNet) else network
+    assert isinstance(unet, UNet)
     if run.started("unet"):
         take_over(unet, run.started("unet"))
     else:

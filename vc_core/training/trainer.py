@@ -13,10 +13,10 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,10 @@ class Average:
     def update(self, module: nn.Module, count: int) -> None:
         """Take in the weights after update number `count` (from 0)."""
         decay = min(self.decay, (1 + count) / (10 + count))
-        averaged, current = list(self.module.parameters()), list(module.parameters())
+        averaged: list[Tensor] = list(self.module.parameters())
+        current: list[Tensor] = list(module.parameters())
         torch._foreach_lerp_(averaged, current, 1 - decay)
-        for buffer, new in zip(self.module.buffers(), module.buffers()):
+        for buffer, new in zip(self.module.buffers(), module.buffers(), strict=True):
             buffer.copy_(new)
 
 
@@ -70,7 +71,7 @@ class Trainer:
         matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
         vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=tuple(settings.betas), fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.betas[0], settings.betas[1]), fused=True)
         self.average = Average(module, settings.ema) if settings.ema else None
         self.generators = [torch.Generator().manual_seed(settings.seed * 1009 + index) for index in range(settings.pieces)]
         self.parameters = matrices + vectors
@@ -87,7 +88,8 @@ class Trainer:
         """All that a later run needs."""
         return {
             "update": self.update, "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "average": self.average.module.state_dict() if self.average else None, "generators": [generator.get_state() for generator in self.generators],
+            "average": self.average.module.state_dict() if self.average else None,
+            "generators": [generator.get_state() for generator in self.generators],
         }
 
     def resume(self) -> bool:
@@ -110,7 +112,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         pieces = list(self.workers.map(self._piece, self.generators))
-        for parameter, *gradients in zip(self.parameters, *(gradients for gradients, _ in pieces)):
+        for parameter, *gradients in zip(self.parameters, *(gradients for gradients, _ in pieces), strict=True):
             parameter.grad = sum(gradients[1:], gradients[0]) / len(pieces)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         if not math.isfinite(float(norm)):
@@ -128,7 +130,7 @@ class Trainer:
         loss, figures = self.loss(generator, self.update)
         return torch.autograd.grad(loss, self.parameters, materialize_grads=True), {"loss": float(loss.detach()), **figures}
 
-    def run(self, until: Optional[int] = None) -> nn.Module:
+    def run(self, until: int | None = None) -> nn.Module:
         """Train to the last update (or to `until`) and give the result.
 
         Raises:
@@ -136,7 +138,8 @@ class Trainer:
         """
         until, settings = self.settings.updates if until is None else until, self.settings
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        began, first, sums, count = time.monotonic(), self.update, {}, 0
+        sums: dict[str, float] = {}
+        began, first, count = time.monotonic(), self.update, 0
         self.module.train()
         try:
             while self.update < until and not self._stop:
@@ -146,7 +149,8 @@ class Trainer:
                 if self.update % settings.log_every == 0 or self.update == until:
                     pace = (time.monotonic() - began) / (self.update - first)
                     told = "  ".join(f"{key} {value / count:.4f}" for key, value in sums.items())
-                    print(f"{self.name} {self.update}/{until}  {told}  {pace:.2f} s/update  {pace * (until - self.update) / 60:.1f} min left", flush=True)
+                    left = pace * (until - self.update) / 60
+                    print(f"{self.name} {self.update}/{until}  {told}  {pace:.2f} s/update  {left:.1f} min left", flush=True)
                     sums, count = {}, 0
                 if self.update % settings.save_every == 0:
                     save_atomically(self.state(), self.path)
@@ -159,5 +163,5 @@ class Trainer:
             raise Interrupted(f"{self.name}: stopped after update {self.update}; the state is in {self.path}.")
         return self.result
 
-    def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop = True

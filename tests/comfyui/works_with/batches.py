@@ -87,14 +87,25 @@ def core_s_batches(bench: Bench) -> Check:
 
 
 @row(BATCHES, "LatentFromBatch of parts of videos, LatentBatch of differing lengths", "refused, with the numbers", T2V, videos=2)
-def parts_are_refused(bench: Bench) -> Check:
-    longer = bench.add("EmptyVideoCrafterLatent", width=64, height=64, length=3, batch_size=1)
-    wrong = (bench.frames_of(bench.latent, 0, 7), out(bench.add("LatentBatch", samples1=bench.latent, samples2=out(longer))))
+def wrong_batches_are_refused(bench: Bench) -> Check:
+    parts = bench.frames_of(bench.latent, 0, 7)
+    # Of the sums 11 and 16 the second could be taken for four videos of 4.
+    others = [bench.add("EmptyVideoCrafterLatent", width=64, height=64, length=length, batch_size=1) for length in (3, 8)]
+    joined = [out(bench.add("LatentBatch", samples1=bench.latent, samples2=out(other))) for other in others]
+    again = out(bench.add("LatentFromBatch", samples=joined[1], batch_index=4, length=12))
     begun = dict(bench.prompt)
-    for latent, frames in zip(wrong, (7, 11), strict=True):
+    wrong = {
+        "7 frames of 8": (parts, "7 frames", "each of its videos has 4", "whole videos"),
+        "4, 4 and 3": (joined[0], "different lengths, 3 and 4 frames"),
+        "4, 4 and 8": (joined[1], "different lengths, 4 and 8 frames"),
+        "4 and 8": (again, "different lengths, 4 and 8 frames"),
+    }
+    for latent, *told in wrong.values():
         bench.add("TestSave", file="x", latent=bench.authors(latent_image=latent))
-        assert_fails(bench.comfyui, bench, "VideoCrafterSampler", f"{frames} frames", "each of its videos has 4", "whole videos")
+        assert_fails(bench.comfyui, bench, "VideoCrafterSampler", *told)
         bench.prompt = dict(begun)
+    bench.add("TestSave", file="x", latent=bench.ksampler(positive=bench.tell(bench.text, joined[1])))
+    assert_fails(bench.comfyui, bench, "VideoCrafterConditioning", *wrong["4, 4 and 8"][1:])
     return lambda seen: None
 
 

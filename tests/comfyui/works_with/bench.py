@@ -37,10 +37,12 @@ class Bench(TextGraph):
 
     def __init__(self, comfyui: Server, model: str, frames: int = 4, videos: int = 1, size: int = 64) -> None:
         self.comfyui, self.name, self.kept = comfyui, model, list[str]()
+        self.frames, self.videos = frames, videos
         self.path = Path(model) if model == BUNDLED else self.checkpoint(model, goldens.weights(model))
         self.prompts = (CIRCLE, NOTHING) if model == BUNDLED else goldens.prompts(model)
         super().__init__(self.path.name, self.prompts[0], NOTHING, frames=frames, videos=videos, size=size)
-        self.progress, self.previews = list[Progress](), list[bytes]()
+        #: Steps and previews of the run, as they came.
+        self.told = list[Progress | bytes]()
         if model in (I2V, DYNAMICRAFTER):
             self.positive, self.negative = self.pictured(self.positive, self.negative, self.latent)
         #: A second conditioning that makes another video: without a prompt, and faster.
@@ -142,7 +144,7 @@ class Bench(TextGraph):
         """Run the graph and read what was kept."""
         if not self.kept:
             return {}
-        self.comfyui.run(self.prompt, on_progress=self.progress.append, on_preview=self.previews.append)
+        self.comfyui.run(self.prompt, on_progress=self.told.append, on_preview=self.told.append)
         return {name: next(iter(load_file(self.comfyui.base / "output" / f"kept_{name}.safetensors").values())) for name in self.kept}
 
 

@@ -12,10 +12,6 @@ LIMITS = (
         "Only Empty VideoCrafter Latent says how many frames a video has; a batch of anything else is one video. The same for "
         "RebatchLatents, which drops what a LATENT says.",
     ),
-    (
-        "LatentBatch of videos of different lengths",
-        "Refused where the sum does not divide into videos as long as the first; where it does (8 frames and 16), it is taken for such.",
-    ),
     ("LoRA for the image projector", "ComfyUI looks for LoRA keys in the UNet and the text encoder only."),
     ("LoRA for relative position tables (VideoCrafter1)", "They are no matrices of weights; ComfyUI's names don't reach them."),
     (
@@ -26,7 +22,7 @@ LIMITS = (
         "A steady motion over context windows",
         "Windows are made apart and only averaged where they overlap, so a motion may jump there.",
     ),
-    ("Latent previews", "ComfyUI shows the first frame of a batch."),
+    ("Latent previews of several videos at once", "The first video is shown, as ComfyUI shows the first picture of a batch."),
     (
         "heun and dpm_2_ancestral in four steps of the normal scheduler with DynamiCrafter",
         "Its schedule begins without any signal, and their extrapolation over that first step makes numbers 80 and 20 times too large.",

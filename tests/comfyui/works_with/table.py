@@ -1,11 +1,13 @@
-"""The table itself: what a row is, and how one is entered."""
+"""The table itself: what a row is, and how one is entered; and how tests elsewhere get a line on the page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, TypeVar
 
+import pytest
 from torch import Tensor
 
 from dev.server import Server
@@ -13,15 +15,17 @@ from dev.server import Server
 from .bench import Bench
 
 SAMPLERS, LORA, CONDITIONING = "Samplers and schedulers", "LoRA, merging, saving", "Conditioning"
+CONTROL, PATCHES = "ControlNets and T2I adapters", "Model patches"
 LENGTH, BATCHES, WATCHING = "Any length", "Several videos at once", "Previews and cancelling"
-GROUPS = (SAMPLERS, LORA, CONDITIONING, LENGTH, BATCHES, WATCHING)
+GROUPS = (SAMPLERS, LORA, CONTROL, PATCHES, CONDITIONING, LENGTH, BATCHES, WATCHING)
 
 Check = Callable[[dict[str, Tensor]], None]
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table."""
+class Line:
+    """What a test shows, as the page says it."""
 
     group: str
     #: The nodes or the feature, as users know them.
@@ -29,6 +33,14 @@ class Row:
     #: What was found to hold.
     holds: str
     models: tuple[str, ...]
+    #: Why it isn't run on the oldest release as well, if it isn't.
+    once: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class Row(Line):
+    """One row of the table."""
+
     #: Builds the graph and returns the assertion.
     graph: Callable[[Bench], Check]
     frames: int = 4
@@ -50,11 +62,26 @@ class Row:
 ROWS: list[Row] = []
 
 
-def row(group: str, what: str, holds: str, *models: str, **sizes: Any) -> Callable[[Callable[[Bench], Check]], Callable[[Bench], Check]]:
+def row(group: str, what: str, holds: str, *models: str, **more: Any) -> Callable[[Callable[[Bench], Check]], Callable[[Bench], Check]]:
     """Enter a graph into the table."""
 
     def enter(graph: Callable[[Bench], Check]) -> Callable[[Bench], Check]:
-        ROWS.append(Row(group, what, holds, models, graph, **sizes))
+        ROWS.append(Row(group, what, holds, models, graph, **more))
         return graph
 
     return enter
+
+
+def proves(*lines: Line) -> Callable[[Test], Test]:
+    """Say of a test, or of a class of tests, what it shows. Where one line is for once, the test is."""
+
+    def say(test: Test) -> Test:
+        test.proves = lines  # type: ignore[attr-defined]
+        return pytest.mark.once(test) if any(line.once for line in lines) else test
+
+    return say
+
+
+def proven(modules: Iterable[ModuleType]) -> list[Line]:
+    """What the tests of these modules show."""
+    return [line for module in modules for test in vars(module).values() for line in getattr(test, "proves", ())]

@@ -90,7 +90,7 @@ class SaveTensors(io.ComfyNode):
         tensors["latent"] = None if latent is None else latent["samples"]
         tensors["conditioning"] = None if conditioning is None else conditioning[0][0]
         kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items() if tensor is not None}
-        save_file(kept, os.path.join(folder_paths.get_output_directory(), file))
+        save_file(kept, os.path.join(folder_paths.get_output_directory(), os.path.basename(file)))
         return io.NodeOutput()
 
 

@@ -1,0 +1,169 @@
+"""The yardstick: the same maths in the plainest form, as published code writes it.
+
+Attention is ``softmax(Q K^T) V`` written out, every frame has its own copy of the text and of the embedding of time, videos are
+copied whenever their layout changes, and the passes of guidance run one after the other. It takes a :class:`UNet`'s layers
+and goes through them by its own functions, so that it has the same weights and none of what makes ours fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vc_core.diffusion.guidance import Conditioning, Guidance, guide
+from vc_core.models.attention import (
+    CrossAttention,
+    FeedForward,
+    SelfAttention,
+    SpatialBlock,
+    SpatialTransformer,
+    TemporalAttention,
+    TemporalBlock,
+    TemporalTransformer,
+)
+from vc_core.models.unet import Downsample, ResidualBlock, UNet, Upsample
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """``[n, l, heads * d]``, ``[n, m, heads * d]`` twice -> ``[n, l, heads * d]``."""
+    q, k, v = (rearrange(x, "n l (h d) -> (n h) l d", h=heads).contiguous() for x in (q, k, v))
+    logits = torch.einsum("nid,njd->nij", q, k) * q.shape[-1] ** -0.5
+    out = torch.einsum("nij,njd->nid", logits.softmax(dim=-1), v)
+    return rearrange(out, "(n h) l d -> n l (h d)", h=heads)
+
+
+def self_attention(layer: SelfAttention | TemporalAttention, x: Tensor) -> Tensor:
+    """``[n, l, c]``, with the layer's relative positions where it has them."""
+    q, k, v = layer.to_q(x), layer.to_k(x), layer.to_v(x)
+    if not isinstance(layer, TemporalAttention) or not layer.relative:
+        return layer.to_out(attention(q, k, v, layer.heads))
+    q, k, v = (rearrange(x, "n l (h d) -> (n h) l d", h=layer.heads).contiguous() for x in (q, k, v))
+    to_keys, to_values = (table(q.shape[1], q) for table in (layer.relative_position_k, layer.relative_position_v))
+    logits = torch.einsum("nid,njd->nij", q, k) * q.shape[-1] ** -0.5
+    logits = logits + torch.einsum("nid,ijd->nij", q, to_keys) * q.shape[-1] ** -0.5
+    weights = logits.softmax(dim=-1)
+    out = torch.einsum("nij,njd->nid", weights, v) + torch.einsum("nij,ijd->nid", weights, to_values)
+    return layer.to_out(rearrange(out, "(n h) l d -> n l (h d)", h=layer.heads))
+
+
+def cross_attention(layer: CrossAttention, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
+    """``[(b t), l, c]``, text and image tokens ``[(b t), n, context]``, a copy a frame."""
+    q = layer.to_q(x)
+    out = attention(q, layer.to_k(text), layer.to_v(text), layer.heads)
+    if layer.image_attention and image is not None:
+        seen = attention(q, layer.to_k_ip(image), layer.to_v_ip(image), layer.heads)
+        out = out + (seen if layer.alpha is None else seen * (1 + layer.alpha.to(seen).tanh()))
+    return layer.to_out(out)
+
+
+def feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
+    value, gate = layer.net[0].proj(x).chunk(2, dim=-1)
+    return layer.net[2](value * nn.functional.gelu(gate))
+
+
+def spatial_block(block: SpatialBlock, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
+    x = self_attention(block.attn1, block.norm1(x)) + x
+    x = cross_attention(block.attn2, block.norm2(x), text, image) + x
+    return feed_forward(block.ff, block.norm3(x)) + x
+
+
+def temporal_block(block: TemporalBlock, x: Tensor) -> Tensor:
+    x = self_attention(block.attn1, block.norm1(x)) + x
+    x = self_attention(block.attn2, block.norm2(x)) + x
+    return feed_forward(block.ff, block.norm3(x)) + x
+
+
+def spatial_transformer(layer: SpatialTransformer, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
+    hidden = layer.proj_in(rearrange(layer.norm(x), "f c h w -> f (h w) c").contiguous())
+    for block in layer.transformer_blocks:
+        hidden = spatial_block(block, hidden, text, image)
+    return rearrange(layer.proj_out(hidden), "f (h w) c -> f c h w", h=x.shape[-2]).contiguous() + x
+
+
+def temporal_transformer(layer: TemporalTransformer, x: Tensor, frames: int) -> Tensor:
+    height, width = x.shape[-2:]
+    video = rearrange(x, "(b t) c h w -> b c t h w", t=frames).contiguous()
+    hidden = rearrange(layer.norm(video), "b c t h w -> (b h w) c t").contiguous()
+    hidden = layer.proj_in(rearrange(hidden, "n c t -> n t c").contiguous())
+    for block in layer.transformer_blocks:
+        hidden = temporal_block(block, hidden)
+    hidden = rearrange(layer.proj_out(hidden), "n t c -> n c t").contiguous()
+    video = rearrange(hidden, "(b h w) c t -> b c t h w", h=height, w=width).contiguous() + video
+    return rearrange(video, "b c t h w -> (b t) c h w").contiguous()
+
+
+def residual_block(block: ResidualBlock, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
+    """``[(b t), c, h, w]``, embedding ``[(b t), e]``."""
+    norm, _, convolution = block.in_layers
+    hidden = convolution(nn.functional.silu(norm(x))) + block.emb_layers(embedding)[:, :, None, None]
+    norm, *_, convolution = block.out_layers
+    hidden = block.skip_connection(x) + convolution(nn.functional.silu(norm(hidden)))
+    if block.temopral_conv is not None:
+        video = rearrange(hidden, "(b t) c h w -> b c t h w", t=frames).contiguous()
+        changed = video
+        for norm, *_, convolution in block.temopral_conv.children():
+            changed = nn.functional.conv3d(
+                nn.functional.silu(norm(changed)), convolution.weight, convolution.bias, padding=convolution.padding
+            )
+        hidden = rearrange(video + changed, "b c t h w -> (b t) c h w").contiguous()
+    return hidden
+
+
+def unet_pass(
+    unet: UNet, x: Tensor, timesteps: Tensor, text: Tensor, image_tokens: Tensor | None = None, fps: Tensor | None = None
+) -> Tensor:
+    """One pass. Shapes as in :meth:`UNet.forward`."""
+    frames = x.shape[2]
+    embedding = unet._embed(x, timesteps, fps).repeat_interleave(frames, dim=0)
+    text, image = text.repeat_interleave(frames, dim=0), None
+    if image_tokens is not None:
+        image = unet._shared_out(image_tokens, frames)
+        image = image.repeat_interleave(frames * x.shape[0] // len(image), dim=0)
+
+    def run(block: nn.Module, hidden: Tensor) -> Tensor:
+        for layer in block:  # type: ignore[attr-defined]
+            if isinstance(layer, ResidualBlock):
+                hidden = residual_block(layer, hidden, embedding, frames)
+            elif isinstance(layer, SpatialTransformer):
+                hidden = spatial_transformer(layer, hidden, text, image)
+            elif isinstance(layer, TemporalTransformer):
+                hidden = temporal_transformer(layer, hidden, frames)
+            elif isinstance(layer, Upsample):
+                hidden = layer.conv(nn.functional.interpolate(hidden, size=skips[-1].shape[-2:], mode="nearest"))
+            elif isinstance(layer, Downsample):
+                hidden = layer.op(hidden)
+            else:
+                hidden = layer(hidden)
+        return hidden
+
+    skips: list[Tensor] = []
+    hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous()
+    for number, block in enumerate(unet.input_blocks):
+        hidden = run(block, hidden)
+        if number == 0:
+            hidden = run(unet.init_attn, hidden)
+        skips.append(hidden)
+    hidden = run(unet.middle_block, hidden)
+    for block in unet.output_blocks:
+        hidden = run(block, torch.cat([hidden, skips.pop()], dim=1))
+    norm, _, convolution = unet.out
+    out = convolution(nn.functional.silu(norm(hidden)))
+    return rearrange(out, "(b t) c h w -> b c t h w", t=frames)
+
+
+def guided_step(
+    unet: UNet, positive: Conditioning, negative: Conditioning, guidance: Guidance
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """As :func:`vc_core.diffusion.guidance.guided_denoiser`, a pass for each conditioning."""
+
+    def denoise(x: Tensor, timestep: Tensor) -> Tensor:
+        def predict(given: Conditioning) -> Tensor:
+            seen = x if given.concat is None else torch.cat([x, given.concat], dim=1)
+            return unet_pass(unet, seen, timestep, given.text, given.image_tokens, given.fps)
+
+        return guide(predict(positive), predict(negative), guidance.scale, guidance.rescale)
+
+    return denoise

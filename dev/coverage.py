@@ -1,0 +1,75 @@
+"""Which branches of `vc_core` its own tests leave untested: `python -m dev.coverage` writes ``docs/coverage.md``.
+
+The tests in a real ComfyUI are not counted: what they reach is in another process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .comfyui import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "coverage.md"
+INTRODUCTION = """# What the tests of `vc_core` leave untested
+
+Lines and branches that no test outside of ComfyUI reaches, a branch as the line it leaves and the one it would go to ("end" is the
+function's). `make coverage` runs the tests and writes this page anew.
+"""
+
+
+def measured(tests: list[str]) -> dict[str, Any]:
+    """Coverage's report of the tests, as its JSON has it. Raises CalledProcessError if one fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "coverage.json"
+        options = ["--cov=vc_core", "--cov-branch", f"--cov-report=json:{report}", "-q"]
+        subprocess.run([sys.executable, "-m", "pytest", *options, *tests], cwd=REPOSITORY, check=True)
+        return json.loads(report.read_text())
+
+
+def page(report: dict[str, Any]) -> str:
+    """The whole page, as Markdown."""
+    totals = report["totals"]
+    lines = [
+        INTRODUCTION,
+        f"{totals['covered_branches']} of {totals['num_branches']} branches and {totals['covered_lines']} of {totals['num_statements']} "
+        "lines are tested.\n",
+        "| file | branches tested | untested lines | untested branches |",
+        "|---|---|---|---|",
+    ]
+    for name, file in sorted(report["files"].items()):
+        summary, branches = file["summary"], file["missing_branches"]
+        if not file["missing_lines"] and not branches:
+            continue
+        missed = set(file["missing_lines"])
+        # What leads from or to a line that is listed anyway says nothing new.
+        told = [f"{start} to {end if end > 0 else 'end'}" for start, end in branches if start not in missed and end not in missed]
+        share = f"{summary['covered_branches']} of {summary['num_branches']}"
+        lines.append(f"| `{name}` | {share} | {', '.join(spans(sorted(missed)))} | {', '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def spans(numbers: list[int]) -> list[str]:
+    """Rising numbers, those that follow each other as one: 3, 4, 5, 9 -> 3-5, 9."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return [f"{each[0]}-{each[-1]}" if len(each) > 1 else str(each[0]) for each in found]
+
+
+def main() -> None:
+    """Run the tests and write the page."""
+    report = measured(sys.argv[1:] or ["tests", "--ignore=tests/comfyui"])
+    PAGE.write_text(page(report))
+    print(PAGE.relative_to(REPOSITORY))
+
+
+if __name__ == "__main__":
+    main()

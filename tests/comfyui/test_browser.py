@@ -1,0 +1,173 @@
+"""The workflows in the real web interface: opened from the template browser, and run to a video in the page.
+
+This needs Chromium (Debian's, or what `CHROMIUM` names) and Playwright, and is skipped without them. Screenshots are left in
+``SCREENSHOTS``, where that names a folder, else among pytest's temporary files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.comfyui import REPOSITORY
+from dev.server import Server, running
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; CHROMIUM can name one")
+
+WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
+#: The interface splits a pack's folder name at its dots, so that help pages are not found under the other tests' one.
+PACK_NAME = "ComfyUI-VideoCrafter"
+PATIENCE = 180_000  # milliseconds: until the interface stands, and until a graph is done
+#: The graphs' own steps are what the other tests and the thumbnails take; here it matters that a video comes of them.
+FEWER_STEPS = "window.app.graph.nodes.forEach(node => node.widgets?.forEach(widget => { if (widget.name == 'steps') widget.value = 4 }))"
+#: What stands in the console on any page of ComfyUI without a network and without settings.
+USUAL = ("Failed to load resource", "ComfyApp graph accessed before initialization")
+SETTINGS = {"Comfy.TutorialCompleted": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}  # no tour, and texts at any zoom
+
+
+class Interface:
+    """A page with ComfyUI's interface, and what went wrong in it."""
+
+    def __init__(self, page: Any, screenshots: Path) -> None:
+        self.page, self.screenshots = page, screenshots
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda told: self.errors.append(told.text) if told.type == "error" else None)
+
+    def command(self, name: str) -> None:
+        """One of the interface's own commands, as behind its menus."""
+        self.page.evaluate("name => window.app.extensionManager.command.execute(name)", name)
+
+    def nodes(self, what: str) -> list[Any]:
+        """Something of every node on the canvas, in JavaScript."""
+        return self.page.evaluate(f"window.app.graph.nodes.map(node => ({what}))")
+
+    def screenshot(self, name: str) -> None:
+        """Keep what is seen."""
+        self.page.screenshot(path=self.screenshots / f"{name}.png")
+
+    def unusual(self) -> list[str]:
+        """The errors that are not on every page."""
+        return [error for error in self.errors if not any(usual in error for usual in USUAL)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    base = tmp_path_factory.mktemp("browser")
+    user = base / "user" / "default"
+    user.mkdir(parents=True)
+    (user / "comfy.settings.json").write_text(json.dumps(SETTINGS))
+    with running(base, pack_name=PACK_NAME) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def screenshots(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    pytestconfig.where_things_are = [*getattr(pytestconfig, "where_things_are", []), f"Screenshots: {folder}"]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        # Without a sandbox, which root can't have; with WebGL in software, which the canvas may ask for.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def interface(browser: Any, server: Server, screenshots: Path) -> Iterator[Interface]:
+    server.free()  # what is cached of another test's graph is not run, and its nodes show nothing
+    page = browser.new_page(viewport={"width": 2000, "height": 1250})
+    page.set_default_timeout(PATIENCE)
+    page.route(lambda url: not url.startswith((server.address, "blob:", "data:")), lambda route: route.abort())
+    interface = Interface(page, screenshots)
+    page.goto(server.address)
+    page.wait_for_function("window.app?.vueAppReady")
+    yield interface
+    page.close()
+
+
+def open_template(interface: Interface, name: str) -> None:
+    """Open a workflow as its user does."""
+    page = interface.page
+    interface.command("Comfy.BrowseTemplates")
+    page.get_by_role("dialog").get_by_text(PACK_NAME).first.click()
+    card = page.get_by_test_id(f"template-workflow-{name}")
+    card.wait_for()
+    picture = card.locator("img").first
+    page.wait_for_function("picture => picture.complete && picture.naturalWidth", arg=picture.element_handle())
+    assert picture.evaluate("picture => picture.naturalWidth") >= 256  # its thumbnail, not the picture of a missing one
+    interface.screenshot("templates")
+    interface.errors.clear()  # those of the graph that stood there before, whose models aren't there
+    card.click()
+    page.get_by_test_id("template-workflows-content").wait_for(state="detached")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server: Server, path: Path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    page = interface.page
+    assert path.with_suffix(".jpg").is_file()  # its thumbnail
+    open_template(interface, path.stem)
+    page.wait_for_function("count => window.app.graph.nodes.length == count", arg=len(workflow["nodes"]))
+    assert sorted(interface.nodes("node.type")) == sorted(node["type"] for node in workflow["nodes"])
+    assert not any(interface.nodes("!LiteGraph.registered_node_types[node.type]"))
+    page.wait_for_timeout(500)  # the canvas draws by its own clock
+    interface.screenshot(f"{path.stem}_opened")
+    assert not page.locator("[data-testid*=missing], [data-testid*=error-overlay]").count()
+
+    page.evaluate(FEWER_STEPS)
+    interface.command("Comfy.QueuePrompt")
+    page.wait_for_function("Array.from(document.querySelectorAll('video')).some(video => video.videoWidth && video.duration)")
+    page.wait_for_function("window.app.ui.lastQueueSize == 0")
+    page.wait_for_timeout(500)
+    interface.screenshot(f"{path.stem}_done")
+    assert not any(interface.nodes("node.has_errors || Boolean(window.app.lastNodeErrors?.[node.id])"))
+    assert page.evaluate("window.app.lastExecutionError") is None
+    assert interface.unusual() == []
+    assert page.get_by_text(re.compile(r"\(tiny_\w+\)")).count()  # the loader says which model it was
+    boxes = interface.nodes("[node.title, node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1]]")
+    assert [pair for pair in pairs(boxes) if overlap(*pair)] == []  # nor by what grew in running
+
+
+def test_every_node_has_a_help_page_in_the_interface(interface: Interface, server: Server):
+    ours = [name for name, info in server.object_info().items() if info["python_module"] == f"custom_nodes.{PACK_NAME}"]
+    for name in ours:
+        page = interface.page.request.get(f"{server.address}/extensions/{PACK_NAME}/docs/{name}.md")
+        assert page.ok and page.text().startswith("# "), name
+
+
+def test_a_model_that_is_missing_is_offered(interface: Interface, server: Server):
+    workflow = json.loads((REPOSITORY / "workflows" / "text_to_video.json").read_text(encoding="utf-8"))
+    loader = next(node for node in workflow["nodes"] if node["type"] == "VideoCrafterLoader")
+    loader["widgets_values"][0] = "videocrafter_t2v_512_v2.ckpt"
+    interface.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    interface.page.get_by_text("videocrafter_t2v_512_v2.ckpt").first.wait_for()
+    interface.page.wait_for_timeout(500)
+    interface.screenshot("missing_model")
+
+
+def pairs(boxes: list[list[Any]]) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Each box with each later one."""
+    for index, box in enumerate(boxes):
+        for other in boxes[index + 1 :]:
+            yield box, other
+
+
+def overlap(one: list[Any], other: list[Any]) -> bool:
+    """Whether two boxes [title, left, top, right, bottom] share any place."""
+    (_, left, top, right, bottom), (_, *that) = one, other
+    return left < that[2] and that[0] < right and top < that[3] and that[1] < bottom

@@ -1,0 +1,78 @@
+"""What is saved: of good quality, playable everywhere, and with the graph inside, by our node and by those of core's that the docs name."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from PIL import Image
+
+from dev.client import files_of
+from dev.server import Server
+
+from .graphs import Graph, out
+
+WORKFLOW = {"nodes": [], "links": [], "version": 0.4, "extra": {"told": "by the test"}}
+PATIENCE = 120  # seconds
+GREY = 0x80
+
+
+def save(comfyui: Server, node: str, **inputs: Any) -> tuple[list[Path], dict[str, Any]]:
+    """Save three grey frames of 64x48 with a node, as the interface would; the files, and the graph that was run."""
+    graph = Graph()
+    frames = graph.add("EmptyImage", width=64, height=48, batch_size=3, color=GREY * 0x010101)
+    graph.add(node, images=out(frames), filename_prefix=f"saving/{node}", **inputs)
+    answer = comfyui.post("/prompt", {"prompt": graph.prompt, "extra_data": {"extra_pnginfo": {"workflow": WORKFLOW}}}).json()
+    prompt_id = answer["prompt_id"]
+    deadline = time.monotonic() + PATIENCE
+    while not (history := comfyui.get(f"/history/{prompt_id}")):
+        assert time.monotonic() < deadline, "the graph was not done in time"
+        time.sleep(0.05)
+    return [comfyui.path(file) for file in files_of(history[prompt_id]["outputs"])], graph.prompt
+
+
+@pytest.mark.parametrize("crf", [17.0, 30.0])
+def test_our_mp4_plays_everywhere_and_holds_the_graph(comfyui: Server, crf: float):
+    (path,), prompt = save(comfyui, "VideoCrafterSaveVideo", fps=8.0, crf=crf)
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 8)
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(stream)]
+        tags = {key: json.loads(value) for key, value in video.metadata.items() if key in ("workflow", "prompt")}
+    assert [frame.shape for frame in frames] == [(48, 64, 3)] * 3 and abs(frames[1].astype(int) - GREY).max() <= 2
+    assert tags == {"workflow": WORKFLOW, "prompt": prompt}
+    assert re.search(rb"crf=([\d.]+)", path.read_bytes())[1] == f"{crf:.1f}".encode()  # as x264 notes it in the stream
+
+
+def test_our_mp4_is_of_good_quality_unless_asked_otherwise(object_info: dict[str, dict[str, Any]]):
+    assert object_info["VideoCrafterSaveVideo"]["input"]["required"]["crf"][1]["default"] <= 17
+
+
+def test_webm_holds_the_graph(comfyui: Server):
+    (path,), prompt = save(comfyui, "SaveWEBM", codec="vp9", fps=8.0, crf=20.0)
+    with av.open(str(path)) as video:
+        assert (video.streams.video[0].codec.name, video.streams.video[0].pix_fmt) == ("vp9", "yuv420p")
+        tags = {key.lower(): json.loads(value) for key, value in video.metadata.items() if key.lower() in ("workflow", "prompt")}
+    assert tags == {"workflow": WORKFLOW, "prompt": prompt}
+
+
+def test_animated_webp_holds_the_graph(comfyui: Server):
+    (path,), prompt = save(comfyui, "SaveAnimatedWEBP", fps=8.0, lossless=True, quality=80, method="default")
+    with Image.open(path) as picture:
+        assert picture.n_frames >= 1
+        told = dict(text.split(":", 1) for text in picture.getexif().values() if isinstance(text, str) and ":" in text)
+    assert {key: json.loads(value) for key, value in told.items()} == {"workflow": WORKFLOW, "prompt": prompt}
+
+
+def test_png_frames_hold_the_graph(comfyui: Server):
+    paths, prompt = save(comfyui, "SaveImage")
+    assert len(paths) == 3
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.getpixel((0, 0)) == (GREY, GREY, GREY)
+            assert {key: json.loads(picture.text[key]) for key in ("workflow", "prompt")} == {"workflow": WORKFLOW, "prompt": prompt}

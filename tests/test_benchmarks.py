@@ -1,0 +1,122 @@
+"""The benchmarks' yardstick computes what the models do, their measures measure, and what is told of memory is what is taken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import plain
+from benchmarks.floor import flops
+from benchmarks.memory import cpu_peak, walk_peak
+from benchmarks.models import fill, random_networks
+from tests import goldens
+from vc_core.config import UNetConfig, load_config, published
+from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.models.footprint import numbers_per_pixel, numbers_per_position
+from vc_core.models.unet import UNet
+
+SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
+CONFIGS = {
+    "text": UNetConfig(**SIZES, context_dim=32),
+    "relative positions": UNetConfig(**SIZES, context_dim=32, temporal_conv=False, max_relative_position=4),
+    "image": UNetConfig(**SIZES, context_dim=32, image_attention=True),
+    "image for each frame": UNetConfig(
+        **SIZES, context_dim=32, image_attention=True, image_gain=True, image_tokens_per_frame=2, in_channels=8
+    ),
+}
+MIB = 2**20
+
+
+def conditioning(config: UNetConfig, frames: int, height: int, width: int, videos: int = 1, **where) -> Conditioning:
+    """Random numbers of the shapes that a model is told."""
+    tokens = (config.image_tokens_per_frame or 1) * frames
+    return Conditioning(
+        torch.randn(videos, 77, config.context_dim, **where),
+        torch.randn(videos, tokens, config.context_dim, **where) if config.image_attention else None,
+        torch.full((videos,), 8.0, device=where.get("device")),
+        torch.randn(videos, config.concat_channels, frames, height, width, **where) if config.concat_channels else None,
+    )
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_plain_formulation_is_the_same_model(kind):
+    torch.manual_seed(0)
+    config = CONFIGS[kind]
+    unet = UNet(config).requires_grad_(False).eval()
+    for parameter in unet.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.2
+    positive, negative = conditioning(config, 3, 8, 6, videos=2), conditioning(config, 3, 8, 6, videos=2)
+    x, timestep, guidance = torch.randn(2, 4, 3, 8, 6), torch.tensor([500, 20]), Guidance(7.5, rescale=0.7)
+    by_hand = plain.guided_step(unet, positive, negative, guidance)(x, timestep)
+    for together in (False, True):
+        ours = guided_denoiser(unet, positive, negative, guidance, torch.float32, together)(x, timestep)
+        assert goldens.error(ours, by_hand) <= goldens.TOLERANCE
+
+
+def test_a_walk_counts_what_is_alive():
+    """64 numbers each: two alive at once, then a third while one of them is gone; views and changes in place take nothing."""
+
+    def run() -> torch.Tensor:
+        a = torch.empty(64, device="meta")
+        b = a * 2
+        del a
+        b.view(8, 8).add_(1)
+        return b + 1
+
+    assert walk_peak(run) == 2 * 64 * 4
+
+
+def test_an_attention_takes_no_matrix_on_a_walk():
+    q = torch.empty(1, 2, 4096, 64, device="meta")
+    assert walk_peak(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q)) < 2 * 2 * 4096 * 64 * 4
+
+
+def test_the_processor_s_peak_is_measured():
+    def run() -> torch.Tensor:
+        a = torch.ones(MIB)  # 4 MiB
+        b = a + a
+        del a
+        return b + b
+
+    assert 8 * MIB <= cpu_peak(run) <= 8 * MIB + 4096
+
+
+def test_operations_are_counted():
+    a, b = torch.empty(3, 5, device="meta"), torch.empty(5, 7, device="meta")
+    assert flops(lambda: a @ b) == 2 * 3 * 5 * 7
+    q, k = torch.empty(2, 4, 10, 8, device="meta"), torch.empty(2, 4, 6, 8, device="meta")
+    assert flops(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, k)) == 2 * (2 * 2 * 4 * 10 * 6 * 8)
+
+
+def test_random_weights_keep_numbers_moderate():
+    unet = UNet(CONFIGS["text"]).requires_grad_(False).eval()
+    fill(unet)
+    given = conditioning(unet.config, 3, 8, 8)
+    out = unet(torch.randn(1, 4, 3, 8, 8), torch.tensor([500]), given.text, fps=given.fps)
+    assert out.isfinite().all() and 0.01 < out.std() < 100
+
+
+@pytest.mark.parametrize("name", sorted({*published(), "tiny_t2v", "tiny_i2v", "tiny_dynamicrafter"} - {"dynamicrafter_512_interp_v1"}))
+def test_memory_is_what_the_configuration_tells(name):
+    """At the published widths, on a walk: one frame and 64, small and large, in float32 and in half."""
+    config = load_config(name)
+    frames_and_sizes = [(1, 40, 64, torch.float32), (16, 24, 40, torch.float16), (64, 72, 128, torch.bfloat16)]
+    unet = random_networks(config, ["unet"], "meta", torch.float32)["unet"]
+    for frames, height, width, dtype in frames_and_sizes:
+        network = unet.to(dtype)
+        given = conditioning(config.unet, frames, height, width, device="meta", dtype=dtype)
+        x = torch.empty(1, config.unet.in_channels, frames, height, width, device="meta", dtype=dtype)
+        timestep = torch.empty(1, device="meta")
+        taken = walk_peak(lambda: network(x, timestep, given.text, given.image_tokens, given.fps))  # noqa: B023
+        told = numbers_per_position(config.unet, frames) * frames * height * width * dtype.itemsize
+        assert told == pytest.approx(taken, rel=0.25), (frames, height, width, dtype, told / taken)
+
+
+@pytest.mark.parametrize("name", ["t2v_512_v2", "tiny_t2v"])
+def test_memory_of_decoding_is_what_the_configuration_tells(name):
+    config = load_config(name)
+    network = random_networks(config, ["autoencoder"], "meta", torch.float32)["autoencoder"]
+    side = config.downscale
+    z = torch.empty(2, config.autoencoder.embed_dim, 40, 64, device="meta")
+    taken = walk_peak(lambda: network.decode(z)) / (2 * 40 * side * 64 * side * 4)
+    assert numbers_per_pixel(config.autoencoder) == pytest.approx(taken, rel=0.25), taken

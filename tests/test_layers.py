@@ -1,0 +1,108 @@
+"""Layers in other forms than torch's compute what torch's do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.goldens import error
+from vc_core.config import UNetConfig
+from vc_core.models import winograd
+from vc_core.models.attention import FeedForward, TemporalAttention
+from vc_core.models.layers import Layers, sdpa
+from vc_core.models.unet import UNet
+
+#: Convolutions in another order of sums: rounding apart, the same.
+ROUNDING = 2e-5
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (9, 14), (24, 40), (11, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_is_the_convolution(height, width, bias):
+    """Also of sizes that tiles of 4 x 4 don't fill, against torch in double precision."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(3, 6, height, width), torch.randn(5, 6, 3, 3)
+    added = torch.randn(5) if bias else None
+    expected = nn.functional.conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=1)
+    assert error(winograd.convolve(x, weight, added), expected.float()) <= ROUNDING
+
+
+def test_winograd_takes_pictures_in_pieces(monkeypatch):
+    x, weight = torch.randn(5, 4, 8, 8), torch.randn(4, 4, 3, 3)
+    whole = winograd.convolve(x, weight, None)
+    monkeypatch.setattr(winograd, "AT_ONCE", 2 * 4 * 8 * 8)
+    assert error(winograd.convolve(x, weight, None), whole) <= 1e-6
+
+
+def test_a_wide_convolution_takes_that_form_and_is_the_same(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = Layers().conv2d(128, 128, 3, padding=1), torch.randn(6, 128, 12, 10)
+    expected = layer(x)  # gradients are wanted: torch's own
+    taken = []
+    convolve = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *given: taken.append(given) or convolve(*given))
+    with torch.no_grad():
+        assert error(layer(x), expected) <= ROUNDING and len(taken) == 1
+        strided = Layers().conv2d(128, 128, 3, stride=2, padding=1)
+        assert strided(x).shape[-2:] == (6, 5) and layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+    assert len(taken) == 1
+
+
+def test_a_temporal_convolution_is_the_3d_one():
+    torch.manual_seed(0)
+    layer, x = Layers().temporal_conv(8), torch.randn(2, 8, 5, 3, 4)
+    assert layer.weight.shape == (8, 8, 3, 1, 1)
+    expected = nn.functional.conv3d(x, layer.weight, layer.bias, padding=(1, 0, 0))
+    assert error(layer(x.flatten(3)), expected.flatten(3)) <= 1e-6
+
+
+def test_a_pointwise_layer_is_the_convolution_of_width_one():
+    layer, x = Layers().pointwise(6, 4), torch.randn(2, 6, 7)
+    assert layer.weight.shape == (4, 6, 1)
+    assert error(layer(x.transpose(1, 2)), nn.functional.conv1d(x, layer.weight, layer.bias).transpose(1, 2)) <= 1e-6
+
+
+def test_a_norm_gives_the_layout_that_it_gets():
+    norm, x = Layers().group_norm(64), torch.randn(2, 64, 4, 5)
+    last = x.to(memory_format=torch.channels_last)
+    assert norm(x).is_contiguous() and norm(last).is_contiguous(memory_format=torch.channels_last)
+    assert error(norm(last), norm(x)) <= 1e-6
+
+
+@pytest.mark.parametrize("distance", [0, 2])
+def test_temporal_attention_keeps_positions_and_heads_apart(distance, monkeypatch):
+    """Against the attention of each position on its own; also where a GPU could not take all positions at once."""
+    torch.manual_seed(0)
+    layer, x = TemporalAttention(32, 16, Layers(), max_relative_position=distance), torch.randn(2, 5, 6, 32)
+    for parameter in layer.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3
+    alone = torch.cat([layer(x[:, :, place : place + 1]) for place in range(6)], dim=2)
+    assert error(layer(x), alone) <= 1e-6
+    if not distance:
+        q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (layer.to_q(x), layer.to_k(x), layer.to_v(x)))
+        by_hand = layer.to_out(sdpa(q, k, v, 2)).unflatten(0, (2, 6)).transpose(1, 2)
+        assert error(layer(x), by_hand) <= 1e-6
+    monkeypatch.setattr("vc_core.models.attention.MOST_HEADS", 8)
+    assert error(layer(x), alone) <= 1e-6
+
+
+def test_a_feed_forward_in_pieces_is_the_whole():
+    whole, x = FeedForward(16, Layers()), torch.randn(2, 7, 16)
+    pieces = FeedForward(16, Layers(), pieces=4)
+    pieces.load_state_dict(whole.state_dict())
+    assert error(pieces(x), whole(x)) <= 1e-6
+
+
+@pytest.mark.parametrize("relative", [0, 4])
+def test_a_network_is_the_same_with_its_channels_last(relative, monkeypatch):
+    """As it is on GPUs; nothing but the sums' order may differ."""
+    torch.manual_seed(0)
+    sizes = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
+    unet = UNet(UNetConfig(**sizes, context_dim=32, temporal_conv=not relative, max_relative_position=relative)).requires_grad_(False)
+    for parameter in unet.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.2
+    given = torch.randn(2, 4, 3, 7, 6), torch.tensor([500, 20]), torch.randn(2, 7, 32)
+    first = unet(*given)
+    monkeypatch.setattr("vc_core.models.unet.best_layout", lambda device: torch.channels_last)
+    assert error(unet(*given), first) <= 1e-5

@@ -1,0 +1,60 @@
+"""3 x 3 convolutions with a quarter of the multiplications (Lavin and Gray, arXiv:1509.09308, F(4x4, 3x3)).
+
+An output tile of 4 x 4 comes from an input tile of 6 x 6. Both, and the kernel, are transformed by small constant matrices, between
+which the convolution is one product of matrices over the channels for each of the 36 places: 36 multiplications where 144 were.
+The transforms are products of matrices as well, of the Kronecker square of the one-dimensional ones, over all tiles at once.
+
+For processors in float32. Rounding errors are some ten times those of the direct form, about 1e-6 of the largest value.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+#: The transforms in one dimension, of the input, of the kernel and of the output (section 4.3 there).
+INPUT = (
+    (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
+)  # fmt: skip
+KERNEL = (
+    (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
+)  # fmt: skip
+OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+#: Numbers of the input that are transformed at once, whole pictures of them.
+AT_ONCE = 2**21
+#: It pays where there are at least so many positions to each input channel: the kernel's transform costs as much as so many.
+POSITIONS_PER_CHANNEL = 4
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether this form is faster for an input ``[n, c, h, w]`` and a kernel ``[o, c, 3, 3]``, of stride 1 and padding 1."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    outputs, channels = weight.shape[:2]
+    _, _, height, width = x.shape
+    wide = min(channels, outputs) >= 128 and min(height, width) >= 8
+    return wide and POSITIONS_PER_CHANNEL * channels**2 <= x.numel() and x[0].numel() <= AT_ONCE
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``[n, c, h, w]``, kernel ``[o, c, 3, 3]`` -> ``[n, o, h, w]``, with stride 1 and padding 1."""
+    outputs, channels = weight.shape[:2]
+    kernel = (_square(KERNEL) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, outputs, channels)
+    return torch.cat([_convolved(piece, kernel, bias) for piece in x.split(max(1, AT_ONCE // x[0].numel()))])
+
+
+def _convolved(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    count, channels, height, width = x.shape
+    rows, columns = -(-height // 4), -(-width // 4)
+    padded = nn.functional.pad(x, (1, 4 * columns - width + 1, 1, 4 * rows - height + 1))
+    tiles = padded.unfold(2, 6, 4).unfold(3, 6, 4).permute(4, 5, 1, 0, 2, 3).reshape(36, -1)  # '36 (c n rows columns)'
+    products = kernel @ (_square(INPUT) @ tiles).view(36, channels, -1)
+    out = (_square(OUTPUT) @ products.view(36, -1)).view(4, 4, -1, count, rows, columns)
+    if bias is not None:
+        out += bias[:, None, None, None]
+    return out.permute(3, 2, 4, 0, 5, 1).reshape(count, -1, 4 * rows, 4 * columns)[:, :, :height, :width]
+
+
+def _square(transform: tuple[tuple[float, ...], ...]) -> Tensor:
+    matrix = torch.tensor(transform, dtype=torch.float32)
+    return torch.kron(matrix, matrix)
