@@ -79,7 +79,8 @@ PATCHES: dict[str, Nodes] = {
         "block_number": 1, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 0.5, "downscale_after_skip": True,
         "downscale_method": "bicubic", "upscale_method": "bicubic",
     })],
-    "v prediction": [("ModelSamplingDiscrete", {"sampling": "v_prediction", "zsnr": True})],
+    # From zero terminal SNR's sigma of 4519, the sampler's first subtraction turns one rounding into 1e-4 of the latent, in both models.
+    "v prediction": [("ModelSamplingDiscrete", {"sampling": "v_prediction", "zsnr": False})],
     "LCM": [("ModelSamplingDiscrete", {"sampling": "lcm", "zsnr": False})],
     "FreeU_V2 and PAG": [
         ("FreeU_V2", {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}), ("PerturbedAttentionGuidance", {"scale": 3.0})
