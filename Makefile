@@ -1,6 +1,6 @@
 # make demo      a video from a sentence and one from a picture, in a real ComfyUI without a window
 #                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
-# make test      ruff, mypy and all tests
+# make test      ruff, mypy and all tests, then test-oldest
 # make test-oldest  what works with what, once more on the oldest ComfyUI supported
 # make check     ruff, and mypy's strict check of vc_core
 # make coverage  the branches of vc_core that its tests leave untested, listed in docs/coverage.md
@@ -25,14 +25,15 @@ demo: setup
 
 test: setup check
 	@$(VENV_PYTHON) -m pytest
+	@$(MAKE) --no-print-directory test-oldest
 
-# What differs from release to release is ComfyUI's side, so the oldest one gets the tests that look at it; some are marked as for once.
+# What differs from release to release is ComfyUI's side, so the oldest one gets the tests of what works with what.
 OLDEST := 0.3.75
-ON_OLDEST := $(addprefix tests/comfyui/,test_works_with.py test_controlnet.py test_model_patches.py)
+ON_OLDEST := $(addprefix tests/comfyui/,test_works_with.py test_controlnet.py test_model_patches.py test_memory.py)
 
 test-oldest: setup
-	@COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m dev.comfyui
-	@COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m pytest -m "not once" $(ON_OLDEST)
+	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m dev.comfyui
+	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m pytest $(ON_OLDEST)
 
 check: $(INSTALLED)
 	@$(VENV_PYTHON) -m ruff check .

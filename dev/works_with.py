@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from tests.comfyui import test_controlnet, test_model_patches
+from tests.comfyui import test_controlnet, test_memory, test_model_patches
 from tests.comfyui.works_with.bench import TITLES
 from tests.comfyui.works_with.limits import LIMITS
 from tests.comfyui.works_with.options import FLAGS
@@ -17,7 +17,7 @@ PAGE = REPOSITORY / "docs" / "works_with.md"
 INTRODUCTION = f"""# What works with our models
 
 Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui`).
-All are run on ComfyUI {DEFAULT_RELEASE}, and on {OLDEST} too, with the first of the models and DynamiCrafter, unless it says so.
+All are run on ComfyUI {DEFAULT_RELEASE} and on {OLDEST}.
 The models are the published ones' forms at tiny widths, with the weights that the authors' code was recorded with, and the bundled one.
 
 This page is written by `python -m dev.works_with`.
@@ -26,18 +26,18 @@ This page is written by `python -m dev.works_with`.
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts, shown = [INTRODUCTION], [*ROWS, *proven([test_controlnet, test_model_patches])]
+    parts, shown = [INTRODUCTION], [*ROWS, *proven([test_controlnet, test_model_patches, test_memory])]
     for group in GROUPS:
         rows = [line for line in shown if line.group == group]
         lines = [
-            f"| {what} | {holds} | {', '.join(titles(list(same)))}{f'; on {DEFAULT_RELEASE} only' if once else ''} |"
-            for (what, holds, once), same in groupby(rows, lambda line: (line.what, line.holds, line.once))
+            f"| {what} | {holds} | {', '.join(titles(list(same)))} |"
+            for (what, holds), same in groupby(rows, lambda line: (line.what, line.holds))
         ]
         parts.append("\n".join([f"## {group}\n", "| node or feature | what holds | tried on |", "|---|---|---|", *lines]) + "\n")
     flags = [f"| `{flag.option}` | {flag.bound:.1g} | {'only where there is a GPU' if flag.needs_gpu else ''} |" for flag in FLAGS]
     heading = (
         "## Options of ComfyUI's command line\n\n"
-        f"How far a latent may be from float32's, in its deviations (`tests/comfyui/test_memory.py`, on {DEFAULT_RELEASE}).\n"
+        "How far a latent may be from float32's, in its deviations (`tests/comfyui/test_memory.py`).\n"
     )
     parts.append("\n".join([heading, "| option | at most | tried |", "|---|---|---|", *flags]) + "\n")
     limits = [f"- **{what}.** {why}" for what, why in LIMITS]

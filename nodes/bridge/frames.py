@@ -62,9 +62,12 @@ def empty_latent(width: int, height: int, frames: int, videos: int) -> dict[str,
 
 
 def size_problem(width: int | None, height: int | None) -> str:
-    """What is wrong with a video's size in pixels; empty if nothing is. A size that another node gives is not known yet: None."""
+    """What is wrong with a video's size in pixels; empty if nothing is. A size that another node gives is not known yet: None.
+
+    What is no whole number (a graph can hold anything) is left to ComfyUI, which refuses it itself.
+    """
     for name, value in (("width", width), ("height", height)):
-        if value is not None and value % 8:
+        if isinstance(value, int) and value % 8:
             return f"{name} is {value}; it must be a multiple of 8, such as {max(8, value // 8 * 8)} or {value // 8 * 8 + 8}."
     return ""
 

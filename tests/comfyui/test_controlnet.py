@@ -26,8 +26,6 @@ from vc_core.models.unet import UNet
 PROMPT = goldens.PROMPTS[0]
 VIDEOCRAFTER2 = "t2v_512_v2"
 SMALLEST = 1e-5
-#: Why some of the tests aren't run on the oldest release as well.
-OURS = "a release's own part is seen where both models are compared"
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +142,7 @@ class Residuals(Hooks):
 @proves(
     Line(
         CONTROL, "the same, in KSampler and VideoCrafter Sampler",
-        "the core's UNet with the residuals added by hand", (VIDEOCRAFTER2,), once=OURS,
+        "the core's UNet with the residuals added by hand", (VIDEOCRAFTER2,),
     ),
 )
 @pytest.mark.parametrize("ours", [False, True])

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dev.server import running
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
+from tests.comfyui.graphs import out
 from tests.comfyui.works_with.bench import DYNAMICRAFTER, I2V, SCALE, T2V, T2V_V1, Bench, apart, core_latent
+from tests.comfyui.works_with.length import windowed
 from tests.comfyui.works_with.options import FLAGS, FLOAT16, Flag
+from tests.comfyui.works_with.table import LENGTH, Line, proves
 from tests.goldens import TOLERANCE, prompts
 from vc_core import load
 
@@ -54,28 +58,44 @@ def test_a_video_under_an_option_is_close_to_float32_s(tmp_path: Path, flag: Fla
 @pytest.mark.parametrize("frames, size, cfg", [(1, 192, 1.0), (16, 96, 2.0)])
 def test_a_pass_takes_what_the_model_says(comfyui, model: str, frames: int, size: int, cfg: float) -> None:
     """Within a quarter, for one conditioning and for two at once. tests/test_benchmarks.py has the published sizes."""
-    bench = Bench(comfyui, model, frames=frames, size=size)
-    bench.model = [bench.add("TestFootprint", model=bench.model, file="footprint.json"), 0]
-    bench.keep("latent", latent=bench.authors(steps=1, cfg=cfg))
-    bench.results()
-    told = json.loads((comfyui.base / "output" / "footprint.json").read_text())
+    told = footprint(Bench(comfyui, model, frames=frames, size=size), cfg)
     assert told["shape"] == [frames * (2 if cfg > 1 else 1), 4, size // 8, size // 8]
     assert told["required"] == pytest.approx(told["taken"], rel=0.25), told
 
 
+@proves(Line(LENGTH, "ContextWindowsManual with windows of 16, 64 frames", "the memory of 16 frames for a pass", (T2V, DYNAMICRAFTER)))
+@pytest.mark.parametrize("model", [T2V, DYNAMICRAFTER])
+def test_64_frames_take_the_memory_of_16(comfyui, model: str) -> None:
+    plain = footprint(Bench(comfyui, model, frames=16, size=SIZE), cfg=1.0)
+    bench = Bench(comfyui, model, frames=64, size=SIZE)
+    bench.model = windowed(bench, 16, 4)
+    windows = footprint(bench, cfg=1.0)
+    assert windows["shape"] == plain["shape"]
+    assert windows["taken"] == pytest.approx(plain["taken"], rel=0.02)
+
+
+def footprint(bench: Bench, cfg: float) -> dict[str, Any]:
+    """What the last pass of a run of one step took and said that it would take, in bytes, and the shape of its latent."""
+    bench.model = out(bench.add("TestFootprint", model=bench.model, file="footprint.json"))
+    bench.keep("latent", latent=bench.authors(steps=1, cfg=cfg))
+    bench.results()
+    return json.loads((bench.comfyui.base / "output" / "footprint.json").read_text())
+
+
 def test_unloading_leaves_nothing_of_ours(comfyui) -> None:
     bench = Bench(comfyui, DYNAMICRAFTER)
-    bench.keep("frames", image=bench.decode(bench.authors()))
-    bench.results()
+    # In the same graph: the oldest release lets go of a graph's models as soon as another one begins.
+    bench.add("TestLoaded", after=bench.authors())
 
-    def loaded() -> tuple[list[str], int]:
-        told = next(iter(comfyui.run({"1": {"class_type": "TestLoaded", "inputs": {}}}).values()))
+    def loaded(graph: dict[str, Any]) -> tuple[list[str], int]:
+        told = next(told for told in comfyui.run(graph).values() if "loaded" in told)
         return told["loaded"], told["alive"][0]
 
-    names, alive = loaded()
+    names, alive = loaded(bench.prompt)
     assert "VideoCrafterModel" in names and alive
     comfyui.free()
     deadline = time.monotonic() + 20  # the server takes the order between two runs
-    while loaded() != ([], 0) and time.monotonic() < deadline:
+    look: dict[str, Any] = {"1": {"class_type": "TestLoaded", "inputs": {}}}
+    while loaded(look) != ([], 0) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert loaded() == ([], 0)
+    assert loaded(look) == ([], 0)

@@ -105,8 +105,6 @@ def named(nodes: Nodes) -> str:
     return ", ".join(dict.fromkeys(node + (f" ({how})" if (how := given.get("sampling")) else "") for node, given in nodes))
 
 
-#: Why tests of what the core's UNet makes of a patch aren't run on the oldest release as well.
-OURS = "a release's own part is seen where both models are compared"
 AS_CORE_S = "without its layers over time, the model gives what core's model of pictures gives"
 NODES = dict.fromkeys(named(nodes) for nodes in PATCHES.values() if nodes and not nodes[0][0].startswith("Test"))
 
@@ -144,7 +142,7 @@ IDENTITIES: dict[str, Nodes] = {
 @proves(
     Line(
         GROUP, f"{', '.join(named(nodes) for nodes in IDENTITIES.values())}, set to do nothing",
-        "KSampler and VideoCrafter Sampler give what they give without", (VIDEOCRAFTER2,), once=OURS,
+        "KSampler and VideoCrafter Sampler give what they give without", (VIDEOCRAFTER2,),
     ),
 )  # fmt: skip
 @pytest.mark.parametrize("name", IDENTITIES)
@@ -188,7 +186,7 @@ class FreeU(Hooks):
 @proves(
     Line(
         GROUP, "FreeU_V2, in KSampler and VideoCrafter Sampler",
-        "the core's UNet with the paper's scaling by hand", (VIDEOCRAFTER2,), once=OURS,
+        "the core's UNet with the paper's scaling by hand", (VIDEOCRAFTER2,),
     ),
 )
 @pytest.mark.parametrize("sampler", ["core's", "ours"])
@@ -217,7 +215,7 @@ class ValuesAsTheyAre(Hooks):
 
 
 @proves(
-    Line(GROUP, "PerturbedAttentionGuidance", "the core's UNet with the paper's guidance by hand", (VIDEOCRAFTER2,), once=OURS),
+    Line(GROUP, "PerturbedAttentionGuidance", "the core's UNet with the paper's guidance by hand", (VIDEOCRAFTER2,)),
 )
 def test_perturbed_attention_guidance_by_hand(comfyui, checkpoints):
     graph = PatchGraph()
@@ -243,7 +241,7 @@ def rescaled(positive: Tensor, negative: Tensor, x: Tensor, sigma: Tensor, scale
 
 
 @proves(
-    Line(GROUP, "RescaleCFG", "the core's UNet with the paper's rescaling by hand", (VIDEOCRAFTER2,), once=OURS),
+    Line(GROUP, "RescaleCFG", "the core's UNet with the paper's rescaling by hand", (VIDEOCRAFTER2,)),
 )
 def test_rescale_cfg_by_hand(comfyui, checkpoints):
     graph = PatchGraph()
@@ -257,7 +255,7 @@ def test_rescale_cfg_by_hand(comfyui, checkpoints):
 
 
 @proves(
-    Line(GROUP, "EasyCache", "fewer passes with a threshold, all of them at 0", (VIDEOCRAFTER2,), once=OURS),
+    Line(GROUP, "EasyCache", "fewer passes with a threshold, all of them at 0", (VIDEOCRAFTER2,)),
 )
 @pytest.mark.parametrize("threshold, fewer", [(0.0, False), (3.0, True)])
 def test_easycache_leaves_passes_out(comfyui, checkpoints, threshold, fewer):
@@ -284,7 +282,7 @@ def test_core_s_schedule_is_that_of_a_model_without_sample_scale(comfyui, checkp
 @proves(
     Line(
         GROUP, "packs that override attention (optimized_attention_override)",
-        "every attention of the core goes through it", (VIDEOCRAFTER2,), once=OURS,
+        "every attention of the core goes through it", (VIDEOCRAFTER2,),
     ),
 )
 def test_an_overridden_attention_by_hand(comfyui, checkpoints):

@@ -9,17 +9,10 @@ import pytest
 from dev.server import Server, running
 from dev.works_with import PAGE, page
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.works_with.bench import DYNAMICRAFTER, TITLES
+from tests.comfyui.works_with.bench import TITLES
 from tests.comfyui.works_with.table import ROWS, Row
 
-
-def case(row: Row, model: str) -> object:
-    """A row with a model. On the oldest release that is the row's first one, and DynamiCrafter, which has inputs of its own a frame."""
-    once = row.once or model not in (row.models[0], DYNAMICRAFTER)
-    return pytest.param(row, model, id=f"{row.name}-{TITLES[model].replace(' ', '')}", marks=[pytest.mark.once] if once else [])
-
-
-CASES = [case(row, model) for row in ROWS for model in row.models]
+CASES = [pytest.param(row, model, id=f"{row.name}-{TITLES[model].replace(' ', '')}") for row in ROWS for model in row.models]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +28,5 @@ def test_works_with(request: pytest.FixtureRequest, row: Row, model: str) -> Non
     row.run(request.getfixturevalue("with_flags" if row.flags else "comfyui"), model)
 
 
-@pytest.mark.once
 def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text() == page(), "Write it anew: python -m dev.works_with"

@@ -105,7 +105,6 @@ def windows(bench: Bench) -> Check:
     "32 frames of a model of 16, each with the red circle that was asked for",
     BUNDLED,
     frames=32,
-    once="what windows make is compared exactly above",
 )
 def a_long_video(bench: Bench) -> Check:
     bench.keep("frames", image=bench.decode(bench.ksampler(steps=8, cfg=4.0, model=windowed(bench, 16, 4))))

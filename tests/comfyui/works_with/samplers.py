@@ -24,7 +24,6 @@ DETERMINISTIC = (
     "each ends in a video as wide in its numbers as one by the authors' sampler, within a factor of 3",
     BUNDLED,
     frames=2,
-    once="all of a release's samplers run with DynamiCrafter, whose schedule is the hardest",
 )
 def every_sampler(bench: Bench) -> Check:
     names = bench.options("KSampler", "sampler_name")
@@ -54,7 +53,7 @@ def every_sampler_of_v(bench: Bench) -> Check:
 
 @row(
     SAMPLERS, "KSampler, the deterministic samplers", "with more steps they meet in one video, all at least as fast as euler", T2V,
-    frames=2, once="shows that the sigmas are right, which other rows hold to the reference's",
+    frames=2,
 )  # fmt: skip
 def deterministic_samplers_agree(bench: Bench) -> Check:
     steps, known = 10, bench.options("KSampler", "sampler_name")

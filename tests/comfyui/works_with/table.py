@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
-import pytest
 from torch import Tensor
 
 from dev.server import Server
@@ -33,8 +32,6 @@ class Line:
     #: What was found to hold.
     holds: str
     models: tuple[str, ...]
-    #: Why it isn't run on the oldest release as well, if it isn't.
-    once: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,11 @@ def row(group: str, what: str, holds: str, *models: str, **more: Any) -> Callabl
 
 
 def proves(*lines: Line) -> Callable[[Test], Test]:
-    """Say of a test, or of a class of tests, what it shows. Where one line is for once, the test is."""
+    """Say of a test, or of a class of tests, what it shows."""
 
     def say(test: Test) -> Test:
         test.proves = lines  # type: ignore[attr-defined]
-        return pytest.mark.once(test) if any(line.once for line in lines) else test
+        return test
 
     return say
 

@@ -84,10 +84,11 @@ class LoadedModels(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(node_id="TestLoaded", is_output_node=True, inputs=[], outputs=[], not_idempotent=True)
+        inputs = [io.Latent.Input("after", optional=True)]
+        return io.Schema(node_id="TestLoaded", is_output_node=True, inputs=inputs, outputs=[], not_idempotent=True)
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, after=None) -> io.NodeOutput:
         gc.collect()
         loaded = [type(entry.model.model).__name__ for entry in comfy.model_management.current_loaded_models if entry.model is not None]
         alive = sum(type(thing).__name__ == "VideoCrafterModel" for thing in gc.get_objects())

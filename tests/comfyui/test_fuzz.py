@@ -1,0 +1,61 @@
+"""A thousand graphs that strangers might send: each ends well or in words, and the server goes on as before.
+
+`python -m dev.fuzz` sends more.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from dev.client import ComfyError
+from dev.fuzz import clean_up, fuzz, judged, prepare
+from tests.comfyui.graphs import TextGraph, assert_fails
+
+GRAPHS, SEED = 1000, 0
+#: MB that the server may need for them beyond what it ever did: a few tiny models are loaded and reloaded.
+GROWTH = 3000
+BARE = '  File "/comfyui/custom_nodes/pack/nodes/sampling.py", line 1, in execute\n    height, width = latent.shape[2:]\n    ^^^^^'
+PACK = '  File "/comfyui/custom_nodes/pack/nodes/sampling.py", line 1, in execute\n    raise ValueError('
+CORE = '  File "/comfyui/nodes.py", line 1, in sample'
+TORCH = '  File "/usr/lib/python3/site-packages/torch/functional.py", line 1, in cat'
+
+
+def test_a_thousand_graphs(comfyui) -> None:
+    prepare(comfyui)
+    try:
+        report = fuzz(comfyui, GRAPHS, SEED)
+    finally:
+        clean_up(comfyui)
+    print("\n".join(report.lines()))
+    assert not report.findings, "\n".join(report.findings[:20])
+    assert report.ended.total() == GRAPHS and report.known == GRAPHS // 50
+    # The graphs are neither all sound nor all refused at the door.
+    assert min(report.ended[how] for how in ("result", "refused", "said")) > GRAPHS // 50, report.ended
+    assert report.peak_growth < GROWTH
+
+
+@pytest.mark.parametrize(
+    "frames, kind, message, how",
+    [
+        ([CORE, PACK], "ValueError", "The latent has 5 frames, which do not divide by 3: give another.", "said"),
+        ([CORE, PACK], "vc_core.checkpoint.errors.CheckpointError", "model.ckpt: is empty (0 bytes). Download it again", "said"),
+        ([PACK], "AttributeError", "unet.safetensors holds no text encoder. Use CLIPLoader instead.", "said"),
+        ([PACK], "ValueError", "bad", "finding"),
+        ([BARE], "ValueError", "not enough values to unpack (expected 4, got 3), says Python", "finding"),
+        ([BARE], "AttributeError", "'NoneType' object has no attribute 'shape' that was looked for", "finding"),
+        ([BARE], "KeyError", "'samples' and so on, for as long as a message of ours would be", "finding"),
+        ([PACK, TORCH], "RuntimeError", "Sizes of tensors must match except in dimension 0. Expected 4.", "finding"),
+        ([PACK, TORCH], "ValueError", "not enough values to unpack (expected 4, got 3), says a library", "finding"),
+        ([CORE, TORCH], "RuntimeError", "Sizes of tensors must match except in dimension 0. Expected 4.", "core's error"),
+    ],
+)
+def test_what_counts_as_a_finding(frames, kind, message, how) -> None:
+    error = ComfyError(f"KSampler (node 3) failed: {message}", "3", "KSampler", kind, "\n".join(frames))
+    assert judged(error)[0] == how
+
+
+def test_what_no_memory_holds_is_refused_before_it_is_taken(comfyui) -> None:
+    graph = TextGraph("videocrafter_tiny_t2v (bundled)", "a dog")
+    node = graph.add("EmptyVideoCrafterLatent", width=4096, height=4096, length=4096, batch_size=64)
+    graph.add("TestSave", file="huge.safetensors", latent=[node, 0])
+    assert_fails(comfyui, graph, "EmptyVideoCrafterLatent", "64 videos of 4096 frames at 4096x4096", "GB of memory", "shorter or smaller")
