@@ -10,6 +10,7 @@ from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
 from .measuring import VideoCrafterPictureKept
+from .patching import VideoCrafterDeepCache
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
 
@@ -25,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterDDIM,
     VideoCrafterScheduler,
     VideoCrafterGuider,
+    VideoCrafterDeepCache,
     VideoCrafterDecode,
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,

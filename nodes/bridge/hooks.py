@@ -82,7 +82,7 @@ class ComfyHooks(Hooks):
 
     def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         self.options["block"] = ("input", number)
-        hidden = self._controlled("input", hidden)
+        hidden = self._controlled("input", number, hidden)
         for patch in self.patches.get("input_block_patch", ()):
             hidden = patch(hidden, self.options)
         skip = hidden
@@ -92,19 +92,19 @@ class ComfyHooks(Hooks):
 
     def after_middle_block(self, hidden: Tensor) -> Tensor:
         self.options["block"] = ("middle", 0)
-        return self._controlled("middle", hidden)
+        return self._controlled("middle", 0, hidden)
 
     def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         self.options["block"] = ("output", number)
-        skip = self._controlled("output", skip)
+        skip = self._controlled("output", number, skip)
         for patch in self.patches.get("output_block_patch", ()):
             hidden, skip = patch(hidden, skip, self.options)
         return hidden, skip
 
-    def _controlled(self, name: str, hidden: Tensor) -> Tensor:
-        """With the residual that comes next; they are stored in the order in which they are taken from the end."""
-        residuals = self.residuals.get(name)
-        residual = residuals.pop() if residuals else None
+    def _controlled(self, name: str, number: int, hidden: Tensor) -> Tensor:
+        """With the residual of a block; the first one's is stored last."""
+        residuals = self.residuals.get(name, [])
+        residual = residuals[-1 - number] if number < len(residuals) else None
         if residual is None:
             return hidden
         if residual.shape[1:] != hidden.shape[1:] or len(residual) != 1 and len(residual) % self.rows:

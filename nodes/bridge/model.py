@@ -39,6 +39,7 @@ from ...vc_core.models.layers import Layers
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
 from . import previews
+from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, one_timestep, one_window, unfold
 from .hooks import check_controlnet, hints_by_window, hooks_of
 from .room import only_where_there_is_room
@@ -151,6 +152,7 @@ class FoldedUNet(UNet):
         out = super().forward(
             fold(x, frames), of_video(timesteps), of_video(context), of_video(image_tokens), of_video(fps),
             image_strength=of_video(image_strength), hooks=hooks_of(transformer_options, control, x),
+            deep=deep_features_of(transformer_options, x),
         )  # fmt: skip
         return unfold(out)
 

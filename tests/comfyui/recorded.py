@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dev.server import Server
 from vc_core.diffusion.schedule import Schedule
+from vc_core.models.deep_features import DeepFeatures
 from vc_core.models.hooks import Hooks
 from vc_core.models.unet import UNet
 
@@ -38,12 +39,12 @@ class Pass:
     def controlled(self) -> bool:
         return any(self.residuals(part) for part in ("input", "middle", "output"))
 
-    def by_hand(self, unet: UNet, hooks: Hooks | None = None) -> Tensor:
+    def by_hand(self, unet: UNet, hooks: Hooks | None = None, deep: DeepFeatures | None = None) -> Tensor:
         """The core's UNet on the same, ``[n, 4, h, w]``."""
         rows = ("timesteps", "context", "fps", "image_tokens", "image_strength")
         given = {name: self.tensors[name][:: self.frames] for name in rows if name in self.tensors}
         text = given.pop("context")
-        out = unet(rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames), text=text, **given, hooks=hooks)
+        out = unet(rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames), text=text, **given, hooks=hooks, deep=deep)
         return rearrange(out, "n c t h w -> (n t) c h w")
 
 

@@ -20,9 +20,11 @@ from tests import goldens
 from tests.comfyui.graphs import TextGraph, assert_fails, out
 from tests.comfyui.recorded import LATENT_SCALE, NEGATIVE, POSITIVE, Start, passes
 from tests.comfyui.works_with.bench import T2V_V1
+from tests.comfyui.works_with.length import windowed
 from tests.comfyui.works_with.table import PATCHES as GROUP
 from tests.comfyui.works_with.table import Line, proves
 from vc_core.models.attention import SelfAttention
+from vc_core.models.deep_features import DeepCache, DeepFeatures
 from vc_core.models.hooks import AttentionHooks, Hooks, Site
 from vc_core.models.layers import Layers, sdpa
 from vc_core.models.unet import UNet
@@ -47,6 +49,9 @@ class PatchGraph(TextGraph):
 
     def patch(self, node: str, **settings: Any) -> None:
         self.model = out(self.add(node, model=self.model, **settings))
+
+    def deep_cache(self, interval: int, blocks: int, start: float = 0.0) -> None:
+        self.patch("VideoCrafterDeepCache", interval=interval, blocks=blocks, start_percent=start, end_percent=1.0)
 
     def ksample(self, **settings: Any) -> list[Any]:
         """Core's sampler on it."""
@@ -264,6 +269,88 @@ def test_easycache_leaves_passes_out(comfyui, checkpoints, threshold, fewer):
     seen, latent = recorded(comfyui, graph, f"easycache_{threshold}", lambda: graph.ksample(steps=6))
     assert latent.isfinite().all()
     assert len(seen) < 6 if fewer else len(seen) == 6
+
+
+@proves(
+    Line(GROUP, "VideoCrafter DeepCache, FreeU_V2", "the core's UNet with the deep features of one or two steps before", (VIDEOCRAFTER2,)),
+)
+@pytest.mark.parametrize("start, whole", [(0.0, [0, 3, 6]), (0.5, [0, 1, 2, 3, 6])])
+def test_deep_cache_by_hand(comfyui, checkpoints, start, whole):
+    graph = PatchGraph()
+    graph.patch("FreeU_V2", b1=1.5, b2=1.4, s1=0.5, s2=0.2)
+    graph.deep_cache(3, 2, start)
+    seen, _ = recorded(comfyui, graph, f"deep_cache_{start}", lambda: graph.ksample(steps=7))
+    model = vc_core.load(checkpoints / f"{VIDEOCRAFTER2}.safetensors")
+    freeu = FreeU(2 * model.config.unet.model_channels, 1.4, 0.2)
+    features = DeepFeatures(2)
+    for number, each in enumerate(seen):
+        if number in whole:
+            features.kept = None
+        by_hand = each.by_hand(model.unet, freeu, features)
+        assert goldens.error(each.tensors["out"], by_hand) <= goldens.TOLERANCE
+        if number not in whole:
+            assert goldens.error(each.by_hand(model.unet, freeu), by_hand) > 10 * goldens.TOLERANCE
+    assert len(seen) == 7
+
+
+@proves(
+    Line(GROUP, "VideoCrafter DeepCache, every step whole; on videos shorter than a context window", "as without", (VIDEOCRAFTER2,)),
+)
+@pytest.mark.parametrize("window", [False, True])
+def test_deep_cache_without_effect(comfyui, checkpoints, window):
+    latents = []
+    for patched in (False, True):
+        graph = PatchGraph()
+        if patched or window:
+            graph.deep_cache(2 if window else 1, 2)
+        if patched and window:
+            graph.model = windowed(graph, 4, 0)
+        latents.append(graph.run(comfyui, latent=graph.ksample(steps=4))["latent"])
+    assert torch.equal(*latents)
+
+
+@proves(
+    Line(GROUP, "VideoCrafter DeepCache in several samplers", "each run has features of its own", (VIDEOCRAFTER2,)),
+)
+def test_deep_features_end_with_the_run(comfyui, checkpoints):
+    graph = PatchGraph()
+    graph.deep_cache(50, 1)
+    first, second = graph.ksample(seed=1, steps=2), graph.ksample(seed=2, steps=2)
+    together = graph.run(comfyui, latent=out(graph.add("LatentBatch", samples1=first, samples2=second)))["latent"].chunk(2)
+    for seed, latent in zip((1, 2), together, strict=True):
+        alone = PatchGraph()
+        alone.deep_cache(50, 1)
+        assert torch.equal(alone.run(comfyui, latent=alone.ksample(seed=seed, steps=2))["latent"], latent)
+
+
+@proves(
+    Line(GROUP, "VideoCrafter DeepCache with PerturbedAttentionGuidance", "a guidance's own pass meets its own features", (VIDEOCRAFTER2,)),
+    Line(GROUP, "VideoCrafter DeepCache with EasyCache", "whole steps are left out, the others as before", (VIDEOCRAFTER2,)),
+)
+@pytest.mark.parametrize("partner", ["PerturbedAttentionGuidance", "EasyCache"])
+def test_deep_cache_with_others(comfyui, checkpoints, partner):
+    given = {
+        "PerturbedAttentionGuidance": {"scale": 2.0},
+        "EasyCache": {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False},
+    }
+    graph = PatchGraph()
+    graph.patch(partner, **given[partner])
+    graph.deep_cache(2, 2)
+    seen, _ = recorded(comfyui, graph, f"deep_cache_{partner}", lambda: graph.ksample(steps=6))
+    assert len(seen) == 12 if partner == "PerturbedAttentionGuidance" else len(seen) < 6
+    model = vc_core.load(checkpoints / f"{VIDEOCRAFTER2}.safetensors")
+    cache = DeepCache(2, 2)
+    for each in seen:
+        perturbed = partner == "PerturbedAttentionGuidance" and each.conditionings == [POSITIVE]
+        by_hand = each.by_hand(model.unet, ValuesAsTheyAre() if perturbed else None, cache.next_pass(perturbed))
+        assert goldens.error(each.tensors["out"], by_hand) <= goldens.TOLERANCE
+
+
+def test_deep_cache_of_more_blocks_than_there_are(comfyui, checkpoints):
+    graph = PatchGraph()
+    graph.deep_cache(2, 4)
+    graph.add("TestSave", file="refused.safetensors", latent=graph.ksample())
+    assert_fails(comfyui, graph, "VideoCrafterDeepCache", "blocks is 4; this model has 4, so it can be 1 to 3.")
 
 
 @proves(

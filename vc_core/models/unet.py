@@ -12,7 +12,7 @@ Sums are taken in place where one side is needed no more.
 from __future__ import annotations
 
 import math
-from itertools import count
+from itertools import count, islice
 
 import torch
 from einops import rearrange, repeat
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..config import UNetConfig
 from .attention import ImageTokens, SpatialTransformer, TemporalTransformer
+from .deep_features import DeepFeatures
 from .hooks import Hooks
 from .layers import Layers, zeroed
 
@@ -190,6 +191,7 @@ class UNet(nn.Module):
         temporal_attention: bool = True,
         image_strength: Tensor | None = None,
         hooks: Hooks | None = None,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """Predict the noise (or v) in ``x``.
 
@@ -204,10 +206,18 @@ class UNet(nn.Module):
             temporal_attention: False leaves all temporal transformers out, for temporal guidance.
             image_strength: ``[B]``, what the attention to image tokens is multiplied by; 1 where it is not given.
             hooks: what looks in at its places, see :mod:`.hooks`.
+            deep: an earlier pass's deep features, which are used in place of what would make them; empty ones are filled.
 
         Returns:
             ``[B, out_channels, T, h, w]``.
+
+        Raises:
+            ValueError: deep features of no block, or of all.
         """
+        blocks = len(self.input_blocks)
+        if deep is not None and not 0 < deep.shallow < blocks:
+            raise ValueError(f"{deep.shallow} shallow blocks are asked for; this UNet has {blocks}, so it can be 1 to {blocks - 1}.")
+        shallow = blocks if deep is None or deep.kept is None else deep.shallow
         frames = x.shape[2]
         image = None if image_tokens is None else ImageTokens(self._shared_out(image_tokens, frames), image_strength)
         embedding = self._embed(x, timesteps, fps)
@@ -227,17 +237,24 @@ class UNet(nn.Module):
         # Each layer's result takes the place of what it was made of, which nothing here holds any longer then.
         skips: list[Tensor] = []
         hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=best_layout(x.device))
-        for number, block in enumerate(self.input_blocks):
+        for number, block in enumerate(islice(self.input_blocks, shallow)):
             for layer in (*block, *(self.init_attn if number == 0 else ())):  # type: ignore[misc]
                 hidden = run(layer, hidden, "input", number)
             hidden, skip = (hidden, hidden) if hooks is None else hooks.after_input_block(number, hidden)
             skips.append(skip)
             del skip
-        for layer in self.middle_block:
-            hidden = run(layer, hidden, "middle", 0)
-        if hooks is not None:
-            hidden = hooks.after_middle_block(hidden)
-        for number, block in enumerate(self.output_blocks):
+        if shallow == blocks:
+            for layer in self.middle_block:
+                hidden = run(layer, hidden, "middle", 0)
+            if hooks is not None:
+                hidden = hooks.after_middle_block(hidden)
+        else:
+            # Hooks are told the transformers' numbers as if all had run.
+            left_out = [*islice(self.input_blocks, shallow, None), self.middle_block, *islice(self.output_blocks, blocks - shallow)]
+            transformers = count(next(transformers) + sum(isinstance(each, SpatialTransformer) for part in left_out for each in part))  # type: ignore[attr-defined]
+        for number, block in islice(enumerate(self.output_blocks), blocks - shallow, None):
+            if deep is not None and number == blocks - deep.shallow:
+                hidden = deep.pass_on(hidden)
             skip = skips.pop()
             if hooks is not None:
                 hidden, skip = hooks.before_output_block(number, hidden, skip)

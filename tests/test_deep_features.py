@@ -1,0 +1,85 @@
+"""Deep features of an earlier pass stand exactly where they were taken from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.test_hooks import CONFIGS, FRAMES, VIDEOS, Watching
+from vc_core.models.deep_features import DeepCache, DeepFeatures
+from vc_core.models.hooks import Hooks
+from vc_core.models.unet import UNet
+
+BLOCKS = 4
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet:
+    """With random weights, none of which is zero."""
+    network = UNet(CONFIGS["text"])
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    return network.requires_grad_(False).eval()
+
+
+def evaluate(unet: UNet, seed: int, deep: DeepFeatures | None = None, hooks: Hooks | None = None) -> Tensor:
+    """Two videos; another seed is another step: other latents at other timesteps."""
+    generator = torch.Generator().manual_seed(seed)
+    x, text = torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=generator), torch.randn(VIDEOS, 7, 32, generator=generator)
+    return unet(x, torch.tensor([500.0, 20.0]) + seed, text, deep=deep, hooks=hooks)
+
+
+class Handing(Hooks):
+    """Hands an output block what another pass had there, or writes down what it has."""
+
+    def __init__(self, number: int, features: Tensor | None = None) -> None:
+        self.number, self.features = number, features
+
+    def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        if number == self.number:
+            if self.features is not None:
+                return self.features, skip
+            self.features = hidden.clone()
+        return hidden, skip
+
+
+@pytest.mark.parametrize("shallow", range(1, BLOCKS))
+def test_a_later_pass_is_the_whole_one_with_the_earlier_one_s_features(unet, shallow):
+    features, watching = DeepFeatures(shallow), Handing(BLOCKS - shallow)
+    assert torch.equal(evaluate(unet, 1, features), evaluate(unet, 1, hooks=watching))
+    expected = evaluate(unet, 2, hooks=Handing(BLOCKS - shallow, watching.features))
+    assert torch.equal(evaluate(unet, 2, features), expected)
+    assert not torch.allclose(expected, evaluate(unet, 2), rtol=1e-2)
+    assert torch.equal(evaluate(unet, 2, features), expected), "what is kept is not written into"
+
+
+@pytest.mark.parametrize("shallow", range(1, BLOCKS))
+def test_only_the_shallow_blocks_run_under_their_own_numbers(unet, shallow):
+    features, whole, later = DeepFeatures(shallow), Watching(), Watching()
+    evaluate(unet, 1, features, whole)
+    evaluate(unet, 2, features, later)
+
+    def is_shallow(part: str, number: int) -> bool:
+        return part == "input" and number < shallow or part == "output" and number >= BLOCKS - shallow
+
+    assert later.places == [place for place in whole.places if is_shallow(*place[:2])]
+    assert later.sites == [site for site in whole.sites if is_shallow(site.part, site.block)]
+
+
+@pytest.mark.parametrize("shallow", [0, BLOCKS, -1])
+def test_all_or_no_blocks_are_refused(unet, shallow):
+    with pytest.raises(ValueError, match=f"{shallow} shallow blocks .* 1 to 3"):
+        evaluate(unet, 1, DeepFeatures(shallow))
+
+
+def test_every_third_pass_of_each_key_runs_whole():
+    cache, whole = DeepCache(3, 1), []
+    for number in range(7):
+        for key in ("positive", "negative")[: 1 + (number != 4)]:
+            features = cache.next_pass(key)
+            whole.append((key, number, features.kept is None))
+            features.pass_on(torch.zeros(1))
+    assert [number for key, number, is_whole in whole if is_whole and key == "positive"] == [0, 3, 6]
+    assert [number for key, number, is_whole in whole if is_whole and key == "negative"] == [0, 3]
