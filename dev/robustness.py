@@ -31,9 +31,9 @@ RULES = """## What holds
 - **Files.** Reading a checkpoint never runs code that it holds: its pickle is interpreted on mere names, with bounds on its size and
   steps. Loading compares every tensor with the file's checksum, where it has one, and refuses NaN and infinite numbers by the tensor's
   name. Converting writes beside the target and puts the new file in its place when it is complete.
-- **Graphs.** A graph ends in a result, in ComfyUI's refusal before it runs (*refused*), or in a message of ours (*said*): what was given, what is
-  possible and what to do. What Python or torch raise inside our nodes counts as a fault. A latent or a pass that this machine's memory
-  can't hold is refused before anything is taken.
+- **Graphs.** A graph ends in a result, in ComfyUI's refusal before it runs (*refused*), or in a message of ours (*said*) of what was
+  given, what is possible and what to do. What Python or torch raise inside our nodes counts as a fault. A latent or a pass that this
+  machine's memory can't hold is refused before anything is taken.
 - **Long runs.** After warming up, a server's memory grows by less than 1 MB a run, cancelled and failed runs among them.
 - **Seeds.** The same seed gives the same video, to the bit, on the same device from run to run and after a restart, whatever ran in
   between; a video's place in a batch only chooses its seed (the seed plus the place), and its numbers then differ by no more than the
