@@ -16,7 +16,7 @@ KEY = "videocrafter_deep_cache"
 
 
 def with_deep_cache(model: Any, interval: int, shallow: int, start: float, end: float) -> Any:
-    """A clone of a MODEL that reuses its deep features.
+    """A clone of a MODEL that reuses its deep features, so and no longer as an earlier clone did.
 
     Args:
         interval, shallow: see :class:`DeepCache`.
@@ -25,15 +25,18 @@ def with_deep_cache(model: Any, interval: int, shallow: int, start: float, end: 
     sampling = model.get_model_object("model_sampling")
     sigmas = sampling.percent_to_sigma(start), sampling.percent_to_sigma(end)
     clone = model.clone()
-    wrapper = partial(_run_with_features, DeepCache(interval, shallow), sigmas)
-    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, wrapper)
+    kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+    clone.remove_wrappers_with_key(kind, KEY)
+    clone.add_wrapper_with_key(kind, KEY, partial(_run_with_features, interval, shallow, sigmas))
     return clone
 
 
-def _run_with_features(settings: DeepCache, sigmas: tuple[float, float], executor: Any, *args: Any, **kwargs: Any) -> Any:
+def _run_with_features(
+    interval: int, shallow: int, sigmas: tuple[float, float], executor: Any, *args: Any, **kwargs: Any
+) -> Any:
     """Wraps a guider's ``outer_sample``: features live as long as the run, however it ends."""
     options = executor.class_obj.model_options["transformer_options"]
-    options[KEY] = DeepCache(settings.interval, settings.shallow), *sigmas
+    options[KEY] = DeepCache(interval, shallow), *sigmas
     try:
         return executor(*args, **kwargs)
     finally:

@@ -61,7 +61,7 @@ class ComfyHooks(Hooks):
         self.options = options
         self.patches: dict[str, list[Callable[..., Any]]] = options.get("patches", {})
         self.replacements: dict[str, dict[tuple[Any, ...], Callable[..., Tensor]]] = options.get("patches_replace", {})
-        self.residuals = {name: list(residuals) for name, residuals in control.items()}
+        self.residuals = control
         #: Rows of one conditioning.
         self.rows = options["original_shape"][0] // len(options.get("cond_or_uncond", [0]))
 

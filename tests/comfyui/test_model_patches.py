@@ -346,6 +346,16 @@ def test_deep_cache_with_others(comfyui, checkpoints, partner):
         assert goldens.error(each.tensors["out"], by_hand) <= goldens.TOLERANCE
 
 
+def test_of_two_deep_caches_the_last_one_counts(comfyui, checkpoints):
+    latents = []
+    for settings in ([(3, 1)], [(2, 2), (3, 1)]):
+        graph = PatchGraph()
+        for interval, blocks in settings:
+            graph.deep_cache(interval, blocks)
+        latents.append(graph.run(comfyui, latent=graph.ksample(steps=3))["latent"])
+    assert torch.equal(*latents)
+
+
 def test_deep_cache_of_more_blocks_than_there_are(comfyui, checkpoints):
     graph = PatchGraph()
     graph.deep_cache(2, 4)
