@@ -24,6 +24,8 @@ from vc_core.models.attention import (
     TemporalBlock,
     TemporalTransformer,
 )
+from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.layers import Layers
 from vc_core.models.unet import Downsample, ResidualBlock, UNet, Upsample
 
 
@@ -95,19 +97,23 @@ def temporal_transformer(layer: TemporalTransformer, x: Tensor, frames: int) -> 
     return rearrange(video, "b c t h w -> (b t) c h w").contiguous()
 
 
+def convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """A convolution in two or three dimensions by torch's own function, whatever the layer does in its place."""
+    function = nn.functional.conv3d if layer.weight.ndim == 5 else nn.functional.conv2d  # type: ignore[union-attr,operator]
+    return function(x, layer.weight, layer.bias, stride=layer.stride, padding=layer.padding)  # type: ignore[arg-type]
+
+
 def residual_block(block: ResidualBlock, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
     """``[(b t), c, h, w]``, embedding ``[(b t), e]``."""
     norm, _, convolution = block.in_layers
-    hidden = convolution(nn.functional.silu(norm(x))) + block.emb_layers(embedding)[:, :, None, None]
+    hidden = convolve(convolution, nn.functional.silu(norm(x))) + block.emb_layers(embedding)[:, :, None, None]
     norm, *_, convolution = block.out_layers
-    hidden = block.skip_connection(x) + convolution(nn.functional.silu(norm(hidden)))
+    hidden = block.skip_connection(x) + convolve(convolution, nn.functional.silu(norm(hidden)))
     if block.temopral_conv is not None:
         video = rearrange(hidden, "(b t) c h w -> b c t h w", t=frames).contiguous()
         changed = video
         for norm, *_, convolution in block.temopral_conv.children():
-            changed = nn.functional.conv3d(
-                nn.functional.silu(norm(changed)), convolution.weight, convolution.bias, padding=convolution.padding
-            )
+            changed = convolve(convolution, nn.functional.silu(norm(changed)))
         hidden = rearrange(video + changed, "b c t h w -> (b t) c h w").contiguous()
     return hidden
 
@@ -132,11 +138,11 @@ def unet_pass(
             elif isinstance(layer, TemporalTransformer):
                 hidden = temporal_transformer(layer, hidden, frames)
             elif isinstance(layer, Upsample):
-                hidden = layer.conv(nn.functional.interpolate(hidden, size=skips[-1].shape[-2:], mode="nearest"))
+                hidden = convolve(layer.conv, nn.functional.interpolate(hidden, size=skips[-1].shape[-2:], mode="nearest"))
             elif isinstance(layer, Downsample):
-                hidden = layer.op(hidden)
+                hidden = convolve(layer.op, hidden)
             else:
-                hidden = layer(hidden)
+                hidden = convolve(layer, hidden)
         return hidden
 
     skips: list[Tensor] = []
@@ -150,7 +156,7 @@ def unet_pass(
     for block in unet.output_blocks:
         hidden = run(block, torch.cat([hidden, skips.pop()], dim=1))
     norm, _, convolution = unet.out
-    out = convolution(nn.functional.silu(norm(hidden)))
+    out = convolve(convolution, nn.functional.silu(norm(hidden)))
     return rearrange(out, "(b t) c h w -> b c t h w", t=frames)
 
 
@@ -167,3 +173,17 @@ def guided_step(
         return guide(predict(positive), predict(negative), guidance.scale, guidance.rescale)
 
     return denoise
+
+
+class PlainLayers(Layers):
+    """Convolutions that are torch's own."""
+
+    def conv2d(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
+        return self.operations.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, **self.where)
+
+
+def decode(autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
+    """As :meth:`Autoencoder.decode`, with the same weights."""
+    same = Autoencoder(autoencoder.config, PlainLayers(attention=attention, device="meta"))
+    same.load_state_dict(autoencoder.state_dict(), assign=True)
+    return same.eval().requires_grad_(False).decode

@@ -35,6 +35,31 @@ def test_winograd_takes_pictures_in_pieces(monkeypatch):
     assert error(winograd.convolve(x, weight, None), whole) <= 1e-6
 
 
+@pytest.mark.parametrize("frames", [1, 4, 5, 16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_over_time_is_the_convolution(frames, bias, monkeypatch):
+    """Also of clips that tiles of 4 don't fill, and in pieces of a few positions."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 6, frames, 15), torch.randn(5, 6, 3, 1)
+    added = torch.randn(5) if bias else None
+    expected = nn.functional.conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=(1, 0)).float()
+    assert error(winograd.convolve_over_time(x, weight, added), expected) <= ROUNDING
+    monkeypatch.setattr(winograd, "AT_ONCE", 4 * x[..., 0].numel())
+    assert error(winograd.convolve_over_time(x, weight, added), expected) <= ROUNDING
+
+
+@pytest.mark.parametrize("frames, form", [(16, True), (4, True), (5, False), (1, False)])
+def test_a_wide_temporal_convolution_takes_that_form_where_tiles_are_filled(frames, form, monkeypatch):
+    torch.manual_seed(0)
+    layer, x = Layers().temporal_conv(128), torch.randn(1, 128, frames, 70)
+    expected = layer(x)  # gradients are wanted: torch's own
+    taken = []
+    convolve = winograd.convolve_over_time
+    monkeypatch.setattr(winograd, "convolve_over_time", lambda *given: taken.append(given) or convolve(*given))
+    with torch.no_grad():
+        assert error(layer(x), expected) <= ROUNDING and bool(taken) == form
+
+
 def test_a_wide_convolution_takes_that_form_and_is_the_same(monkeypatch):
     torch.manual_seed(0)
     layer, x = Layers().conv2d(128, 128, 3, padding=1), torch.randn(6, 128, 12, 10)

@@ -57,7 +57,7 @@ def generate(arguments: argparse.Namespace) -> None:
             )
         video = make(
             arguments.prompt, arguments.negative_prompt, height=height, width=width, fps=arguments.fps,
-            seed=arguments.seed, callback=advance, **settings,
+            seed=arguments.seed, callback=advance, deep_cache_interval=arguments.deep_cache, **settings,
         )  # fmt: skip
     rate = arguments.playback_fps or model.config.sampling.playback_fps
     save_video(video[0], arguments.output, rate)
@@ -138,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--guidance-rescale", type=float, help="0 to 1; the model's own unless given")
     make.add_argument("--fps", type=float, help="what the model is told of the motion; the model's own unless given")
     make.add_argument("--playback-fps", type=int, help="the saved file's frames a second; the model's own unless given")
+    make.add_argument("--deep-cache", type=int, default=1, metavar="N", help="run the deep layers every N steps only; faster, less exact")
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32")

@@ -19,6 +19,7 @@ from .diffusion.ddim import Callback, DDIMTables, ddim_sample, seeded_noise
 from .diffusion.guidance import Conditioning, Guidance, guided_denoiser
 from .diffusion.schedule import Schedule
 from .loading import ModelFile
+from .models.deep_features import DeepCache
 from .models.footprint import free_memory, numbers_per_pixel
 from .models.image_encoder import prepare_pictures
 from .models.text_encoder import tokenize
@@ -44,6 +45,8 @@ class _Run:
     step_noise: Iterable[Tensor] | None
     callback: Callback | None
     spacing: str | None
+    deep_cache_interval: int
+    deep_cache_blocks: int
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,8 @@ class VideoModel:
         callback: Callback | None = None,
         temporal_guidance_scale: float = 0.0,
         spacing: str | None = None,
+        deep_cache_interval: int = 1,
+        deep_cache_blocks: int = 3,
     ) -> Tensor:
         """Make clips with DDIM.
 
@@ -178,6 +183,8 @@ class VideoModel:
             callback: called after each step, see :data:`vc_core.diffusion.ddim.Callback`.
             temporal_guidance_scale: how far to push away from the prediction without temporal attention.
             spacing: of the timesteps, ``uniform`` or ``uniform_trailing``; the configuration's where not given.
+            deep_cache_interval: every how many steps the deep blocks run; 1 is every step. See :class:`DeepCache`.
+            deep_cache_blocks: how many of the first and of the last blocks run at every step.
 
         Returns:
             ``[B, 3, T, H, W]`` in [-1, 1].
@@ -189,7 +196,9 @@ class VideoModel:
         negatives = _one_each(negative_prompt, len(prompts))
         if self.config.unet.image_attention:
             raise ValueError(f"{self.config.title} makes videos from a picture: use image_to_video.")
-        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback, spacing)
+        run = _Run(
+            frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback, spacing, deep_cache_interval, deep_cache_blocks
+        )
         guidance = Guidance(guidance_scale, guidance_rescale, temporal_guidance_scale)
         return self._sample(prompts, negatives, None, guidance, run)
 
@@ -216,6 +225,8 @@ class VideoModel:
         end_image: Tensor | None = None,
         loop: bool = False,
         image_guidance_scale: float | None = None,
+        deep_cache_interval: int = 1,
+        deep_cache_blocks: int = 3,
     ) -> Tensor:
         """Make clips that keep to a picture, with DDIM. The negative is the empty, mid-grey picture, as the authors have it.
 
@@ -237,7 +248,9 @@ class VideoModel:
         tokens = self.encode_image(first)
         empty = self.encode_image(torch.zeros_like(first[:1])).expand_as(tokens)
         prompts, negatives = _one_each(prompt, len(first)), _one_each(negative_prompt, len(first))
-        run = _Run(frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback, spacing)
+        run = _Run(
+            frames, height, width, steps, eta, fps, seed, x_T, step_noise, callback, spacing, deep_cache_interval, deep_cache_blocks
+        )
         settings = self.config.sampling
         guidance = Guidance(
             settings.guidance_scale if guidance_scale is None else guidance_scale,
@@ -301,6 +314,8 @@ class VideoModel:
             shape = tuple(run.x_T.shape)
         if run.fps is not None and not run.fps > 0:
             raise ValueError(f"fps is {run.fps}; it must be more than 0.")
+        if run.deep_cache_interval < 1:
+            raise ValueError(f"deep_cache_interval is {run.deep_cache_interval}; it must be at least 1, which is every step.")
         noise = seeded_noise(shape, run.seed)
         # The seed's start is drawn even when one is given, so that the noise of the steps stays the same.
         start = next(noise)
@@ -319,7 +334,8 @@ class VideoModel:
                 factor = self.config.downscale
                 concat = self.keyframe_latents(pictures.first, pictures.last, shape[2], shape[3] * factor, shape[4] * factor)
                 positive, negative = replace(positive, concat=concat), replace(negative, concat=concat)
-        denoise = guided_denoiser(self.unet, positive, negative, guidance, self.dtype)
+        deep_cache = DeepCache(run.deep_cache_interval, run.deep_cache_blocks) if run.deep_cache_interval > 1 else None
+        denoise = guided_denoiser(self.unet, positive, negative, guidance, self.dtype, deep_cache=deep_cache)
         return self.decode(ddim_sample(denoise, x, tables, noise, run.callback))
 
     def _latent_shape(self, batch: int, frames: int, height: int, width: int) -> tuple[int, ...]:

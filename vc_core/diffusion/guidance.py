@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import UNetConfig
+from ..models.deep_features import DeepCache
 from ..models.footprint import free_memory, numbers_per_position
 from ..models.unet import UNet
 
@@ -94,18 +95,26 @@ def _cat(values: list[Tensor | None]) -> Tensor | None:
 
 
 def guided_denoiser(
-    unet: UNet, positive: Conditioning, negative: Conditioning, guidance: Guidance, dtype: torch.dtype, together: bool | None = None
+    unet: UNet,
+    positive: Conditioning,
+    negative: Conditioning,
+    guidance: Guidance,
+    dtype: torch.dtype,
+    together: bool | None = None,
+    deep_cache: DeepCache | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """What DDIM calls: the UNet under guidance. Samples stay in float32 outside of it.
 
     Args:
         together: all conditionings in one batch, or one after the other; unless said, together on a GPU that has the memory for it.
             A processor gains nothing by a batch.
+        deep_cache: a new one for each run, whose deep features are reused from step to step.
     """
 
     def run(x: Tensor, timestep: Tensor, given: Conditioning, temporal_attention: bool = True) -> Tensor:
         seen = x if given.concat is None else torch.cat([x, given.concat.to(x)], dim=1)
-        return unet(seen.to(dtype), timestep, given.text, given.image_tokens, given.fps, temporal_attention).float()
+        deep = None if deep_cache is None else deep_cache.next_pass((id(given), temporal_attention))
+        return unet(seen.to(dtype), timestep, given.text, given.image_tokens, given.fps, temporal_attention, deep=deep).float()
 
     passes = [positive]
     if guidance.image_scale is not None:

@@ -32,13 +32,17 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None
 class OverTime:
     """Mixed into a Conv3d of kernel (3, 1, 1): the same, as a (3, 1) convolution of the plane of frames and positions.
 
-    No backend has a fast kernel for a 3D convolution that is 1 wide in space. Takes and gives ``[b, c, t, l]``.
+    No backend has a fast kernel for a 3D convolution that is 1 wide in space. Takes and gives ``[b, c, t, l]``. Where it is quicker,
+    by another form of the same, see :mod:`.winograd`.
     """
 
     padding: tuple[int, ...]
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
-        return nn.functional.conv2d(input, weight.squeeze(-1), bias, padding=self.padding[:2])
+        weight = weight.squeeze(-1)
+        if winograd.pays_over_time(input, weight):
+            return winograd.convolve_over_time(input, weight, bias)
+        return nn.functional.conv2d(input, weight, bias, padding=self.padding[:2])
 
 
 class FewerProducts:
