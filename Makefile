@@ -1,6 +1,6 @@
 # make demo      a video from a sentence and one from a picture, in a real ComfyUI without a window
 #                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
-# make test      ruff, mypy and all tests, then test-oldest
+# make test      ruff, mypy and all tests, then test-oldest (WORKERS=2: so many tests at a time, each worker with a ComfyUI of its own)
 # make test-oldest  what works with what, once more on the oldest ComfyUI supported
 # make check     ruff, and mypy's strict check of vc_core
 # make coverage  the branches of vc_core that its tests leave untested, listed in docs/coverage.md
@@ -23,8 +23,13 @@ INSTALLED := $(VENV)/.installed
 demo: setup
 	@$(VENV_PYTHON) -m dev.demo
 
+# Tests of one file stay together, for what they share. Torch's threads are divided among the workers: more of them than cores only wait.
+WORKERS ?= 2
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+PYTEST = OMP_NUM_THREADS=$$(( ($(CORES) + $(WORKERS) - 1) / $(WORKERS) )) $(VENV_PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile
+
 test: setup check
-	@$(VENV_PYTHON) -m pytest
+	@$(PYTEST)
 	@$(MAKE) --no-print-directory test-oldest
 
 # What differs from release to release is ComfyUI's side, so the oldest one gets the tests of what works with what.
@@ -33,7 +38,7 @@ ON_OLDEST := $(addprefix tests/comfyui/,test_works_with.py test_controlnet.py te
 
 test-oldest: setup
 	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m dev.comfyui
-	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m pytest $(ON_OLDEST)
+	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(PYTEST) $(ON_OLDEST)
 
 check: $(INSTALLED)
 	@$(VENV_PYTHON) -m ruff check .
