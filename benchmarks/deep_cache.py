@@ -50,7 +50,7 @@ class Result:
 
     Attributes:
         interval, blocks: see :class:`DeepCache`; an interval of 1 is the whole run.
-        seconds: of the sampling, by the clock.
+        seconds: of the sampling; of all threads on a processor, where other programs may run as well, by the clock on a GPU.
         deviation: of the latent from the whole run's: the root of the mean square of the difference, over that of the latent.
         right: of the clips, the share with the colour, shape and direction of their sentence; none for random weights.
     """
@@ -72,14 +72,15 @@ def settings(choices: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def compared(
-    name: str, choices: Sequence[int], sample: Callable[[DeepCache], Tensor], right: Callable[[Tensor], float | None]
+    name: str, choices: Sequence[int], device: str, sample: Callable[[DeepCache], Tensor], right: Callable[[Tensor], float | None]
 ) -> list[Result]:
     """Sample with every setting; ``choices`` are of blocks."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     results, whole = [], torch.empty(0)
     for interval, blocks in settings(choices):
-        start = time.perf_counter()
-        latent = sample(DeepCache(interval, blocks)).cpu()
-        seconds = time.perf_counter() - start
+        start = clock()
+        latent = sample(DeepCache(interval, blocks)).cpu()  # waits for a GPU
+        seconds = clock() - start
         whole = latent if interval == 1 else whole
         deviation = ((latent - whole).square().mean() / whole.square().mean()).sqrt().item()
         results.append(Result(name, interval, blocks, seconds, deviation, right(latent)))
@@ -110,7 +111,7 @@ def bundled(device: str) -> list[Result]:
         seen = [f"a {verdict.colour} {verdict.shape} moving {verdict.direction}" for verdict in verdicts]
         return sum(map(str.__eq__, seen, SENTENCES)) / len(seen)
 
-    return compared(BUNDLED, BUNDLED_BLOCKS, sample, right)
+    return compared(BUNDLED, BUNDLED_BLOCKS, device, sample, right)
 
 
 @torch.inference_mode()
@@ -128,7 +129,7 @@ def whole(name: str, clip: Clip, device: str, dtype: torch.dtype) -> list[Result
         denoise = guided_denoiser(unet, positive, negative, Guidance(config.sampling.guidance_scale), dtype, deep_cache=cache)  # type: ignore[arg-type]
         return ddim_sample(denoise, next(noise).to(device), tables, noise)
 
-    return compared(f"{name}, random weights", WHOLE_BLOCKS, sample, lambda latent: None)
+    return compared(f"{name}, random weights", WHOLE_BLOCKS, device, sample, lambda latent: None)
 
 
 def table(results: Sequence[Result], shown: Sequence[Result] | None = None) -> str:

@@ -10,8 +10,9 @@ from benchmarks.floor import flops
 from benchmarks.memory import cpu_peak, walk_peak
 from benchmarks.models import fill, random_networks
 from tests import goldens
-from vc_core.config import UNetConfig, load_config, published
+from vc_core.config import AutoencoderConfig, UNetConfig, load_config, published
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.footprint import numbers_per_pixel, numbers_per_position
 from vc_core.models.unet import UNet
 
@@ -51,6 +52,16 @@ def test_the_plain_formulation_is_the_same_model(kind):
     for together in (False, True):
         ours = guided_denoiser(unet, positive, negative, guidance, torch.float32, together)(x, timestep)
         assert goldens.error(ours, by_hand) <= goldens.TOLERANCE
+
+
+def test_the_plain_decoding_is_the_same():
+    """Wide enough for ours to take another form of convolution."""
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(AutoencoderConfig(channels=128, channel_mult=[1, 1], num_res_blocks=1)).requires_grad_(False).eval()
+    fill(autoencoder)
+    z = torch.randn(3, 4, 12, 16)
+    with torch.no_grad():
+        assert goldens.error(autoencoder.decode(z), plain.decode(autoencoder)(z)) <= goldens.TOLERANCE
 
 
 def test_a_walk_counts_what_is_alive():
