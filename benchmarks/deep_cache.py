@@ -19,12 +19,13 @@ from torch import Tensor
 
 import vc_core
 from tests.shapes_judge import as_pixels, judge  # the same judge that the tests hold the bundled models to
-from vc_core.config import load_config, published
+from vc_core.config import ModelConfig, load_config, published
 from vc_core.diffusion.ddim import DDIMTables, ddim_sample, seeded_noise
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
 from vc_core.diffusion.schedule import Schedule
 from vc_core.models.deep_features import DeepCache
 
+from .floor import flops
 from .models import random_networks
 from .parts import Clip, conditioning
 
@@ -52,6 +53,7 @@ class Result:
         interval, blocks: see :class:`DeepCache`; an interval of 1 is the whole run.
         seconds: of the sampling; of all threads on a processor, where other programs may run as well, by the clock on a GPU.
         deviation: of the latent from the whole run's: the root of the mean square of the difference, over that of the latent.
+        operations: share of the whole run's products and convolutions.
         right: of the clips, the share with the colour, shape and direction of their sentence; none for random weights.
     """
 
@@ -59,6 +61,7 @@ class Result:
     interval: int
     blocks: int
     seconds: float
+    operations: float
     deviation: float
     right: float | None
 
@@ -71,8 +74,26 @@ def settings(choices: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield interval, blocks
 
 
+def operations(config: ModelConfig, clip: Clip, interval: int, blocks: int) -> float:
+    """What a run's products and convolutions are of the whole run's, counted on ``meta``."""
+    unet = random_networks(config, ["unet"], "meta", torch.float32)["unet"]
+    given, x = conditioning(config, clip, "meta", torch.float32), torch.empty(clip.latent(config), device="meta")
+    at = torch.full((1,), 500, device="meta")
+    cache = DeepCache(2, blocks)
+    denoise = guided_denoiser(unet, given, given, Guidance(), torch.float32, deep_cache=cache)  # type: ignore[arg-type]
+    full, shallow = (flops(lambda: denoise(x, at)) for _ in range(2))  # every second pass is shallow
+    wholes = -(-clip.steps // interval)
+    return (wholes * full + (clip.steps - wholes) * shallow) / (clip.steps * full)
+
+
 def compared(
-    name: str, choices: Sequence[int], device: str, sample: Callable[[DeepCache], Tensor], right: Callable[[Tensor], float | None]
+    name: str,
+    config: ModelConfig,
+    clip: Clip,
+    choices: Sequence[int],
+    device: str,
+    sample: Callable[[DeepCache], Tensor],
+    right: Callable[[Tensor], float | None],
 ) -> list[Result]:
     """Sample with every setting; ``choices`` are of blocks."""
     clock = time.process_time if device == "cpu" else time.perf_counter
@@ -83,7 +104,8 @@ def compared(
         seconds = clock() - start
         whole = latent if interval == 1 else whole
         deviation = ((latent - whole).square().mean() / whole.square().mean()).sqrt().item()
-        results.append(Result(name, interval, blocks, seconds, deviation, right(latent)))
+        share = operations(config, clip, interval, blocks)
+        results.append(Result(name, interval, blocks, seconds, share, deviation, right(latent)))
         print(table(results, results[-1:]).splitlines()[-1], flush=True)
     return results
 
@@ -111,7 +133,7 @@ def bundled(device: str) -> list[Result]:
         seen = [f"a {verdict.colour} {verdict.shape} moving {verdict.direction}" for verdict in verdicts]
         return sum(map(str.__eq__, seen, SENTENCES)) / len(seen)
 
-    return compared(BUNDLED, BUNDLED_BLOCKS, device, sample, right)
+    return compared(BUNDLED, model.config, clip, BUNDLED_BLOCKS, device, sample, right)
 
 
 @torch.inference_mode()
@@ -129,24 +151,25 @@ def whole(name: str, clip: Clip, device: str, dtype: torch.dtype) -> list[Result
         denoise = guided_denoiser(unet, positive, negative, Guidance(config.sampling.guidance_scale), dtype, deep_cache=cache)  # type: ignore[arg-type]
         return ddim_sample(denoise, next(noise).to(device), tables, noise)
 
-    return compared(f"{name}, random weights", WHOLE_BLOCKS, device, sample, lambda latent: None)
+    return compared(f"{name}, random weights", config, clip, WHOLE_BLOCKS, device, sample, lambda latent: None)
 
 
 def table(results: Sequence[Result], shown: Sequence[Result] | None = None) -> str:
     """In Markdown, times as shares of the whole run's."""
-    lines = ["| model | whole every | blocks | of the time | deviation of the latent | right |", "|---|---|---|---|---|---|"]
+    lines = ["| model | whole every | blocks | of the operations | of the time | deviation of the latent | right |"]
+    lines.append("|" + "---|" * (lines[0].count("|") - 1))
     full = {result.model: result.seconds for result in results if result.interval == 1}
     for result in results if shown is None else shown:
         right = "" if result.right is None else f"{result.right:.0%}"
         share = result.seconds / full[result.model]
         every = "step" if result.interval == 1 else f"{result.interval} steps"
         blocks = "all" if result.interval == 1 else result.blocks
-        lines.append(f"| {result.model} | {every} | {blocks} | {share:.2f} | {result.deviation:.3f} | {right} |")
+        lines.append(f"| {result.model} | {every} | {blocks} | {result.operations:.2f} | {share:.2f} | {result.deviation:.3f} | {right} |")
     return "\n".join(lines)
 
 
 def plot(path: Path, results: Sequence[Result]) -> None:
-    """The latent's deviation over the time that is saved, a curve for each number of blocks."""
+    """The latent's deviation over the arithmetic that is saved, a curve for each number of blocks."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -156,14 +179,13 @@ def plot(path: Path, results: Sequence[Result]) -> None:
     figure, axes = pyplot.subplots(1, len(names), figsize=(5 * len(names), 4), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         own = [result for result in results if result.model == name]
-        full = own[0].seconds
         for blocks in dict.fromkeys(each.blocks for each in own[1:]):
             curve = [own[0]] + [result for result in own if result.interval > 1 and result.blocks == blocks]
-            axis.plot([full / each.seconds for each in curve], [each.deviation for each in curve], "o-", label=f"{blocks} blocks")
+            axis.plot([1 / each.operations for each in curve], [each.deviation for each in curve], "o-", label=f"{blocks} blocks")
             for each in curve[1:]:
                 told = f"{each.interval}" if each.right is None else f"{each.interval} ({each.right:.0%} right)"
-                axis.annotate(told, (full / each.seconds, each.deviation), xytext=(4, 4), textcoords="offset points", fontsize=8)
-        axis.set(title=name, xlabel="times as fast as the whole run", ylabel="deviation of the latent")
+                axis.annotate(told, (1 / each.operations, each.deviation), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axis.set(title=name, xlabel="times fewer operations than the whole run", ylabel="deviation of the latent")
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=110)

@@ -63,17 +63,21 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def ratios(rows: Sequence[Row]) -> str:
-    """What each part takes of the plain formulation's time and memory, of the same size and, for ours, the same type."""
-    lines = []
-    yardsticks = {(row.part, row.frames, row.height, row.width): row for row in rows if row.way == "plain" and row.dtype == "float32"}
+    """What each part takes of the time and memory of the plain formulation in float32, and of the arithmetic's rate; in Markdown."""
+    head = "| part | way | size | type | of the plain time | of its processor time | of the arithmetic's rate | GiB beside the weights |"
+    lines = [head, "|" + "---|" * (head.count("|") - 1)]
+    plain = {(row.part, row.frames, row.height, row.width): row for row in rows if row.way == "plain" and row.dtype == "float32"}
     for row in rows:
-        yardstick = yardsticks.get((row.part, row.frames, row.height, row.width))
-        if row.way != "plain" and yardstick:
-            lines.append(
-                f"{row.part} {row.way} {row.dtype}: {row.seconds / yardstick.seconds:.2f} of the plain float32 time "
-                f"({row.processor_seconds / yardstick.processor_seconds:.2f} of its processor time), "
-                f"{row.peak / yardstick.peak:.2f} of its peak"
-            )
+        if row.way == "plain":
+            continue
+        yardstick = plain.get((row.part, row.frames, row.height, row.width))
+        time = processor = than = ""
+        if yardstick:
+            time, processor = f"{row.seconds / yardstick.seconds:.2f}", f"{row.processor_seconds / yardstick.processor_seconds:.2f}"
+            than = f", plain {yardstick.peak / GIB:.2f}"
+        share = "" if row.floor is None else f"{row.floor / row.seconds:.0%}"
+        size = f"{row.height}x{row.width}x{row.frames}" + (f", {row.steps} steps" if row.part == "clip" else "")
+        lines.append(f"| {row.part} | {row.way} | {size} | {row.dtype} | {time} | {processor} | {share} | {row.peak / GIB:.2f}{than} |")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from benchmarks import plain
 from benchmarks.floor import flops
 from benchmarks.memory import cpu_peak, walk_peak
 from benchmarks.models import fill, random_networks
+from benchmarks.report import GIB, Row, ratios
 from tests import goldens
 from vc_core.config import AutoencoderConfig, UNetConfig, load_config, published
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
@@ -131,3 +132,18 @@ def test_memory_of_decoding_is_what_the_configuration_tells(name):
     z = torch.empty(2, config.autoencoder.embed_dim, 40, 64, device="meta")
     taken = walk_peak(lambda: network.decode(z)) / (2 * 40 * side * 64 * side * 4)
     assert numbers_per_pixel(config.autoencoder) == pytest.approx(taken, rel=0.25), taken
+
+
+def test_ratios_are_of_the_plain_formulation_of_the_same_size_in_float32():
+    def row(way: str, dtype: str, frames: int, seconds: float, peak: int) -> Row:
+        return Row("step", way, "t2v", 8, 8, frames, 1, dtype, "cpu", seconds, 2 * seconds, 3.0, GIB, peak * GIB)
+
+    table = ratios([
+        row("plain", "float32", 16, 10.0, 4), row("ours", "float32", 16, 5.0, 1), row("plain", "bfloat16", 16, 1.0, 1),
+        row("ours", "bfloat16", 16, 4.0, 2), row("ours", "float32", 32, 6.0, 3),
+    ])  # fmt: skip
+    assert table.splitlines()[2:] == [
+        "| step | ours | 8x8x16 | float32 | 0.50 | 0.50 | 60% | 1.00, plain 4.00 |",
+        "| step | ours | 8x8x16 | bfloat16 | 0.40 | 0.40 | 75% | 2.00, plain 4.00 |",
+        "| step | ours | 8x8x32 | float32 |  |  | 50% | 3.00 |",
+    ]

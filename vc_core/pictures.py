@@ -48,8 +48,8 @@ def read_picture(path: Path) -> Tensor:
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I;16"):
-                grey = np.asarray(picture, dtype=np.float32) / 65535
+            if picture.mode.startswith("I"):  # 16 bits, which older Pillows read into 32
+                grey = np.asarray(picture, dtype=np.float32).clip(0, 65535) / 65535
                 pixels = np.repeat(grey[..., None], 3, axis=2)
             else:
                 pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
