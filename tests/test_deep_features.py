@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.goldens import error
 from tests.test_hooks import CONFIGS, FRAMES, VIDEOS, Watching
+from vc_core.diffusion.guidance import Conditioning, Guidance, guide, guided_denoiser
 from vc_core.models.deep_features import DeepCache, DeepFeatures
 from vc_core.models.hooks import Hooks
 from vc_core.models.unet import UNet
@@ -83,3 +85,22 @@ def test_every_third_pass_of_each_key_runs_whole():
             features.pass_on(torch.zeros(1))
     assert [number for key, number, is_whole in whole if is_whole and key == "positive"] == [0, 3, 6]
     assert [number for key, number, is_whole in whole if is_whole and key == "negative"] == [0, 3]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_guidance_keeps_features_of_each_of_its_passes(unet, together):
+    """By hand: positive, negative and the pass without time have features of their own; the third step is whole again."""
+    positive, negative = torch.randn(2, VIDEOS, 7, 32, generator=torch.Generator().manual_seed(0))
+    denoise = guided_denoiser(
+        unet, Conditioning(positive), Conditioning(negative), Guidance(3.0, temporal_scale=0.5), torch.float32, together, DeepCache(2, 1)
+    )
+    for step in range(3):
+        if step != 1:
+            features = [DeepFeatures(1) for _ in range(3)]
+        x, timestep = torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=torch.Generator().manual_seed(step)), torch.tensor([500.0, 20.0])
+        by_hand = [
+            unet(x, timestep, text, temporal_attention=timed, deep=deep)
+            for text, timed, deep in zip((positive, negative, positive), (True, True, False), features, strict=True)
+        ]
+        expected = guide(by_hand[0], by_hand[1], 3.0, without_time=by_hand[2], temporal_scale=0.5)
+        assert error(denoise(x, timestep), expected) <= 1e-5

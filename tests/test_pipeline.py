@@ -33,6 +33,15 @@ def test_a_video_is_the_same_in_a_batch(model):
     assert (both - torch.cat(alone)).abs().max() <= goldens.PIXEL_TOLERANCE
 
 
+def test_deep_features_are_reused_where_asked_for(model):
+    """With whole steps only nothing changes; a video doesn't change with the runs before it."""
+    plain = model.text_to_video("a cat", **SMALL)
+    assert torch.equal(plain, model.text_to_video("a cat", deep_cache_interval=1, **SMALL))
+    reused = model.text_to_video("a cat", deep_cache_interval=2, **SMALL)
+    assert not torch.equal(plain, reused)
+    assert torch.equal(reused, model.text_to_video("a cat", deep_cache_interval=2, **SMALL))
+
+
 def test_given_noise_replaces_the_seed(model):
     noise = [torch.randn(1, 4, 3, 2, 2) for _ in range(3)]
     runs = [model.text_to_video("a cat", seed=seed, x_T=noise[0], step_noise=noise[1:], steps=2) for seed in (1, 2)]
@@ -92,6 +101,8 @@ def test_temporal_guidance_changes_the_video(model):
         ({"width": 0}, "width is 0; it must be a multiple of 8, such as 8 or 16"),
         ({"steps": 0}, "steps is 0; it can be 1 to 1000"),
         ({"fps": -1}, "fps is -1; it must be more than 0"),
+        ({"deep_cache_interval": 0}, "deep_cache_interval is 0; it must be at least 1"),
+        ({"deep_cache_interval": 2, "deep_cache_blocks": 99}, "99 shallow blocks are asked for; this UNet has .* it can be 1 to"),
         ({"x_T": torch.zeros(4, 3, 2, 2)}, r"x_T has the shape \(4, 3, 2, 2\); expected is \[1, 4, T, h, w\]"),
         ({"step_noise": [torch.zeros(1, 4, 3, 2, 2)]}, "fewer tensors than the run has steps"),
         ({"step_noise": [torch.zeros(1, 4, 3, 2, 3)]}, r"step_noise\[0\] has the shape"),
