@@ -28,11 +28,13 @@ def test_winograd_is_the_convolution(height, width, bias):
     assert error(winograd.convolve(x, weight, added), expected.float()) <= ROUNDING
 
 
-def test_winograd_takes_pictures_in_pieces(monkeypatch):
-    x, weight = torch.randn(5, 4, 8, 8), torch.randn(4, 4, 3, 3)
-    whole = winograd.convolve(x, weight, None)
-    monkeypatch.setattr(winograd, "AT_ONCE", 2 * 4 * 8 * 8)
-    assert error(winograd.convolve(x, weight, None), whole) <= 1e-6
+@pytest.mark.parametrize("at_once", [2 * 4 * 19 * 10, 4 * 10 * 8, 1], ids=["pictures", "two rows of tiles", "a row"])
+def test_winograd_takes_pictures_in_pieces(at_once, monkeypatch):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(5, 4, 19, 10), torch.randn(4, 4, 3, 3), torch.randn(4)
+    expected = nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1).float()
+    monkeypatch.setattr(winograd, "AT_ONCE", at_once)
+    assert error(winograd.convolve(x, weight, bias), expected) <= ROUNDING
 
 
 @pytest.mark.parametrize("frames", [1, 4, 5, 16])

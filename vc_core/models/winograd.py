@@ -22,8 +22,8 @@ KERNEL = (
     (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
 )  # fmt: skip
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-#: Numbers of the input that are transformed at once, whole pictures or positions of them.
-AT_ONCE = 2**21
+#: Numbers of the input that are transformed at once: whole pictures, else rows of tiles of one, or positions.
+AT_ONCE = 2**20
 #: It pays where there are at least so many positions to each input channel: the kernel's transform costs as much as so many.
 POSITIONS_PER_CHANNEL = 4
 #: The same over time, where the kernel grows to twice its size and not to four times.
@@ -33,8 +33,7 @@ TIMED_POSITIONS_PER_CHANNEL = 0.5
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether this form is faster for an input ``[n, c, h, w]`` and a kernel ``[o, c, 3, 3]``, of stride 1 and padding 1."""
     _, channels, height, width = x.shape
-    large = min(height, width) >= 8 and POSITIONS_PER_CHANNEL * channels**2 <= x.numel() and x[0].numel() <= AT_ONCE
-    return _usable(x, weight) and large
+    return _usable(x, weight) and min(height, width) >= 8 and POSITIONS_PER_CHANNEL * channels**2 <= x.numel()
 
 
 def pays_over_time(x: Tensor, weight: Tensor) -> bool:
@@ -52,21 +51,30 @@ def _usable(x: Tensor, weight: Tensor) -> bool:
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``[n, c, h, w]``, kernel ``[o, c, 3, 3]`` -> ``[n, o, h, w]``, with stride 1 and padding 1."""
-    outputs, channels = weight.shape[:2]
-    kernel = (_square(KERNEL) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, outputs, channels)
-    return torch.cat([_convolved(piece, kernel, bias) for piece in x.split(max(1, AT_ONCE // x[0].numel()))])
-
-
-def _convolved(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     count, channels, height, width = x.shape
-    rows, columns = -(-height // 4), -(-width // 4)
-    padded = nn.functional.pad(x, (1, 4 * columns - width + 1, 1, 4 * rows - height + 1))
+    rows, columns, outputs = -(-height // 4), -(-width // 4), len(weight)  # rows and columns of tiles
+    kernel = (_square(KERNEL) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, outputs, channels)
+    out = x.new_empty(count, outputs, height, width)
+    row = 4 * width * channels
+    pictures, tall = max(1, AT_ONCE // (row * rows)), min(rows, max(1, AT_ONCE // row))
+    for piece, place in zip(x.split(pictures), out.split(pictures), strict=True):
+        padded = nn.functional.pad(piece, (1, 4 * columns - width + 1, 1, 4 * rows - height + 1))
+        for top in range(0, 4 * rows, 4 * tall):
+            strip = place[:, :, top : top + 4 * tall]
+            strip.copy_(_convolved(padded[:, :, top : top + 4 * tall + 2], kernel, bias)[:, :, : strip.shape[2], :width])
+    return out
+
+
+def _convolved(padded: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """``[n, c, 4 rows + 2, 4 columns + 2]``, kernel ``[36, o, c]`` -> ``[n, o, 4 rows, 4 columns]``."""
+    count, channels, height, width = padded.shape
+    rows, columns = height // 4, width // 4
     tiles = padded.unfold(2, 6, 4).unfold(3, 6, 4).permute(4, 5, 1, 0, 2, 3).reshape(36, -1)  # '36 (c n rows columns)'
     products = kernel @ (_square(INPUT) @ tiles).view(36, channels, -1)
     out = (_square(OUTPUT) @ products.view(36, -1)).view(4, 4, -1, count, rows, columns)
     if bias is not None:
         out += bias[:, None, None, None]
-    return out.permute(3, 2, 4, 0, 5, 1).reshape(count, -1, 4 * rows, 4 * columns)[:, :, :height, :width]
+    return out.permute(3, 2, 4, 0, 5, 1).reshape(count, -1, 4 * rows, 4 * columns)
 
 
 def convolve_over_time(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
