@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .bridge.encoders import image_features, keyframe_latents
-from .bridge.frames import FRAMES_KEY, empty_latent, frames_per_video, size_problem
+from .bridge.frames import FRAMES_KEY, LARGEST, SMALLEST, empty_latent, frames_per_video, size_problem
 from .bridge.model import FEATURES_KEY, FPS_KEY, KEYFRAMES_KEY, STRENGTH_KEY
 from .bridge.schema import schema
 
@@ -172,8 +172,8 @@ class VideoCrafterKeyframes(io.ComfyNode):
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 io.Vae.Input("vae", tooltip="The model's VAE, or any of Stable Diffusion 1 or 2."),
                 io.Image.Input("keyframes", tooltip="Two pictures or more, in order (ImageBatch makes one batch of several)."),
-                io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="Of the video, a multiple of 8."),
-                io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="Of the video, a multiple of 8."),
+                io.Int.Input("width", default=512, min=SMALLEST, max=LARGEST, step=8, tooltip="Of the video, a multiple of 8."),
+                io.Int.Input("height", default=320, min=SMALLEST, max=LARGEST, step=8, tooltip="Of the video, a multiple of 8."),
                 io.Int.Input("length", default=16, min=2, max=4096, tooltip="Frames a clip, both of its pictures among them."),
                 io.Boolean.Input("loop", default=False, tooltip="A last clip leads from the last picture back to the first."),
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),

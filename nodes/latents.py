@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..vc_core.config import suggested_size
 from .bridge.encoders import rgb_pictures
-from .bridge.frames import empty_latent, size_problem
+from .bridge.frames import LARGEST, SMALLEST, empty_latent, size_problem
 from .bridge.model import VideoCrafterModel
 from .bridge.schema import schema
 
@@ -55,8 +55,12 @@ class EmptyVideoCrafterLatent(io.ComfyNode):
             description="A blank video as a batch of frames, to be sampled. The bundled model makes 64x64.",
             search_aliases=["empty video latent", "empty latent", "videocrafter"],
             inputs=[
-                io.Int.Input("width", default=512, min=8, max=4096, step=8, tooltip="A multiple of 8. The models' own are 512 or 1024."),
-                io.Int.Input("height", default=320, min=8, max=4096, step=8, tooltip="A multiple of 8. The models' own are 320 or 576."),
+                io.Int.Input(
+                    "width", default=512, min=SMALLEST, max=LARGEST, step=8, tooltip="A multiple of 8. The models' own are 512 or 1024."
+                ),
+                io.Int.Input(
+                    "height", default=320, min=SMALLEST, max=LARGEST, step=8, tooltip="A multiple of 8. The models' own are 320 or 576."
+                ),
                 io.Int.Input("length", default=16, min=1, max=4096, tooltip="Frames a video. The models were trained on 16."),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many videos to make at once."),
             ],

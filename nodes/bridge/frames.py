@@ -19,6 +19,8 @@ FRAMES_PER_VIDEO = "frames_per_video"
 PLACES = "batch_index"
 #: Conditioning key: how many frames a video of the batch has. Core's SVD uses it, and context windows set it.
 FRAMES_KEY = "num_video_frames"
+#: What the sides of a video can be, in pixels.
+SMALLEST, LARGEST = 8, 4096
 
 
 def fold(frames: Tensor, per_video: int) -> Tensor:
@@ -49,7 +51,7 @@ def empty_latent(width: int, height: int, frames: int, videos: int) -> dict[str,
     """A LATENT of blank videos; width and height in pixels.
 
     Raises:
-        ValueError: a size that is no multiple of 8, or more than the memory holds.
+        ValueError: a size that can't be, or more than the memory holds.
     """
     if problem := size_problem(width, height):
         raise ValueError(problem)
@@ -64,11 +66,14 @@ def empty_latent(width: int, height: int, frames: int, videos: int) -> dict[str,
 def size_problem(width: int | None, height: int | None) -> str:
     """What is wrong with a video's size in pixels; empty if nothing is. A size that another node gives is not known yet: None.
 
-    What is no whole number (a graph can hold anything) is left to ComfyUI, which refuses it itself.
+    What is no whole number (a graph can hold anything) is left to ComfyUI, which refuses it itself. It leaves bounds to us, as it does for
+    any input that a node checks by itself, or that another node gives.
     """
     for name, value in (("width", width), ("height", height)):
+        if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
+            return f"{name} is {value}; it must be {SMALLEST} to {LARGEST}, and a multiple of 8."
         if isinstance(value, int) and value % 8:
-            return f"{name} is {value}; it must be a multiple of 8, such as {max(8, value // 8 * 8)} or {value // 8 * 8 + 8}."
+            return f"{name} is {value}; it must be a multiple of 8, such as {value // 8 * 8} or {value // 8 * 8 + 8}."
     return ""
 
 

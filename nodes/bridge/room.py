@@ -11,6 +11,9 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+#: Bytes, more than any machine has; what goes beyond is not told exactly.
+BEYOND = 1e15
+
 
 def check_room(needed: float, device: torch.device, what: str, remedy: str) -> None:
     """Refuse to take more memory than there is.
@@ -26,7 +29,9 @@ def check_room(needed: float, device: torch.device, what: str, remedy: str) -> N
         return
     free = comfy.model_management.get_free_memory(device)
     if needed > free:
-        raise ValueError(f"{what} takes about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free. {remedy}")
+        # Linked numbers can be of any size, of those that no fraction can be made as well.
+        amount = f"about {needed / 1e9:.1f} GB" if needed < BEYOND else f"more than {BEYOND / 1e9:.0f} GB"
+        raise ValueError(f"{what} takes {amount}, but {free / 1e9:.1f} GB of memory are free. {remedy}")
 
 
 def only_where_there_is_room(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -219,7 +219,13 @@ class TestErrors:
         graph.add("TestSave", file="x", latent=graph.sample())
         assert_fails(comfyui, graph, "CLIPTextEncode", "unet.safetensors holds no text encoder", "CLIPLoader")
 
-    @pytest.mark.parametrize("width, length, parts", [(20, 8, ["width is 20", "16 or 24"]), (64, 0, ["length", "0"])])
+    @pytest.mark.parametrize(
+        "width, length, parts",
+        [
+            (20, 8, ["width is 20", "16 or 24"]), (64, 0, ["length", "0"]), (0, 8, ["width is 0", "8 to 4096"]),
+            (-64, 8, ["width is -64", "8 to 4096"]), (1e300, 8, ["width is 1000", "8 to 4096"]),
+        ],
+    )  # fmt: skip
     def test_sizes(self, comfyui, width, length, parts):
         graph = Graph()
         latent = graph.add("EmptyVideoCrafterLatent", width=width, height=64, length=length, batch_size=1)
