@@ -37,6 +37,17 @@ def test_winograd_takes_pictures_in_pieces(at_once, monkeypatch):
     assert error(winograd.convolve(x, weight, bias), expected) <= ROUNDING
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_takes_a_large_kernel_in_pieces(bias, monkeypatch):
+    """Where it has more numbers than the pictures: by outputs, whose last piece is smaller here."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 12, 5, 8), torch.randn(11, 12, 3, 3)
+    added = torch.randn(11) if bias else None
+    expected = nn.functional.conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=1).float()
+    monkeypatch.setattr(winograd, "OUTPUTS_AT_ONCE", 4)
+    assert x.numel() < weight.numel() and error(winograd.convolve(x, weight, added), expected) <= ROUNDING
+
+
 @pytest.mark.parametrize("frames", [1, 4, 5, 16])
 @pytest.mark.parametrize("bias", [True, False])
 def test_winograd_over_time_is_the_convolution(frames, bias, monkeypatch):

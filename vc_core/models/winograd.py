@@ -23,9 +23,11 @@ KERNEL = (
 )  # fmt: skip
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 #: Numbers of the input that are transformed at once: whole pictures, else rows of tiles of one, or positions.
-AT_ONCE = 2**20
-#: It pays where there are at least so many positions to each input channel: the kernel's transform costs as much as so many.
-POSITIONS_PER_CHANNEL = 4
+AT_ONCE = 2**21
+#: Outputs whose kernels are transformed at once where a kernel has more numbers than the input.
+OUTPUTS_AT_ONCE = 128
+#: It pays where there are so many positions for each input channel at least: the kernel's transform costs as much as so many.
+POSITIONS_PER_CHANNEL = 1 / 3
 #: The same over time, where the kernel grows to twice its size and not to four times.
 TIMED_POSITIONS_PER_CHANNEL = 0.5
 
@@ -33,7 +35,9 @@ TIMED_POSITIONS_PER_CHANNEL = 0.5
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether this form is faster for an input ``[n, c, h, w]`` and a kernel ``[o, c, 3, 3]``, of stride 1 and padding 1."""
     _, channels, height, width = x.shape
-    return _usable(x, weight) and min(height, width) >= 8 and POSITIONS_PER_CHANNEL * channels**2 <= x.numel()
+    rows, columns = _tiled(height, width)
+    filled = 16 * rows * columns <= 2 * height * width  # no more than half of the tiles hangs over
+    return _usable(x, weight) and filled and POSITIONS_PER_CHANNEL * channels**2 <= x.numel()
 
 
 def pays_over_time(x: Tensor, weight: Tensor) -> bool:
@@ -51,30 +55,68 @@ def _usable(x: Tensor, weight: Tensor) -> bool:
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``[n, c, h, w]``, kernel ``[o, c, 3, 3]`` -> ``[n, o, h, w]``, with stride 1 and padding 1."""
-    count, channels, height, width = x.shape
-    rows, columns, outputs = -(-height // 4), -(-width // 4), len(weight)  # rows and columns of tiles
-    kernel = (_square(KERNEL) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, outputs, channels)
-    out = x.new_empty(count, outputs, height, width)
-    row = 4 * width * channels
-    pictures, tall = max(1, AT_ONCE // (row * rows)), min(rows, max(1, AT_ONCE // row))
-    for piece, place in zip(x.split(pictures), out.split(pictures), strict=True):
-        padded = nn.functional.pad(piece, (1, 4 * columns - width + 1, 1, 4 * rows - height + 1))
-        for top in range(0, 4 * rows, 4 * tall):
-            strip = place[:, :, top : top + 4 * tall]
-            strip.copy_(_convolved(padded[:, :, top : top + 4 * tall + 2], kernel, bias)[:, :, : strip.shape[2], :width])
+    out = x.new_empty(len(x), len(weight), *x.shape[2:])
+    # The larger of the two, which grows by its transform, is taken in pieces against the whole of the other.
+    if x.numel() > weight.numel():
+        _convolve_by_pictures(x, weight, bias, out)
+    else:
+        _convolve_by_outputs(x, weight, bias, out)
     return out
 
 
-def _convolved(padded: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """``[n, c, 4 rows + 2, 4 columns + 2]``, kernel ``[36, o, c]`` -> ``[n, o, 4 rows, 4 columns]``."""
-    count, channels, height, width = padded.shape
-    rows, columns = height // 4, width // 4
-    tiles = padded.unfold(2, 6, 4).unfold(3, 6, 4).permute(4, 5, 1, 0, 2, 3).reshape(36, -1)  # '36 (c n rows columns)'
-    products = kernel @ (_square(INPUT) @ tiles).view(36, channels, -1)
-    out = (_square(OUTPUT) @ products.view(36, -1)).view(4, 4, -1, count, rows, columns)
+def _convolve_by_pictures(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    channels, (rows, columns) = x.shape[1], _tiled(*x.shape[2:])
+    kernel = _transformed_kernel(weight)
+    row = 16 * columns * channels
+    pictures, tall = max(1, AT_ONCE // (row * rows)), min(rows, max(1, AT_ONCE // row))
+    for piece, place in zip(x.split(pictures), out.split(pictures), strict=True):
+        padded = _padded(piece)
+        for top in range(0, 4 * rows, 4 * tall):
+            strip = padded[:, top : top + 4 * tall + 2]
+            _put(kernel @ _transformed_tiles(strip), bias, place[:, :, top : top + 4 * tall])
+
+
+def _convolve_by_outputs(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    tiles = _transformed_tiles(_padded(x))
+    size = OUTPUTS_AT_ONCE
+    biases = [None] * -(-len(weight) // size) if bias is None else bias.split(size)
+    for piece, piece_bias, place in zip(weight.split(size), biases, out.split(size, 1), strict=True):
+        _put(_transformed_kernel(piece) @ tiles, piece_bias, place)
+
+
+def _tiled(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    return -(-height // 4), -(-width // 4)
+
+
+def _padded(x: Tensor) -> Tensor:
+    """``[n, c, h, w]`` -> ``[n, 4 rows + 2, 4 columns + 2, c]``: in this order neighbours stay neighbours where tiles are cut out."""
+    count, channels, height, width = x.shape
+    rows, columns = _tiled(height, width)
+    padded = x.new_zeros(count, 4 * rows + 2, 4 * columns + 2, channels)
+    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+    return padded
+
+
+def _transformed_tiles(padded: Tensor) -> Tensor:
+    """``[n, 4 rows + 2, 4 columns + 2, c]`` -> ``[36, c, (n rows columns)]``"""
+    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
+    return (_square(INPUT) @ tiles).view(36, -1, padded.shape[-1]).transpose(1, 2)
+
+
+def _transformed_kernel(weight: Tensor) -> Tensor:
+    """``[o, c, 3, 3]`` -> ``[36, o, c]``"""
+    return (_square(KERNEL) @ weight.reshape(-1, 9).t()).view(36, *weight.shape[:2])
+
+
+def _put(products: Tensor, bias: Tensor | None, place: Tensor) -> None:
+    """Products ``[36, o, (n rows columns)]``, transformed back, to where they belong, ``[n, o, h, w]``."""
+    count, outputs, height, width = place.shape
+    rows, columns = _tiled(height, width)
+    out = (_square(OUTPUT) @ products.view(36, -1)).view(4, 4, outputs, count, rows, columns)
     if bias is not None:
         out += bias[:, None, None, None]
-    return out.permute(3, 2, 4, 0, 5, 1).reshape(count, -1, 4 * rows, 4 * columns)
+    place.copy_(out.permute(3, 2, 4, 0, 5, 1).reshape(count, outputs, 4 * rows, 4 * columns)[:, :, :height, :width])
 
 
 def convolve_over_time(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
