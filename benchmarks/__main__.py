@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from vc_core.config import ModelConfig, load_config, published
+from vc_core.models.casting import computing_type
 
 from .floor import flops, matrix_rate
 from .loading import measured_apart, write_checkpoint
@@ -116,9 +117,10 @@ def main() -> int:
 
     described, rows, points = machine(given), list[Row](), list[Point]()
     for dtype in types if parts else ():
-        rate = matrix_rate(given.device, dtype)
-        described[f"operations a second, {str(dtype).removeprefix('torch.')}"] = rate
-        print(f"{dtype}: {rate / 1e12:.3f}e12 operations a second in a product of matrices", flush=True)
+        used = computing_type(given.device, dtype)
+        rate = matrix_rate(given.device, used)
+        described[f"operations a second, {str(used).removeprefix('torch.')}"] = rate
+        print(f"{dtype}: {rate / 1e12:.3f}e12 operations a second in a product of matrices of {used}", flush=True)
         for part in parts:
             if part == "load":
                 rows.append(load_row(config, given, dtype, clips[0]))

@@ -99,8 +99,9 @@ def temporal_transformer(layer: TemporalTransformer, x: Tensor, frames: int) -> 
 
 def convolve(layer: nn.Module, x: Tensor) -> Tensor:
     """A convolution in two or three dimensions by torch's own function, whatever the layer does in its place."""
-    function = nn.functional.conv3d if layer.weight.ndim == 5 else nn.functional.conv2d  # type: ignore[union-attr,operator]
-    return function(x, layer.weight, layer.bias, stride=layer.stride, padding=layer.padding)  # type: ignore[arg-type]
+    weight = layer.weight
+    function = nn.functional.conv3d if weight.ndim == 5 else nn.functional.conv2d  # type: ignore[union-attr,operator]
+    return function(x, weight, layer.bias, stride=layer.stride, padding=layer.padding)  # type: ignore[arg-type]
 
 
 def residual_block(block: ResidualBlock, x: Tensor, embedding: Tensor, frames: int) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import vc_core
 from tests import goldens
+from vc_core import pipeline
 from vc_core.diffusion.guidance import guide
+from vc_core.models.casting import computing_type
 from vc_core.models.text_encoder import tokenize
 
 SMALL = {"frames": 3, "height": 16, "width": 16, "steps": 2}
@@ -65,15 +69,47 @@ def test_repeating_a_text_changes_nothing(model):
     assert goldens.error(thrice, once) < 1e-5
 
 
+@pytest.mark.parametrize("computed", ["as kept", "in float32"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_close(model, dtype, tmp_path):
+def test_half_precision_is_close(dtype, computed, tmp_path, monkeypatch):
+    """Both where there are instructions for it and where the weights are kept in it alone."""
+    used = dtype if computed == "as kept" else torch.float32
+    monkeypatch.setattr(pipeline, "computing_type", lambda device, kept: used)
     half = vc_core.load(goldens.write_checkpoint("t2v_512_v2", tmp_path / "model.safetensors"), dtype=dtype)
     golden = goldens.read("t2v_512_v2", "unet")
-    inputs = golden["0.x"].to(dtype), golden["0.timesteps"], golden["0.context"].to(dtype)
+    inputs = golden["0.x"].to(used), golden["0.timesteps"], golden["0.context"].to(used)
     out = half.unet(*inputs, fps=golden["0.fps"])
-    assert out.dtype == dtype
+    assert out.dtype == used and {each.dtype for each in half.unet.parameters()} == {dtype}
     # A few roundings' worth: the errors of the network's some hundred operations mostly cancel.
     assert (out.float() - golden["0.y"]).std() / golden["0.y"].std() < 5 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name, picture", [("videocrafter_tiny_t2v", False), ("videocrafter_tiny_i2v", True)])
+def test_weights_kept_in_half_types_give_the_clip_of_those_weights(name, picture, dtype, monkeypatch):
+    """Computed in float32, exactly what a float32 model makes whose weights were rounded."""
+    monkeypatch.setattr(pipeline, "computing_type", lambda device, kept: torch.float32)
+    rounded = vc_core.load(name)
+    for network in rounded.networks.values():
+        for parameter in network.parameters():
+            parameter.copy_(parameter.to(dtype))
+    kept = vc_core.load(name, dtype=dtype)
+    settings = {**SMALL, "steps": 2, "frames": 4}
+    image = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    clips = [model.image_to_video(image, "a red circle", **settings) if picture else model.text_to_video("a red circle", **settings)
+             for model in (rounded, kept)]  # fmt: skip
+    assert torch.equal(*clips)
+
+
+def test_a_processor_computes_in_what_it_has_instructions_for(monkeypatch):
+    known = {"_is_mkldnn_fp16_supported": lambda: False, "_is_mkldnn_bf16_supported": lambda: True}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**known))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert computing_type("cpu", torch.bfloat16) == torch.bfloat16
+    assert computing_type("cpu", torch.float16) == computing_type("cpu", torch.float32) == torch.float32
+    assert computing_type("cuda", torch.float16) == torch.float16
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert computing_type("cpu", torch.bfloat16) == torch.float32
 
 
 def test_guidance():

@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--deep-cache", type=int, default=1, metavar="N", help="run the deep layers every N steps only; faster, less exact")
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32")
+    make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="of the weights; computed in too where the device can")
 
     command("info", info, "Say which model a file holds, and its configuration.")
 

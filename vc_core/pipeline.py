@@ -19,6 +19,7 @@ from .diffusion.ddim import Callback, DDIMTables, ddim_sample, seeded_noise
 from .diffusion.guidance import Conditioning, Guidance, guided_denoiser
 from .diffusion.schedule import Schedule
 from .loading import ModelFile
+from .models.casting import cast_when_used, computing_type
 from .models.deep_features import DeepCache
 from .models.footprint import free_memory, numbers_per_pixel
 from .models.image_encoder import prepare_pictures
@@ -26,8 +27,9 @@ from .models.text_encoder import tokenize
 from .models.unet import UNet
 from .pictures import fit_picture
 
-#: Pixels that go through the autoencoder at once: four frames of 320x512, or on a GPU what this share of its free memory holds.
-PIXELS_AT_ONCE, SHARE = 4 * 320 * 512, 0.5
+#: Pixels that go through the autoencoder at once: on a processor, which gains nothing by more, these or one frame; on a GPU what this
+#: share of its free memory holds.
+PIXELS_AT_ONCE, SHARE = 256 * 256, 0.5
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,16 @@ class VideoModel:
         config: what it is made of.
         networks: those that it has, by the names of :data:`vc_core.loading.BLANK`.
         unet: called as ``unet(x, timesteps, text, image_tokens=None, fps=None)``, see :meth:`vc_core.models.unet.UNet.forward`.
+        device: where it computes.
+        dtype: what it computes in; its weights can be kept in a smaller type, see :func:`vc_core.models.casting.computing_type`.
     """
 
     def __init__(self, config: ModelConfig, networks: dict[str, Any]) -> None:
         self.config = config
         self.schedule = Schedule.from_config(config.schedule)
-        self.networks = networks
         weight = next(next(iter(networks.values())).parameters())
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = weight.device, computing_type(weight.device, weight.dtype)
+        self.networks = {part: cast_when_used(network, self.dtype) for part, network in networks.items()}
 
     @property
     def unet(self) -> UNet:
@@ -383,7 +387,7 @@ def load(
         path: a ``.safetensors`` or ``.ckpt`` file, or the name of a bundled model.
         config: a path or mapping in the format of ``configs/``, for what a file's tensors don't tell.
         device: where the weights go.
-        dtype: what they are kept and computed in.
+        dtype: what they are kept in, and computed in where the device can, see :func:`vc_core.models.casting.computing_type`.
 
     Raises:
         CheckpointError: as :meth:`vc_core.loading.ModelFile.open`.
