@@ -190,7 +190,7 @@ def plot(path: Path, results: Sequence[Result]) -> None:
                 axis.annotate(f"{each.interval}{wrong}", place, xytext=(-4, 4), textcoords="offset points", fontsize=8, ha="right")
         axis.set(title=name, xlabel="times fewer operations than the whole run", ylabel="deviation of the latent", ylim=(0, None))
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower right", title="numbers: whole every N steps")
+        axis.legend(title="numbers: whole every N steps")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
