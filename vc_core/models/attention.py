@@ -282,7 +282,8 @@ class SpatialTransformer(nn.Module):
         Args:
             place: the first three of a :class:`.hooks.Site`, where there are hooks.
         """
-        hidden = self.proj_in(rearrange(self.norm(x), "f c h w -> f (h w) c"))
+        hidden = rearrange(self.norm(x), "f c h w -> f (h w) c").contiguous()  # else linear layers copy their weight for each frame
+        hidden = self.proj_in(hidden)
         for depth, block in enumerate(self.transformer_blocks):
             hidden = block(hidden, text, image, None if hooks is None else hooks.attention(Site(*place, depth, tuple(x.shape))))
         return x + rearrange(self.proj_out(hidden), "f (h w) c -> f c h w", h=x.shape[-2])
@@ -319,7 +320,7 @@ class TemporalTransformer(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """``[(b t), c, h, w]`` with t = ``frames`` -> the same shape. The norm is over the whole video."""
         hidden = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames))
-        hidden = self.proj_in(rearrange(hidden, "b c t l -> b t l c"))
+        hidden = self.proj_in(rearrange(hidden, "b c t l -> b t l c").contiguous())  # as in space
         for block in self.transformer_blocks:
             hidden = block(hidden)
         return x + rearrange(self.proj_out(hidden), "b t (h w) c -> (b t) c h w", h=x.shape[-2])

@@ -11,6 +11,8 @@ over time are no larger.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,8 @@ KERNEL = (
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 #: Numbers of the input that are transformed at once: whole pictures, else rows of tiles of one, or positions.
 AT_ONCE = 2**21
-#: Outputs whose kernels are transformed at once where a kernel has more numbers than the input.
+#: Outputs whose kernels are transformed at once where a kernel has more numbers than the input, all in the same memory: fresh memory
+#: costs a processor more than the arithmetic on it.
 OUTPUTS_AT_ONCE = 128
 #: It pays where there are so many positions for each input channel at least: the kernel's transform costs as much as so many.
 POSITIONS_PER_CHANNEL = 1 / 3
@@ -78,10 +81,16 @@ def _convolve_by_pictures(x: Tensor, weight: Tensor, bias: Tensor | None, out: T
 
 def _convolve_by_outputs(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
     tiles = _transformed_tiles(_padded(x))
+    memory = weight.new_empty(36 * OUTPUTS_AT_ONCE * x.shape[1])
+    for piece, piece_bias, place in _by_outputs(weight, bias, out):
+        _put(_transformed_kernel(piece, memory) @ tiles, piece_bias, place)
+
+
+def _by_outputs(weight: Tensor, bias: Tensor | None, out: Tensor) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Pieces of a kernel, of its bias, and of where their results go, ``[n, o, ...]``."""
     size = OUTPUTS_AT_ONCE
     biases = [None] * -(-len(weight) // size) if bias is None else bias.split(size)
-    for piece, piece_bias, place in zip(weight.split(size), biases, out.split(size, 1), strict=True):
-        _put(_transformed_kernel(piece) @ tiles, piece_bias, place)
+    return zip(weight.split(size), biases, out.split(size, 1), strict=True)
 
 
 def _tiled(height: int, width: int) -> tuple[int, int]:
@@ -104,9 +113,12 @@ def _transformed_tiles(padded: Tensor) -> Tensor:
     return (_square(INPUT) @ tiles).view(36, -1, padded.shape[-1]).transpose(1, 2)
 
 
-def _transformed_kernel(weight: Tensor) -> Tensor:
-    """``[o, c, 3, 3]`` -> ``[36, o, c]``"""
-    return (_square(KERNEL) @ weight.reshape(-1, 9).t()).view(36, *weight.shape[:2])
+def _transformed_kernel(weight: Tensor, memory: Tensor | None = None) -> Tensor:
+    """``[o, c, 3, 3]`` -> ``[36, o, c]``, or of ``[o, c, 3, 1]`` -> ``[6, o, c]``, in memory that is given."""
+    transform = _square(KERNEL) if weight.shape[3] == 3 else _matrix(KERNEL)
+    kernels = weight.numel() // transform.shape[1]
+    into = None if memory is None else memory[: len(transform) * kernels].view(-1, kernels)
+    return torch.mm(transform, weight.reshape(kernels, -1).t(), out=into).view(-1, *weight.shape[:2])
 
 
 def _put(products: Tensor, bias: Tensor | None, place: Tensor) -> None:
@@ -121,25 +133,34 @@ def _put(products: Tensor, bias: Tensor | None, place: Tensor) -> None:
 
 def convolve_over_time(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``[b, c, t, l]``, kernel ``[o, c, 3, 1]`` -> ``[b, o, t, l]``, with a padding of 1 in t."""
-    (count, channels, frames, positions), outputs = x.shape, len(weight)
-    kernel = (_matrix(KERNEL) @ weight.permute(2, 3, 0, 1).reshape(3, -1)).view(6, outputs, channels)
-    out = x.new_empty(count, outputs, frames, positions)
-    size = max(1, AT_ONCE // (count * channels * frames))
-    for piece, place in zip(x.split(size, 3), out.split(size, 3), strict=True):
-        place.copy_(_convolved_over_time(piece, kernel, bias))
+    count, channels, frames, positions = x.shape
+    out = x.new_empty(count, len(weight), frames, positions)
+    if x.numel() > weight.numel():
+        kernel, size = _transformed_kernel(weight), max(1, AT_ONCE // (count * channels * frames))
+        for piece, place in zip(x.split(size, 3), out.split(size, 3), strict=True):
+            _put_over_time(kernel @ _transformed_times(piece), bias, place)
+    else:
+        tiles, memory = _transformed_times(x), weight.new_empty(6 * OUTPUTS_AT_ONCE * channels)
+        for piece, piece_bias, place in _by_outputs(weight, bias, out):
+            _put_over_time(_transformed_kernel(piece, memory) @ tiles, piece_bias, place)
     return out
 
 
-def _convolved_over_time(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    count, channels, frames, positions = x.shape
+def _transformed_times(x: Tensor) -> Tensor:
+    """``[b, c, t, l]`` -> ``[6, c, (b tall l)]``, tall being the tiles over t."""
+    _, channels, frames, _ = x.shape
+    padded = nn.functional.pad(x, (0, 0, 1, 4 * -(-frames // 4) - frames + 1))
+    return (_matrix(INPUT) @ padded.unfold(2, 6, 4).permute(4, 1, 0, 2, 3).reshape(6, -1)).view(6, channels, -1)
+
+
+def _put_over_time(products: Tensor, bias: Tensor | None, place: Tensor) -> None:
+    """Products ``[6, o, (b tall l)]``, transformed back, to where they belong, ``[b, o, t, l]``."""
+    count, outputs, frames, positions = place.shape
     tall = -(-frames // 4)
-    padded = nn.functional.pad(x, (0, 0, 1, 4 * tall - frames + 1))
-    tiles = padded.unfold(2, 6, 4).permute(4, 1, 0, 2, 3).reshape(6, -1)  # '6 (c b tall l)'
-    products = kernel @ (_matrix(INPUT) @ tiles).view(6, channels, -1)
-    out = (_matrix(OUTPUT) @ products.view(6, -1)).view(4, -1, count, tall, positions)
+    out = (_matrix(OUTPUT) @ products.view(6, -1)).view(4, outputs, count, tall, positions)
     if bias is not None:
         out += bias[:, None, None, None]
-    return out.permute(2, 1, 3, 0, 4).reshape(count, -1, 4 * tall, positions)[:, :, :frames]
+    place.copy_(out.permute(2, 1, 3, 0, 4).reshape(count, outputs, 4 * tall, positions)[:, :, :frames])
 
 
 def _matrix(transform: tuple[tuple[float, ...], ...]) -> Tensor:
