@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,7 @@ def conditioning(config: ModelConfig, clip: Clip, device: torch.device | str, dt
 def step_ways(config: ModelConfig, unet: UNet, clip: Clip, device: torch.device | str, dtype: torch.dtype) -> Ways:
     """One denoising step under guidance: both of its passes."""
     positive, negative = (conditioning(config, clip, device, dtype) for _ in range(2))
+    negative = replace(negative, concat=positive.concat)  # both see the same picture
     x, timestep = torch.randn(clip.latent(config), device=device), torch.full((1,), 500, device=device)
     guidance = Guidance(config.sampling.guidance_scale)
     yardstick, ours = plain.guided_step(unet, positive, negative, guidance), guided_denoiser(unet, positive, negative, guidance, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,14 +42,17 @@ def conditioning(config: UNetConfig, frames: int, height: int, width: int, video
     )
 
 
+@pytest.mark.parametrize("picture", ["the same picture", "each its own"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_the_plain_formulation_is_the_same_model(kind):
+def test_the_plain_formulation_is_the_same_model(kind, picture):
     torch.manual_seed(0)
     config = CONFIGS[kind]
     unet = UNet(config).requires_grad_(False).eval()
     for parameter in unet.parameters():
         parameter.data = torch.randn_like(parameter) * 0.2
     positive, negative = conditioning(config, 3, 8, 6, videos=2), conditioning(config, 3, 8, 6, videos=2)
+    if picture == "the same picture":
+        negative = replace(negative, concat=positive.concat)
     x, timestep, guidance = torch.randn(2, 4, 3, 8, 6), torch.tensor([500, 20]), Guidance(7.5, rescale=0.7)
     by_hand = plain.guided_step(unet, positive, negative, guidance)(x, timestep)
     for together in (False, True):

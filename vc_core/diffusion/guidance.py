@@ -111,10 +111,14 @@ def guided_denoiser(
         deep_cache: a new one for each run, whose deep features are reused from step to step.
     """
 
-    def run(x: Tensor, timestep: Tensor, given: Conditioning, temporal_attention: bool = True) -> Tensor:
-        seen = x if given.concat is None else torch.cat([x, given.concat.to(x)], dim=1)
+    def seen(x: Tensor, given: Conditioning) -> Tensor:
+        return (x if given.concat is None else torch.cat([x, given.concat.to(x)], dim=1)).to(dtype)
+
+    def run(x: Tensor, timestep: Tensor, given: Conditioning, begun: Tensor | None = None, temporal_attention: bool = True) -> Tensor:
         deep = None if deep_cache is None else deep_cache.next_pass((id(given), temporal_attention))
-        return unet(seen.to(dtype), timestep, given.text, given.image_tokens, given.fps, temporal_attention, deep=deep).float()
+        return unet(
+            seen(x, given), timestep, given.text, given.image_tokens, given.fps, temporal_attention, deep=deep, begun=begun
+        ).float()
 
     passes = [positive]
     if guidance.image_scale is not None:
@@ -122,6 +126,7 @@ def guided_denoiser(
     elif guidance.scale != 1.0:
         passes += [negative]
     count = len(passes)
+    alike = all(each.concat is positive.concat for each in passes)  # then the first block sees the same
 
     @cache
     def batch(positions: int, device: torch.device) -> Conditioning | None:
@@ -131,10 +136,12 @@ def guided_denoiser(
 
     def denoise(x: Tensor, timestep: Tensor) -> Tensor:
         without_time = run(x, timestep, positive, temporal_attention=False) if guidance.temporal_scale else None
+        begun = unet.begin(seen(x, positive)) if alike and count > 1 else None
         if (stacked := batch(count * x.numel() // x.shape[1], x.device)) is not None:
-            predicted = run(torch.cat([x] * count), torch.cat([timestep] * count), stacked).chunk(count)
+            begun = None if begun is None else torch.cat([begun] * count)
+            predicted = run(torch.cat([x] * count), torch.cat([timestep] * count), stacked, begun).chunk(count)
         else:
-            predicted = tuple(run(x, timestep, given) for given in passes)
+            predicted = tuple(run(x, timestep, given, begun) for given in passes)
         first, *others = predicted
         second, third = others[0] if others else first, others[1] if len(others) > 1 else None
         return guide(

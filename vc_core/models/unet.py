@@ -192,6 +192,7 @@ class UNet(nn.Module):
         image_strength: Tensor | None = None,
         hooks: Hooks | None = None,
         deep: DeepFeatures | None = None,
+        begun: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise (or v) in ``x``.
 
@@ -207,6 +208,7 @@ class UNet(nn.Module):
             image_strength: ``[B]``, what the attention to image tokens is multiplied by; 1 where it is not given.
             hooks: what looks in at its places, see :mod:`.hooks`.
             deep: an earlier pass's deep features, which are used in place of what would make them; empty ones are filled.
+            begun: what :meth:`begin` made of ``x``, where several passes see the same; hooks that write into it change it for all.
 
         Returns:
             ``[B, out_channels, T, h, w]``.
@@ -236,9 +238,10 @@ class UNet(nn.Module):
 
         # Each layer's result takes the place of what it was made of, which nothing here holds any longer then.
         skips: list[Tensor] = []
-        hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=best_layout(x.device))
+        hidden = self.begin(x, temporal_attention) if begun is None else begun
+        del begun
         for number, block in enumerate(islice(self.input_blocks, shallow)):
-            for layer in (*block, *(self.init_attn if number == 0 else ())):  # type: ignore[misc]
+            for layer in block if number else ():  # type: ignore[union-attr]
                 hidden = run(layer, hidden, "input", number)
             hidden, skip = (hidden, hidden) if hooks is None else hooks.after_input_block(number, hidden)
             skips.append(skip)
@@ -263,6 +266,19 @@ class UNet(nn.Module):
             for layer in block:  # type: ignore[attr-defined]
                 hidden = run(layer, hidden, "output", number)
         return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=frames)
+
+    def begin(self, x: Tensor, temporal_attention: bool = True) -> Tensor:
+        """The first block, which sees nothing but the video: all of guidance's passes over ``x`` can begin with what it made.
+
+        ``x`` and ``temporal_attention`` are those of :meth:`forward`; the result is ``[(b t), c, h, w]``.
+        """
+        hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=best_layout(x.device))
+        for layer in self.input_blocks[0]:  # type: ignore[attr-defined]
+            hidden = layer(hidden)
+        if temporal_attention:
+            for layer in self.init_attn:
+                hidden = layer(hidden, x.shape[2])
+        return hidden
 
     def _shared_out(self, image_tokens: Tensor, frames: int) -> Tensor:
         per_frame = self.config.image_tokens_per_frame
