@@ -60,6 +60,19 @@ def test_the_plain_formulation_is_the_same_model(kind, picture):
         assert goldens.error(ours, by_hand) <= goldens.TOLERANCE
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("same", [True, False], ids=["the same picture", "each its own"])
+def test_passes_share_the_first_block_where_they_see_the_same(same, together):
+    """In videos that go through it: one for all passes, or one for each."""
+    config, seen = CONFIGS["image for each frame"], []
+    unet = UNet(config).requires_grad_(False).eval()
+    unet.input_blocks[0][0].register_forward_pre_hook(lambda layer, given: seen.append(len(given[0]) // 3))
+    positive, negative = conditioning(config, 3, 8, 6), conditioning(config, 3, 8, 6)
+    negative = replace(negative, concat=positive.concat if same else negative.concat)
+    guided_denoiser(unet, positive, negative, Guidance(7.5), torch.float32, together)(torch.randn(1, 4, 3, 8, 6), torch.tensor([500]))
+    assert sum(seen) == (1 if same else 2)
+
+
 def test_the_plain_decoding_is_the_same():
     """Wide enough for ours to take another form of convolution."""
     torch.manual_seed(0)

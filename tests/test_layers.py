@@ -61,6 +61,17 @@ def test_winograd_over_time_is_the_convolution(frames, bias, monkeypatch):
     assert error(winograd.convolve_over_time(x, weight, added), expected) <= ROUNDING
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_over_time_takes_a_large_kernel_in_pieces(bias, monkeypatch):
+    """By outputs, whose last piece is smaller here."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 12, 5, 3), torch.randn(11, 12, 3, 1)
+    added = torch.randn(11) if bias else None
+    expected = nn.functional.conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=(1, 0)).float()
+    monkeypatch.setattr(winograd, "OUTPUTS_AT_ONCE", 4)
+    assert x.numel() < weight.numel() and error(winograd.convolve_over_time(x, weight, added), expected) <= ROUNDING
+
+
 @pytest.mark.parametrize("frames, form", [(16, True), (4, True), (5, False), (1, False)])
 def test_a_wide_temporal_convolution_takes_that_form_where_tiles_are_filled(frames, form, monkeypatch):
     torch.manual_seed(0)
