@@ -29,6 +29,11 @@ from vc_core.models.layers import Layers
 from vc_core.models.unet import Downsample, ResidualBlock, UNet, Upsample
 
 
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer by torch's own function, whatever the layer does in its place; its weight may be that of a convolution of width 1."""
+    return nn.functional.linear(x, layer.weight.flatten(1), layer.bias)  # type: ignore[union-attr,operator,arg-type]
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """``[n, l, heads * d]``, ``[n, m, heads * d]`` twice -> ``[n, l, heads * d]``."""
     q, k, v = (rearrange(x, "n l (h d) -> (n h) l d", h=heads).contiguous() for x in (q, k, v))
@@ -39,31 +44,31 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 def self_attention(layer: SelfAttention | TemporalAttention, x: Tensor) -> Tensor:
     """``[n, l, c]``, with the layer's relative positions where it has them."""
-    q, k, v = layer.to_q(x), layer.to_k(x), layer.to_v(x)
+    q, k, v = linear(layer.to_q, x), linear(layer.to_k, x), linear(layer.to_v, x)
     if not isinstance(layer, TemporalAttention) or not layer.relative:
-        return layer.to_out(attention(q, k, v, layer.heads))
+        return linear(layer.to_out[0], attention(q, k, v, layer.heads))
     q, k, v = (rearrange(x, "n l (h d) -> (n h) l d", h=layer.heads).contiguous() for x in (q, k, v))
     to_keys, to_values = (table(q.shape[1], q) for table in (layer.relative_position_k, layer.relative_position_v))
     logits = torch.einsum("nid,njd->nij", q, k) * q.shape[-1] ** -0.5
     logits = logits + torch.einsum("nid,ijd->nij", q, to_keys) * q.shape[-1] ** -0.5
     weights = logits.softmax(dim=-1)
     out = torch.einsum("nij,njd->nid", weights, v) + torch.einsum("nij,ijd->nid", weights, to_values)
-    return layer.to_out(rearrange(out, "(n h) l d -> n l (h d)", h=layer.heads))
+    return linear(layer.to_out[0], rearrange(out, "(n h) l d -> n l (h d)", h=layer.heads))
 
 
 def cross_attention(layer: CrossAttention, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
     """``[(b t), l, c]``, text and image tokens ``[(b t), n, context]``, a copy a frame."""
-    q = layer.to_q(x)
-    out = attention(q, layer.to_k(text), layer.to_v(text), layer.heads)
+    q = linear(layer.to_q, x)
+    out = attention(q, linear(layer.to_k, text), linear(layer.to_v, text), layer.heads)
     if layer.image_attention and image is not None:
-        seen = attention(q, layer.to_k_ip(image), layer.to_v_ip(image), layer.heads)
+        seen = attention(q, linear(layer.to_k_ip, image), linear(layer.to_v_ip, image), layer.heads)
         out = out + (seen if layer.alpha is None else seen * (1 + layer.alpha.to(seen).tanh()))
-    return layer.to_out(out)
+    return linear(layer.to_out[0], out)
 
 
 def feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
-    value, gate = layer.net[0].proj(x).chunk(2, dim=-1)
-    return layer.net[2](value * nn.functional.gelu(gate))
+    value, gate = linear(layer.net[0].proj, x).chunk(2, dim=-1)
+    return linear(layer.net[2], value * nn.functional.gelu(gate))
 
 
 def spatial_block(block: SpatialBlock, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
@@ -79,20 +84,20 @@ def temporal_block(block: TemporalBlock, x: Tensor) -> Tensor:
 
 
 def spatial_transformer(layer: SpatialTransformer, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
-    hidden = layer.proj_in(rearrange(layer.norm(x), "f c h w -> f (h w) c").contiguous())
+    hidden = linear(layer.proj_in, rearrange(layer.norm(x), "f c h w -> f (h w) c").contiguous())
     for block in layer.transformer_blocks:
         hidden = spatial_block(block, hidden, text, image)
-    return rearrange(layer.proj_out(hidden), "f (h w) c -> f c h w", h=x.shape[-2]).contiguous() + x
+    return rearrange(linear(layer.proj_out, hidden), "f (h w) c -> f c h w", h=x.shape[-2]).contiguous() + x
 
 
 def temporal_transformer(layer: TemporalTransformer, x: Tensor, frames: int) -> Tensor:
     height, width = x.shape[-2:]
     video = rearrange(x, "(b t) c h w -> b c t h w", t=frames).contiguous()
     hidden = rearrange(layer.norm(video), "b c t h w -> (b h w) c t").contiguous()
-    hidden = layer.proj_in(rearrange(hidden, "n c t -> n t c").contiguous())
+    hidden = linear(layer.proj_in, rearrange(hidden, "n c t -> n t c").contiguous())
     for block in layer.transformer_blocks:
         hidden = temporal_block(block, hidden)
-    hidden = rearrange(layer.proj_out(hidden), "n t c -> n c t").contiguous()
+    hidden = rearrange(linear(layer.proj_out, hidden), "n t c -> n c t").contiguous()
     video = rearrange(hidden, "(b h w) c t -> b c t h w", h=height, w=width).contiguous() + video
     return rearrange(video, "b c t h w -> (b t) c h w").contiguous()
 
@@ -107,7 +112,8 @@ def convolve(layer: nn.Module, x: Tensor) -> Tensor:
 def residual_block(block: ResidualBlock, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
     """``[(b t), c, h, w]``, embedding ``[(b t), e]``."""
     norm, _, convolution = block.in_layers
-    hidden = convolve(convolution, nn.functional.silu(norm(x))) + block.emb_layers(embedding)[:, :, None, None]
+    activation, projection = block.emb_layers
+    hidden = convolve(convolution, nn.functional.silu(norm(x))) + linear(projection, activation(embedding))[:, :, None, None]
     norm, *_, convolution = block.out_layers
     hidden = block.skip_connection(x) + convolve(convolution, nn.functional.silu(norm(hidden)))
     if block.temopral_conv is not None:

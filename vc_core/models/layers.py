@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import winograd
+from . import onednn, winograd
 
 #: ``attention(q, k, v, heads, bias=None)``: q ``[N, Q, heads * d]``, k and v ``[N, K, heads * d]`` -> ``[N, Q, heads * d]``;
 #: the bias is added to the logits and broadcasts to ``[N, heads, Q, K]``.
@@ -63,7 +63,7 @@ class OverTokens:
     """Mixed into a Conv1d of kernel 1, which is a linear layer. Takes and gives tokens, ``[..., c]``."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return nn.functional.linear(input, weight.squeeze(-1), bias)
+        return onednn.linear(input, weight.squeeze(-1), bias)
 
 
 class KeepingLayout:
@@ -105,7 +105,7 @@ class Layers:
         self.where: dict[str, Any] = {"device": device, "dtype": dtype}
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
-        return self.operations.Linear(inputs, outputs, bias=bias, **self.where)
+        return _mixed(onednn.Linear, self.operations.Linear)(inputs, outputs, bias=bias, **self.where)
 
     def pointwise(self, inputs: int, outputs: int) -> nn.Module:
         """A linear layer with the weight of a convolution of width 1, as some published layers have it."""
