@@ -18,14 +18,43 @@ ROUNDING = 2e-5
 
 
 @pytest.mark.parametrize("height, width", [(8, 8), (9, 14), (24, 40), (11, 8)])
+@pytest.mark.parametrize("tile", [(4, 4), (3, 2), (2, 3), (3, 4), (2, 2)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_winograd_is_the_convolution(height, width, bias):
-    """Also of sizes that tiles of 4 x 4 don't fill, against torch in double precision."""
+def test_winograd_is_the_convolution(height, width, tile, bias):
+    """Also of sizes that tiles don't fill, against torch in double precision."""
     torch.manual_seed(0)
     x, weight = torch.randn(3, 6, height, width), torch.randn(5, 6, 3, 3)
     added = torch.randn(5) if bias else None
     expected = nn.functional.conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=1)
-    assert error(winograd.convolve(x, weight, added), expected.float()) <= ROUNDING
+    assert error(winograd.convolve(x, weight, added, tile), expected.float()) <= ROUNDING
+
+
+def test_the_transforms_are_those_of_the_paper():
+    """Lavin and Gray, equations 6 and 10: F(2, 3) up to signs that cancel, and F(4x4, 3x3)."""
+    inputs, kernels, outputs = (torch.tensor(each) for each in winograd._matrices(4))
+    assert inputs[1].tolist() == [0, -4, -4, 1, 1, 0] and outputs[3].tolist() == [0, 1, -1, 8, -8, 1]
+    assert torch.equal(kernels[3], torch.tensor([1 / 24, 1 / 12, 1 / 6]))
+    inputs, kernels, outputs = (torch.tensor(each).abs() for each in winograd._matrices(2))
+    assert inputs.tolist() == [[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]]
+    assert kernels.tolist() == [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0, 1]]
+    assert outputs.tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "shape, outputs, tile",
+    [
+        ((16, 320, 24, 40), 320, (4, 4)),
+        ((16, 1280, 6, 10), 1280, (3, 2)),  # tiles of 4 x 4 would hang over, and their kernels be twice as large
+        ((16, 1280, 3, 5), 1280, None),  # transforming the kernel takes as long as the convolution
+        ((1, 1280, 6, 10), 1280, None),
+        ((16, 64, 24, 40), 64, None),  # the same of the pictures
+        ((16, 4, 24, 40), 320, None),
+    ],
+)
+def test_tiles_are_chosen_by_the_sizes(shape, outputs, tile):
+    with torch.no_grad():
+        assert winograd.tile_over_space(torch.empty(shape), torch.empty(outputs, shape[1], 3, 3)) == tile
+        assert winograd.tile_over_space(torch.empty(shape).half(), torch.empty(outputs, shape[1], 3, 3)) is None
 
 
 @pytest.mark.parametrize("at_once", [2 * 4 * 19 * 10, 4 * 10 * 8, 1], ids=["pictures", "two rows of tiles", "a row"])
@@ -49,16 +78,17 @@ def test_winograd_takes_a_large_kernel_in_pieces(bias, monkeypatch):
 
 
 @pytest.mark.parametrize("frames", [1, 4, 5, 16])
+@pytest.mark.parametrize("tile", [(4,), (3,), (2,)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_winograd_over_time_is_the_convolution(frames, bias, monkeypatch):
-    """Also of clips that tiles of 4 don't fill, and in pieces of a few positions."""
+def test_winograd_over_time_is_the_convolution(frames, tile, bias, monkeypatch):
+    """Also of clips that tiles don't fill, and in pieces of a few positions."""
     torch.manual_seed(0)
     x, weight = torch.randn(2, 6, frames, 15), torch.randn(5, 6, 3, 1)
     added = torch.randn(5) if bias else None
     expected = nn.functional.conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=(1, 0)).float()
-    assert error(winograd.convolve_over_time(x, weight, added), expected) <= ROUNDING
+    assert error(winograd.convolve_over_time(x, weight, added, tile), expected) <= ROUNDING
     monkeypatch.setattr(winograd, "AT_ONCE", 4 * x[..., 0].numel())
-    assert error(winograd.convolve_over_time(x, weight, added), expected) <= ROUNDING
+    assert error(winograd.convolve_over_time(x, weight, added, tile), expected) <= ROUNDING
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -75,7 +105,7 @@ def test_winograd_over_time_takes_a_large_kernel_in_pieces(bias, monkeypatch):
 @pytest.mark.parametrize("frames, form", [(16, True), (4, True), (5, False), (1, False)])
 def test_a_wide_temporal_convolution_takes_that_form_where_tiles_are_filled(frames, form, monkeypatch):
     torch.manual_seed(0)
-    layer, x = Layers().temporal_conv(128), torch.randn(1, 128, frames, 70)
+    layer, x = Layers().temporal_conv(512), torch.randn(1, 512, frames, 200)
     expected = layer(x)  # gradients are wanted: torch's own
     taken = []
     convolve = winograd.convolve_over_time
@@ -86,14 +116,14 @@ def test_a_wide_temporal_convolution_takes_that_form_where_tiles_are_filled(fram
 
 def test_a_wide_convolution_takes_that_form_and_is_the_same(monkeypatch):
     torch.manual_seed(0)
-    layer, x = Layers().conv2d(128, 128, 3, padding=1), torch.randn(6, 128, 12, 10)
+    layer, x = Layers().conv2d(256, 256, 3, padding=1), torch.randn(6, 256, 12, 10)
     expected = layer(x)  # gradients are wanted: torch's own
     taken = []
     convolve = winograd.convolve
     monkeypatch.setattr(winograd, "convolve", lambda *given: taken.append(given) or convolve(*given))
     with torch.no_grad():
         assert error(layer(x), expected) <= ROUNDING and len(taken) == 1
-        strided = Layers().conv2d(128, 128, 3, stride=2, padding=1)
+        strided = Layers().conv2d(256, 256, 3, stride=2, padding=1)
         assert strided(x).shape[-2:] == (6, 5) and layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
     assert len(taken) == 1
 

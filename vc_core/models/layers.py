@@ -40,8 +40,8 @@ class OverTime:
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         weight = weight.squeeze(-1)
-        if winograd.pays_over_time(input, weight):
-            return winograd.convolve_over_time(input, weight, bias)
+        if tile := winograd.tile_over_time(input, weight):
+            return winograd.convolve_over_time(input, weight, bias, tile)
         return nn.functional.conv2d(input, weight, bias, padding=self.padding[:2])
 
 
@@ -54,8 +54,8 @@ class FewerProducts:
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         usual = self.kernel_size == (3, 3) and self.stride == self.padding == (1, 1)
-        if usual and winograd.pays(input, weight):
-            return winograd.convolve(input, weight, bias)
+        if usual and (tile := winograd.tile_over_space(input, weight)):
+            return winograd.convolve(input, weight, bias, tile)
         return super()._conv_forward(input, weight, bias)  # type: ignore[misc]
 
 

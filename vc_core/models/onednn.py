@@ -22,6 +22,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return nn.functional.linear(input, weight, bias)
 
 
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """As ``a @ b``, matrix by matrix: ``[n, i, j]``, ``[n, j, k]`` -> ``[n, i, k]``. For few large ones."""
+    if not _usable(a):
+        return a @ b
+    return torch.stack([linear(x, y.t()) for x, y in zip(a, b, strict=True)])
+
+
 class Linear:
     """Mixed into a Linear, whosever it is: its product is taken by :func:`linear`, whatever it does to its weight before."""
 
@@ -41,9 +48,11 @@ def _usable(x: Tensor) -> bool:
 
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN would get right what it is given; it looks neither at all strides nor at sizes that broadcast."""
+    """Whether oneDNN gets right what it is given: it looks neither at all strides nor at sizes that broadcast."""
     plain = all(type(each) in (Tensor, nn.Parameter) and each.dtype == torch.float32 for each in (x, weight))
-    if not plain or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or not weight.is_contiguous():
+    if not plain or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+        return False
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
         return False
     return bias is None or (bias.dtype == torch.float32 and bias.shape == weight.shape[:1] and bias.is_contiguous())
 
