@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -45,24 +45,35 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def rows_of(config: ModelConfig, part: str, given: argparse.Namespace, dtype: torch.dtype, clips: Iterable[Clip], rate: float) -> list[Row]:
-    """All clips' rows of a part in one type."""
+def rows_of(
+    config: ModelConfig, part: str, given: argparse.Namespace, rates: Mapping[torch.dtype, float], clips: Iterable[Clip]
+) -> list[Row]:
+    """All clips' rows of a part, in the types for which there are rates: these are taken in turns as well."""
     rows = []
-    model = random_model(config, NETWORKS[part], given.device, dtype)
-    weights = sum(weight_bytes(network) for network in model.networks.values())
+    models = {dtype: random_model(config, NETWORKS[part], given.device, dtype) for dtype in rates}
     for clip in clips:
-        chosen = {name: run for name, run in ways(part, model, clip).items() if given.ways is None or name in given.ways}
-        costs = measure(chosen, given.device, given.rounds)
-        floor = arithmetic(part, config, clip) / rate
-        for name, cost in costs.items():
+        chosen = {
+            (dtype, name): run
+            for dtype, model in models.items()
+            for name, run in ways(part, model, clip).items()
+            if given.ways is None or name in given.ways
+        }
+        operations = arithmetic(part, config, clip)
+        for (dtype, name), cost in measure(chosen, given.device, given.rounds).items():
+            weights = sum(weight_bytes(network) for network in models[dtype].networks.values())
             rows.append(
                 Row(
-                    part, name, config.name, clip.height, clip.width, clip.frames, clip.steps, str(dtype).removeprefix("torch."),
-                    given.device, cost.seconds, cost.processor_seconds, floor, weights, cost.peak,
+                    part, name, config.name, clip.height, clip.width, clip.frames, clip.steps, short(dtype),
+                    given.device, cost.seconds, cost.processor_seconds, operations / rates[dtype], weights, cost.peak,
                 )  # fmt: skip
             )
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     return rows
+
+
+def short(dtype: torch.dtype) -> str:
+    """A type's name."""
+    return str(dtype).removeprefix("torch.")
 
 
 def load_row(config: ModelConfig, given: argparse.Namespace, dtype: torch.dtype, clip: Clip) -> Row:
@@ -71,9 +82,8 @@ def load_row(config: ModelConfig, given: argparse.Namespace, dtype: torch.dtype,
         path = Path(folder, "model.safetensors")
         write_checkpoint(config, path)
         taken = measured_apart(path, given.device, dtype)
-    name = str(dtype).removeprefix("torch.")
     return Row(
-        "load", OURS, config.name, clip.height, clip.width, clip.frames, clip.steps, name, given.device, taken["seconds"],
+        "load", OURS, config.name, clip.height, clip.width, clip.frames, clip.steps, short(dtype), given.device, taken["seconds"],
         taken["processor_seconds"], None, int(taken["weights"]), int(taken["peak"] - taken["weights"]),
     )  # fmt: skip
 
@@ -88,7 +98,7 @@ def sweep(config: ModelConfig, dtype: torch.dtype) -> list[Point]:
         operations, peak, plain_peak = flops(run[OURS]), walk_peak(run[OURS]), walk_peak(run[PLAIN])
         points.append(Point(clip.height, clip.width, clip.frames, operations, peak, plain_peak))
         print(
-            f"{clip.height}x{clip.width}x{clip.frames} {str(dtype).removeprefix('torch.')}: {operations / 1e12:.1f}e12 operations, "
+            f"{clip.height}x{clip.width}x{clip.frames} {short(dtype)}: {operations / 1e12:.1f}e12 operations, "
             f"{peak / GIB:.2f} GiB beside the weights, the plain formulation {plain_peak / GIB:.2f}", flush=True,
         )  # fmt: skip
     return points
@@ -116,20 +126,21 @@ def main() -> int:
     given.output.mkdir(parents=True, exist_ok=True)
 
     described, rows, points = machine(given), list[Row](), list[Point]()
+    rates: dict[torch.dtype, float] = {}
     for dtype in types if parts else ():
         used = computing_type(given.device, dtype)
-        rate = matrix_rate(given.device, used)
-        described[f"operations a second, {str(used).removeprefix('torch.')}"] = rate
-        print(f"{dtype}: {rate / 1e12:.3f}e12 operations a second in a product of matrices of {used}", flush=True)
-        for part in parts:
-            if part == "load":
+        rates[dtype] = described[f"operations a second, {short(used)}"] = matrix_rate(given.device, used)
+        print(f"{short(dtype)}: {rates[dtype] / 1e12:.3f}e12 operations a second in a product of matrices of {short(used)}", flush=True)
+    for part in parts:
+        if part == "load":
+            for dtype in types:
                 rows.append(load_row(config, given, dtype, clips[0]))
                 print(table(rows[-1:]).splitlines()[-1], flush=True)
-            else:
-                rows += rows_of(config, part, given, dtype, clips if part in ("step", "decode", "clip") else clips[:1], rate)
+        else:
+            rows += rows_of(config, part, given, rates, clips if part in ("step", "decode", "clip") else clips[:1])
     if not given.no_sweep:
         points = sweep(config, types[-1])
-        plot(given.output / "cost.png", points, config.name, str(types[-1]).removeprefix("torch."))
+        plot(given.output / "cost.png", points, config.name, short(types[-1]))
     described["most memory of this process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report = "\n\n".join([table(rows), ratios(rows)])
     (given.output / "table.md").write_text(report + "\n")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .memory import peak
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,13 @@ class Cost:
     peak: int
 
 
-def measure(variants: Mapping[str, Callable[[], Any]], device: torch.device | str, rounds: int) -> dict[str, Cost]:
+def measure(variants: Mapping[Name, Callable[[], Any]], device: torch.device | str, rounds: int) -> dict[Name, Cost]:
     """Run each variant once for its peak, which also warms it up, and then all of them in turns.
 
     Args:
         rounds: of timing; none leaves times at the one run that was watched for its peak.
     """
-    costs: dict[str, Cost] = {}
+    costs: dict[Name, Cost] = {}
     with torch.inference_mode():
         for name, run in variants.items():
             start = _now(device)
