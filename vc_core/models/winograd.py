@@ -131,7 +131,7 @@ def _transformed_tiles(padded: Tensor, tile: tuple[int, ...]) -> Tensor:
     """As :func:`_padded` gives it -> ``[places, c, (n rows columns)]``"""
     tall, wide = tile
     tiles = padded.unfold(1, tall + 2, tall).unfold(2, wide + 2, wide).permute(4, 5, 0, 1, 2, 3).reshape(_places(tile), -1)
-    return (_of_input(tile) @ tiles).view(_places(tile), -1, padded.shape[-1]).transpose(1, 2)
+    return _transformed(_of_input(tile), tiles).view(_places(tile), -1, padded.shape[-1]).transpose(1, 2)
 
 
 def _transformed_kernel(weight: Tensor, tile: tuple[int, ...], memory: Tensor | None = None) -> Tensor:
@@ -146,7 +146,7 @@ def _put(products: Tensor, bias: Tensor | None, tile: tuple[int, ...], place: Te
     """Products ``[places, o, (n rows columns)]``, transformed back, to where they belong, ``[n, o, h, w]``."""
     (count, outputs, height, width), (tall, wide) = place.shape, tile
     rows, columns = _tiled(place.shape[2:], tile)
-    out = (_of_output(tile) @ products.view(len(products), -1)).view(tall, wide, outputs, count, rows, columns)
+    out = _transformed(_of_output(tile), products.view(len(products), -1)).view(tall, wide, outputs, count, rows, columns)
     if bias is not None:
         out += bias[:, None, None, None]
     place.copy_(out.permute(3, 2, 4, 0, 5, 1).reshape(count, outputs, tall * rows, wide * columns)[:, :, :height, :width])
@@ -172,17 +172,22 @@ def _transformed_times(x: Tensor, tile: tuple[int, ...]) -> Tensor:
     (_, channels, frames, _), (side,) = x.shape, tile
     padded = nn.functional.pad(x, (0, 0, 1, -frames % side + 1))
     tiles = padded.unfold(2, side + 2, side).permute(4, 1, 0, 2, 3).reshape(side + 2, -1)
-    return (_of_input(tile) @ tiles).view(side + 2, channels, -1)
+    return _transformed(_of_input(tile), tiles).view(side + 2, channels, -1)
 
 
 def _put_over_time(products: Tensor, bias: Tensor | None, tile: tuple[int, ...], place: Tensor) -> None:
     """Products ``[places, o, (b tall l)]``, transformed back, to where they belong, ``[b, o, t, l]``."""
     (count, outputs, frames, positions), (side,) = place.shape, tile
     (tall,) = _tiled((frames,), tile)
-    out = (_of_output(tile) @ products.view(len(products), -1)).view(side, outputs, count, tall, positions)
+    out = _transformed(_of_output(tile), products.view(len(products), -1)).view(side, outputs, count, tall, positions)
     if bias is not None:
         out += bias[:, None, None, None]
     place.copy_(out.permute(2, 1, 3, 0, 4).reshape(count, outputs, side * tall, positions)[:, :, :frames])
+
+
+def _transformed(transform: Tensor, places: Tensor) -> Tensor:
+    """``[i, j]``, ``[j, n]`` -> ``[i, n]``, for a great n. That is where MKL is slowest."""
+    return onednn.linear(transform, places.t())
 
 
 def _of_input(tile: tuple[int, ...]) -> Tensor:
