@@ -10,7 +10,7 @@
 # make clean     removes what these made (.venv, .comfyui, demo_output, benchmarks_output)
 #
 # Each sets up what it needs first. COMFYUI_DIR=path runs another ComfyUI,
-# COMFYUI_RELEASE=0.3.75 another of the releases listed in dev/comfyui.py.
+# COMFYUI_RELEASE=0.3.75 another of the releases listed in harness/comfyui.py.
 
 SHELL := bash
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 10) or "")' 2>/dev/null),$(p))))
@@ -37,7 +37,7 @@ OLDEST := 0.3.75
 ON_OLDEST := $(addprefix tests/comfyui/,test_works_with.py test_controlnet.py test_model_patches.py test_memory.py)
 
 test-oldest: setup
-	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m dev.comfyui
+	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m harness.comfyui
 	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(PYTEST) $(ON_OLDEST)
 
 check: $(INSTALLED)
@@ -57,7 +57,7 @@ comfyui: setup
 	@$(VENV_PYTHON) -m dev.serve
 
 setup: $(INSTALLED)
-	@$(VENV_PYTHON) -m dev.comfyui
+	@$(VENV_PYTHON) -m harness.comfyui
 
 $(INSTALLED): dev/requirements.txt requirements.txt | $(VENV_PYTHON)
 	@echo "Installing torch and the development tools into $(VENV) (about 6 GB on the first run; some minutes) ..."

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from vc_core.config import ModelConfig, load_config, published
-from vc_core.models.casting import computing_type
+from vc_core.kernels.casting import computing_type
 
 from .floor import flops, matrix_rate
 from .loading import measured_apart, write_checkpoint

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 import vc_core
-from tests.shapes_judge import as_pixels, judge  # the same judge that the tests hold the bundled models to
+from harness.judge import as_pixels, judge  # the same judge that the tests hold the bundled models to
 from vc_core.config import ModelConfig, load_config, published
-from vc_core.diffusion.ddim import DDIMTables, ddim_sample, seeded_noise
+from vc_core.diffusion.deep_cache import DeepCache
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.diffusion.samplers import DDIMTables, ddim_sample, seeded_noise
 from vc_core.diffusion.schedule import Schedule
-from vc_core.models.deep_features import DeepCache
 
 from .floor import flops
 from .models import random_networks

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vc_core.models import onednn
+from vc_core.kernels import onednn
 
 #: A product of matrices that reaches the full rate, by the kind of device.
 SIDE = {"cpu": 1536, "cuda": 8192}

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from vc_core.checkpoint.identify import PREFIXES
 from vc_core.config import ModelConfig
 from vc_core.diffusion.schedule import Schedule
-from vc_core.loading import skeleton
+from vc_core.family.identify import PREFIXES
+from vc_core.family.model_file import skeleton
 from vc_core.pipeline import load
 
 from .models import random_networks, weight_bytes

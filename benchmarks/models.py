@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vc_core.config import ModelConfig
-from vc_core.loading import BLANK
+from vc_core.family.model_file import BLANK
 from vc_core.pipeline import VideoModel
 
 #: Random numbers that weights are cut from; prime, so that rows differ.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vc_core.config import ModelConfig
-from vc_core.diffusion.ddim import DDIMTables, ddim_sample, seeded_noise
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.diffusion.samplers import DDIMTables, ddim_sample, seeded_noise
 from vc_core.models.text_encoder import tokenize
 from vc_core.models.unet import UNet
 from vc_core.pipeline import VideoModel

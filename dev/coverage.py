@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .comfyui import REPOSITORY
+from harness.comfyui import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "coverage.md"
 INTRODUCTION = """# What the tests of `vc_core` leave untested

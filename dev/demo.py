@@ -22,10 +22,10 @@ from typing import Any
 import av
 from PIL import Image, ImageOps
 
-from .client import Progress, files_of
-from .comfyui import REPOSITORY, STORE
-from .graph import Prompt, find_node, set_input, to_prompt
-from .server import LOG_NAME, Server, running
+from harness.client import Progress, files_of
+from harness.comfyui import REPOSITORY, STORE
+from harness.graph import Prompt, find_node, set_input, to_prompt
+from harness.server import LOG_NAME, Server, running
 
 RESULTS = REPOSITORY / "demo_output"
 BASE = STORE / "demo"  # ComfyUI's own folder during the demo

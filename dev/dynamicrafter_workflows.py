@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .graph import ObjectInfo
+from harness.graph import ObjectInfo
+
 from .workflow_builder import Node, Output, WorkflowBuilder
 from .workflow_parts import COLUMNS, FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tests import goldens
-from tests.comfyui.graphs import out
-from tests.comfyui.works_with.bench import BUNDLED, DYNAMICRAFTER, I2V, T2V, T2V_V1, Bench
+from harness import goldens
+from harness.bench import BUNDLED, DYNAMICRAFTER, I2V, T2V, T2V_V1, Bench
+from harness.client import ComfyError, Interrupted
+from harness.graphs import out
+from harness.server import Server
 from tests.comfyui.works_with.lora import low_rank, unet_matrices, write_lora
 
-from .client import ComfyError, Interrupted
 from .fuzz import fuzzing_server, memory
-from .server import Server
 
 STEPS = 4
 #: MB a run that the memory may grow by.

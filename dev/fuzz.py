@@ -20,13 +20,13 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from tests import goldens
-from tests.hostile import zipped
+from harness import goldens
+from harness.client import ComfyError, Prompt
+from harness.comfyui import REPOSITORY
+from harness.hostile import zipped
+from harness.server import Server, running
 
-from .client import ComfyError, Prompt
-from .comfyui import REPOSITORY
 from .fuzz_graphs import MODELS, NO_MODELS, Maker
-from .server import Server, running
 
 #: Errors that the pack raises on purpose.
 OURS = ("ValueError", "CheckpointError", "ConfigError")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from .graph import ObjectInfo, Prompt, input_specs, is_widget, options_of
+from harness.graph import ObjectInfo, Prompt, input_specs, is_widget, options_of
 
 #: What the models are called that a graph may load, and files that are none.
 MODELS = (

@@ -19,10 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import vc_core
-from vc_core.loading import bundled_models
+from harness.comfyui import REPOSITORY
+from vc_core.family.model_file import bundled_models
 from vc_core.pipeline import VideoModel
-
-from .comfyui import REPOSITORY
 
 FOLDER = REPOSITORY / "docs" / "gallery"
 HELP = REPOSITORY / "web" / "docs"

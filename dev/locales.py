@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .comfyui import REPOSITORY
-from .graph import ObjectInfo, input_specs, options_of
-from .server import running
+from harness.comfyui import REPOSITORY
+from harness.graph import ObjectInfo, input_specs, options_of
+from harness.server import running
 
 FOLDER = REPOSITORY / "locales"
 ENGLISH = "en"

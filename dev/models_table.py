@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from harness.comfyui import REPOSITORY
 from vc_core.fetch import HUB, published_files
-
-from .comfyui import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "models.md"
 HEAD = "| name | model | source | size | licence | goes to `models/` as |"

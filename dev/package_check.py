@@ -15,10 +15,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from .comfyui import REPOSITORY
+from harness.comfyui import REPOSITORY
 
 #: What an installed package holds beside its Python files.
-DATA = ("vc_core/configs/", "vc_core/bundled/", "vc_core/published.yaml", "vc_core/training/")
+DATA = ("vc_core/configs/", "vc_core/bundled/", "vc_core/published.yaml")
 #: Of the repository, what the archives are built from.
 SOURCES = ("vc_core", "pyproject.toml", "README.md", "LICENSE")
 

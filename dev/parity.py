@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import vc_core
-from tests import goldens
+from harness import goldens
 
 NOT_RECORDED = float("nan")
 

@@ -10,8 +10,9 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
+from harness.comfyui import REPOSITORY
+
 from . import endurance, fuzz
-from .comfyui import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "robustness.md"
 #: Tests of files, and what they show.

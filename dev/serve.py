@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from .comfyui import STORE, comfyui_dir
-from .server import command, prepare_base
+from harness.comfyui import STORE, comfyui_dir
+from harness.server import command, prepare_base
 
 
 def main() -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-from .client import files_of
-from .graph import to_prompt
-from .server import Server, running
+from harness.client import files_of
+from harness.graph import to_prompt
+from harness.server import Server, running
+
 from .workflows import FOLDER
 
 SIDE = 512

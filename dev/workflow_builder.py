@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.graph import GraphError, ObjectInfo, Workflow, chosen_inputs, default_of, has_control, input_specs, is_widget, options_of
 from vc_core.fetch import published_files
-
-from .graph import GraphError, ObjectInfo, Workflow, chosen_inputs, default_of, has_control, input_specs, is_widget, options_of
 
 TITLE_HEIGHT = 30  # above a node's position
 SLOT_HEIGHT = 20

@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.comfyui import REPOSITORY
+from harness.graph import ObjectInfo
+from harness.server import running
+
 from . import dynamicrafter_workflows as dynamicrafter
-from .comfyui import REPOSITORY
-from .graph import ObjectInfo
-from .server import running
 from .workflow_builder import Output, WorkflowBuilder
 from .workflow_parts import FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from harness.bench import TITLES
+from harness.comfyui import DEFAULT_RELEASE, RELEASES, REPOSITORY
 from tests.comfyui import test_controlnet, test_memory, test_model_patches
-from tests.comfyui.works_with.bench import TITLES
 from tests.comfyui.works_with.limits import LIMITS
 from tests.comfyui.works_with.options import FLAGS
 from tests.comfyui.works_with.table import GROUPS, ROWS, Line, proven
-
-from .comfyui import DEFAULT_RELEASE, RELEASES, REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "works_with.md"
 *_, OLDEST = RELEASES

@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vc_core.joining import join
+from ..vc_core.media.joining import join
 from .bridge.encoders import rgb_pictures
+from .bridge.progress_text import show
 from .bridge.schema import schema
-from .bridge.showing import show
 
 
 class VideoCrafterJoinClips(io.ComfyNode):

@@ -7,11 +7,11 @@ import torch
 from comfy_api.latest import io
 
 from ..vc_core.config import published
-from ..vc_core.loading import ModelFile, bundled_models
+from ..vc_core.family.model_file import ModelFile, bundled_models
 from .bridge.encoders import MissingPart, load_clip, load_clip_vision, load_vae
 from .bridge.model import load_model
+from .bridge.progress_text import show
 from .bridge.schema import advanced, schema
-from .bridge.showing import show
 
 #: How a bundled model is listed, after its name.
 BUNDLED_MARK = " (bundled)"

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vc_core.evaluation.picture_kept import measure
+from ..vc_core.evaluation.image_fidelity import measure
 from .bridge.encoders import image_embeddings, rgb_pictures
 from .bridge.schema import schema
 

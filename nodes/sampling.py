@@ -10,7 +10,7 @@ import node_helpers
 from comfy_api.latest import io
 
 from ..vc_core.config import SPACINGS
-from ..vc_core.diffusion.ddim import seeded_noise
+from ..vc_core.diffusion.samplers import seeded_noise
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
 from .bridge.guidance import PictureGuider, with_guidance_rescale
 from .bridge.sampling import DDIMSampler, ScaledModelSampling, authors_sigmas

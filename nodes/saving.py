@@ -11,7 +11,7 @@ from comfy.cli_args import args
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..vc_core.video import CRF, save_mp4
+from ..vc_core.media.video import CRF, save_mp4
 from .bridge.encoders import rgb_pictures
 from .bridge.schema import schema
 

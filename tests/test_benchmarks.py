@@ -12,11 +12,11 @@ from benchmarks.floor import flops
 from benchmarks.memory import cpu_peak, walk_peak
 from benchmarks.models import fill, random_networks
 from benchmarks.report import GIB, Row, ratios
-from tests import goldens
+from harness import goldens
 from vc_core.config import AutoencoderConfig, UNetConfig, load_config, published
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.memory import numbers_per_pixel, numbers_per_position
 from vc_core.models.autoencoder import Autoencoder
-from vc_core.models.footprint import numbers_per_pixel, numbers_per_position
 from vc_core.models.unet import UNet
 
 SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}

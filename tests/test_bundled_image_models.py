@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import vc_core
-from tests.shapes_judge import as_pixels, foreground, judge
+from harness.judge import as_pixels, foreground, judge
 
 COLOURS = {
     "red": (228, 42, 42), "green": (40, 186, 66), "blue": (44, 84, 236), "yellow": (240, 214, 48), "white": (240, 240, 240),

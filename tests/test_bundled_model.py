@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import vc_core
-from tests.shapes_judge import NAMED, Verdict, as_pixels, judge
+from harness.judge import NAMED, Verdict, as_pixels, judge
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "purple")
 SHAPES = ("circle", "square", "triangle")

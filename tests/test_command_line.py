@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors import safe_open
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core.__main__ import main
-from vc_core.pictures import read_picture
-from vc_core.video import save_video
+from vc_core.media.images import read_picture
+from vc_core.media.video import save_video
 
 SMALL = ["--frames", "3", "--height", "16", "--width", "16", "--steps", "2"]
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.hostile import in_legacy, in_zip, legacy, members, record, refusal, text, zipped
+from harness.hostile import in_legacy, in_zip, legacy, members, record, refusal, text, zipped
 from vc_core.checkpoint import CheckpointError, open_checkpoint
 
 # Storages and tensors that are not what they say.

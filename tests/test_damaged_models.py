@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core.checkpoint import Checkpoint, CheckpointError
 from vc_core.checkpoint.convert import CONFIG_KEY
-from vc_core.checkpoint.identify import PREFIXES
-from vc_core.loading import ModelFile
+from vc_core.family.identify import PREFIXES
+from vc_core.family.model_file import ModelFile
 
 MODELS = ("t2v_512_v1", "t2v_512_v2", "i2v_512_v1", "dynamicrafter_512_v1")
 UNET = "model.diffusion_model."
@@ -44,7 +44,7 @@ def identified(monkeypatch):
     """Opens a model of these tensors as a file's."""
 
     def run(tensors: dict[str, Claimed], metadata: dict[str, str] | None = None) -> ModelFile:
-        monkeypatch.setattr("vc_core.loading.open_checkpoint", lambda path: Checkpoint(path, tensors, metadata))
+        monkeypatch.setattr("vc_core.family.model_file.open_checkpoint", lambda path: Checkpoint(path, tensors, metadata))
         return ModelFile.open("strange.ckpt")
 
     return run

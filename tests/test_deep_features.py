@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.goldens import error
+from harness.goldens import error
 from tests.test_hooks import CONFIGS, FRAMES, VIDEOS, Watching
+from vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
 from vc_core.diffusion.guidance import Conditioning, Guidance, guide, guided_denoiser
-from vc_core.models.deep_features import DeepCache, DeepFeatures
 from vc_core.models.hooks import Hooks
 from vc_core.models.unet import UNet
 

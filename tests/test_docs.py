@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dev.comfyui import REPOSITORY
 from dev.gallery import page as gallery_page
 from dev.models_table import PAGE as MODELS_PAGE
 from dev.models_table import table
+from harness.comfyui import REPOSITORY
 from vc_core.fetch import published_files
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((REPOSITORY / "docs").rglob("*.md"))

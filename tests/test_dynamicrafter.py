@@ -8,12 +8,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core.__main__ import main
 from vc_core.checkpoint import CheckpointError
 from vc_core.config import ConfigError, load_config
 from vc_core.diffusion.guidance import guide
-from vc_core.pictures import fit_picture
+from vc_core.media.images import fit_picture
 
 SMALL = {"frames": 4, "height": 32, "width": 48, "steps": 2}
 PICTURE = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core.checkpoint import CheckpointError
-from vc_core.loading import ModelFile
+from vc_core.family.model_file import ModelFile
 from vc_core.models.image_encoder import prepare_pictures
 from vc_core.models.text_encoder import tokenize
 

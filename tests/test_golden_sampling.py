@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core.config import load_config
-from vc_core.diffusion.ddim import DDIMTables
+from vc_core.diffusion.samplers import DDIMTables
 from vc_core.diffusion.schedule import Schedule
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import goldens
+from harness import goldens
 from vc_core.config import UNetConfig, load_config
 from vc_core.models.attention import CrossAttention, ImageTokens, SelfAttention
 from vc_core.models.hooks import AttentionHooks, Hooks, Site

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import CONTAINERS, refusal, text
+from harness.hostile import CONTAINERS, refusal, text
 from vc_core.checkpoint.pickles import MAGIC_NUMBER, PROTOCOL_VERSION
 
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core.checkpoint import CheckpointError
-from vc_core.checkpoint.identify import PREFIXES, identify
 from vc_core.checkpoint.reading import open_checkpoint
 from vc_core.config import ConfigError, load_config
 from vc_core.diffusion.schedule import Schedule
-from vc_core.loading import ModelFile, skeleton
+from vc_core.family.identify import PREFIXES, identify
+from vc_core.family.model_file import ModelFile, skeleton
 
 #: Sizes that are in none of the published or recorded models.
 OTHER_SIZES = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vc_core.joining import join
+from vc_core.media.joining import join
 
 
 def clip(frames: int, mean: float, deviation: float, seed: int) -> Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.goldens import error
+from harness.goldens import error
 from vc_core.config import UNetConfig
-from vc_core.models import winograd
+from vc_core.kernels import winograd
 from vc_core.models.attention import FeedForward, TemporalAttention
 from vc_core.models.layers import Layers, sdpa
 from vc_core.models.unet import UNet

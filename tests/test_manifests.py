@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests import goldens
-from vc_core.checkpoint.identify import PREFIXES
+from harness import goldens
 from vc_core.config import load_config
-from vc_core.loading import skeleton
+from vc_core.family.identify import PREFIXES
+from vc_core.family.model_file import skeleton
 
 
 @pytest.mark.parametrize("name", goldens.MODELS)

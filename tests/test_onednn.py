@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.goldens import error
-from vc_core.models import onednn
+from harness.goldens import error
+from vc_core.kernels import onednn
 from vc_core.models.layers import Layers
 
 ROUNDING = 1e-6

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core.__main__ import main
-from vc_core.evaluation.picture_kept import measure, structure
-from vc_core.video import read_video, save_video
+from vc_core.evaluation.image_fidelity import measure, structure
+from vc_core.media.video import read_video, save_video
 
 
 def flat(value: float) -> torch.Tensor:

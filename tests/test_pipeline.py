@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import vc_core
-from tests import goldens
+from harness import goldens
 from vc_core import pipeline
 from vc_core.diffusion.guidance import guide
-from vc_core.models.casting import computing_type
+from vc_core.kernels.casting import computing_type
 from vc_core.models.text_encoder import tokenize
 
 SMALL = {"frames": 3, "height": 16, "width": 16, "steps": 2}

@@ -12,20 +12,21 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import vc_core
+from examples.tiny_world import world as worlds
+from examples.tiny_world.__main__ import main
+from examples.tiny_world.clip import clear_unused_tokens, plane_positions, spread_target
+from examples.tiny_world.denoiser import LatentTable, kept_frames, open_clock, open_map, open_noise_path, phase_of, take_over
+from examples.tiny_world.settings import DEFAULT, DiffusionTraining, Phase, load_settings
+from examples.tiny_world.sight import cell_weights
+from examples.tiny_world.vae import anchors, normalise, random_frames
 from vc_core.config import ScheduleConfig, load_config
 from vc_core.diffusion.schedule import Schedule
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.unet import UNet
-from vc_core.training import world as worlds
-from vc_core.training.__main__ import main
-from vc_core.training.clip import clear_unused_tokens, plane_positions, spread_target
-from vc_core.training.denoiser import LatentTable, kept_frames, open_clock, open_map, open_noise_path, phase_of, take_over
 from vc_core.training.layers import training_layers
 from vc_core.training.loss import Batch, DiffusionLoss
-from vc_core.training.settings import DEFAULT, DiffusionTraining, LossSettings, Phase, TrainerSettings, load_settings
-from vc_core.training.sight import cell_weights
+from vc_core.training.settings import LossSettings, TrainerSettings
 from vc_core.training.trainer import Average, Interrupted, Trainer, learning_rate
-from vc_core.training.vae import anchors, normalise, random_frames
 
 
 def schedule(alphas: list[float], scale: list[float]) -> Schedule:

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from .checkpoint import CheckpointError, convert
 from .checkpoint.convert import DTYPES
 from .config import ConfigError, suggested_size, to_yaml
-from .evaluation.picture_kept import measure
+from .evaluation.image_fidelity import measure
+from .family.model_file import ModelFile, bundled_models
 from .fetch import FetchError, checkpoints_folder, fetch, published_files
-from .loading import ModelFile, bundled_models
-from .pictures import PictureError, read_picture
+from .media.images import PictureError, read_picture
+from .media.video import SUFFIXES, VideoFileError, read_video, save_video
 from .pipeline import load
-from .video import SUFFIXES, VideoFileError, read_video, save_video
 
 #: What `generate` takes from the model's configuration where it isn't given.
 SETTINGS = ("steps", "eta", "guidance_scale", "guidance_rescale", "frames")

@@ -13,19 +13,19 @@ from einops import rearrange
 from torch import Tensor
 
 from .checkpoint.errors import CheckpointError
-from .checkpoint.identify import PREFIXES
 from .config import ConfigLike, ModelConfig
-from .diffusion.ddim import Callback, DDIMTables, ddim_sample, seeded_noise
+from .diffusion.deep_cache import DeepCache
 from .diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from .diffusion.samplers import Callback, DDIMTables, ddim_sample, seeded_noise
 from .diffusion.schedule import Schedule
-from .loading import ModelFile
-from .models.casting import cast_when_used, computing_type
-from .models.deep_features import DeepCache
-from .models.footprint import free_memory, numbers_per_pixel
+from .family.identify import PREFIXES
+from .family.model_file import ModelFile
+from .kernels.casting import cast_when_used, computing_type
+from .media.images import fit_picture
+from .memory import free_memory, numbers_per_pixel
 from .models.image_encoder import prepare_pictures
 from .models.text_encoder import tokenize
 from .models.unet import UNet
-from .pictures import fit_picture
 
 #: Pixels that go through the autoencoder at once: on a processor, which gains nothing by more, these or one frame; on a GPU what this
 #: share of its free memory holds.
@@ -67,10 +67,10 @@ class VideoModel:
 
     Attributes:
         config: what it is made of.
-        networks: those that it has, by the names of :data:`vc_core.loading.BLANK`.
+        networks: those that it has, by the names of :data:`vc_core.family.model_file.BLANK`.
         unet: called as ``unet(x, timesteps, text, image_tokens=None, fps=None)``, see :meth:`vc_core.models.unet.UNet.forward`.
         device: where it computes.
-        dtype: what it computes in; its weights can be kept in a smaller type, see :func:`vc_core.models.casting.computing_type`.
+        dtype: what it computes in; its weights can be kept in a smaller type, see :func:`vc_core.kernels.casting.computing_type`.
     """
 
     def __init__(self, config: ModelConfig, networks: dict[str, Any]) -> None:
@@ -181,10 +181,10 @@ class VideoModel:
             guidance_scale: 1 is no guidance.
             guidance_rescale: 0 to 1.
             fps: what the model is told of the motion, not the speed of playback; ignored by models without that input.
-            seed: of :func:`vc_core.diffusion.ddim.seeded_noise`.
+            seed: of :func:`vc_core.diffusion.samplers.seeded_noise`.
             x_T: the start ``[B, C, T, h, w]`` in place of the seed's; it also decides the size.
             step_noise: the noise of each step, of the start's shape, in place of the seed's.
-            callback: called after each step, see :data:`vc_core.diffusion.ddim.Callback`.
+            callback: called after each step, see :data:`vc_core.diffusion.samplers.Callback`.
             temporal_guidance_scale: how far to push away from the prediction without temporal attention.
             spacing: of the timesteps, ``uniform`` or ``uniform_trailing``; the configuration's where not given.
             deep_cache_interval: every how many steps the deep blocks run; 1 is every step. See :class:`DeepCache`.
@@ -387,10 +387,10 @@ def load(
         path: a ``.safetensors`` or ``.ckpt`` file, or the name of a bundled model.
         config: a path or mapping in the format of ``configs/``, for what a file's tensors don't tell.
         device: where the weights go.
-        dtype: what they are kept in, and computed in where the device can, see :func:`vc_core.models.casting.computing_type`.
+        dtype: what they are kept in, and computed in where the device can, see :func:`vc_core.kernels.casting.computing_type`.
 
     Raises:
-        CheckpointError: as :meth:`vc_core.loading.ModelFile.open`.
+        CheckpointError: as :meth:`vc_core.family.model_file.ModelFile.open`.
     """
     file = ModelFile.open(path, config)
     networks: dict[str, Any] = {part: file.load(part, device, dtype) for part in file.parts}

@@ -9,7 +9,7 @@ from typing import Any
 import comfy.patcher_extension
 from torch import Tensor
 
-from ...vc_core.models.deep_features import DeepCache, DeepFeatures
+from ...vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
 
 #: Where a run's features are found in ``transformer_options``, with the sigmas between which they are reused.
 KEY = "videocrafter_deep_cache"

@@ -24,9 +24,9 @@ from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tok
 from torch import Tensor
 
 from ...vc_core.config import AutoencoderConfig, TextEncoderConfig
-from ...vc_core.loading import ModelFile
+from ...vc_core.family.model_file import ModelFile
+from ...vc_core.media.images import fit_picture
 from ...vc_core.models.image_encoder import prepare_pictures
-from ...vc_core.pictures import fit_picture
 from .frames import frames_per_video
 
 #: Added to the names of the core's tensors, this is what ComfyUI's converter expects.

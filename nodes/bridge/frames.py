@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .room import check_room
+from .memory import check_room
 
 #: Key of a LATENT: frames a video, where the batch holds several.
 FRAMES_PER_VIDEO = "frames_per_video"

@@ -33,8 +33,8 @@ from torch import Tensor
 
 from ...vc_core.config import ModelConfig, UNetConfig
 from ...vc_core.diffusion.schedule import Schedule
-from ...vc_core.loading import ModelFile
-from ...vc_core.models.footprint import numbers_per_position
+from ...vc_core.family.model_file import ModelFile
+from ...vc_core.memory import numbers_per_position
 from ...vc_core.models.layers import Layers
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
@@ -42,7 +42,7 @@ from . import previews
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, one_timestep, one_window, unfold
 from .hooks import check_controlnet, hints_by_window, hooks_of
-from .room import only_where_there_is_room
+from .memory import only_where_there_is_room
 from .sampling import ScaledModelSampling
 
 #: Sequences up to this length (temporal attention, image tokens) are small to ComfyUI's choice of attention.

@@ -16,7 +16,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...vc_core.diffusion.ddim import DDIMTables, ddim_step, seeded_noise
+from ...vc_core.diffusion.samplers import DDIMTables, ddim_step, seeded_noise
 from ...vc_core.diffusion.schedule import Schedule
 from .frames import conditioned_frames, unfold
 

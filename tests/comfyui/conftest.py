@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dev.server import Server, running
+from harness.server import Server, running
 
 PACK_NAME = "My Nodes-VideoCrafter 1.0"  # users name the folder as they like
 ELSEWHERE = "elsewhere"  # in the base directory: a folder of models that extra_model_paths.yaml names

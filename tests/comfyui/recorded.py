@@ -6,9 +6,9 @@ from einops import rearrange
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dev.server import Server
+from harness.server import Server
+from vc_core.diffusion.deep_cache import DeepFeatures
 from vc_core.diffusion.schedule import Schedule
-from vc_core.models.deep_features import DeepFeatures
 from vc_core.models.hooks import Hooks
 from vc_core.models.unet import UNet
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from dev.comfyui import REPOSITORY
-from dev.server import Server, running
+from harness.comfyui import REPOSITORY
+from harness.server import Server, running
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

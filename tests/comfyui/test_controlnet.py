@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vc_core
-from dev.server import Server
-from tests import goldens
-from tests.comfyui.graphs import TextGraph, assert_fails, out
+from harness import goldens
+from harness.bench import T2V_V1
+from harness.graphs import TextGraph, assert_fails, out
+from harness.server import Server
 from tests.comfyui.recorded import Pass, passes
-from tests.comfyui.works_with.bench import T2V_V1
 from tests.comfyui.works_with.table import CONTROL, Line, proves
 from vc_core.config import load_config
 from vc_core.models.hooks import Hooks

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageSequence
 
 from dev import demo
-from dev.client import ComfyError, Interrupted, Progress, files_of
-from dev.comfyui import comfyui_dir, missing_requirements
-from dev.graph import GraphError, set_input, to_prompt
-from dev.server import Server
 from dev.workflow_builder import TITLE_HEIGHT, WorkflowBuilder
 from dev.workflows import FOLDER, WORKFLOWS
-from tests.shapes_judge import judge
+from harness.client import ComfyError, Interrupted, Progress, files_of
+from harness.comfyui import comfyui_dir, missing_requirements
+from harness.graph import GraphError, set_input, to_prompt
+from harness.judge import judge
+from harness.server import Server
 
 RED = 0xFF0000
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -347,7 +347,7 @@ def test_a_wrong_picture_is_refused_before_comfyui_starts(
 
 def test_requirements_are_met_by_newer_parts_of_comfyui_but_not_by_older_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"comfyui-frontend-package": "1.40.0", "numpy": "2.1.0"}
-    monkeypatch.setattr("dev.comfyui.metadata.version", installed.__getitem__)
+    monkeypatch.setattr("harness.comfyui.metadata.version", installed.__getitem__)
     lines = ["comfyui-frontend-package==1.39.9", "comfyui-frontend-package==1.40.1", "numpy>=1.25.0", "numpy==2.0.0"]
     assert missing_requirements(lines) == ["comfyui-frontend-package==1.40.1", "numpy==2.0.0"]
 

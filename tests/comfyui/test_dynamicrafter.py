@@ -10,10 +10,10 @@ from einops import rearrange
 from safetensors.torch import save_file
 
 import vc_core
-from dev.server import Server
-from tests import goldens
-from tests.comfyui.graphs import TextGraph, assert_fails, out
-from vc_core.joining import join
+from harness import goldens
+from harness.graphs import TextGraph, assert_fails, out
+from harness.server import Server
+from vc_core.media.joining import join
 
 PROMPT = goldens.prompts("dynamicrafter_512_v1")[0]
 INTERPOLATION = "dynamicrafter_512_interp_v1"

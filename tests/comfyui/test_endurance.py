@@ -8,12 +8,12 @@ import pytest
 import requests
 import torch
 
-from dev.client import ComfyError
 from dev.endurance import ENDINGS, KINDS, Kind, endure, graph, run
-from dev.server import running
+from harness.bench import BUNDLED, T2V, Bench, same
+from harness.client import ComfyError
+from harness.graphs import out
+from harness.server import running
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.graphs import out
-from tests.comfyui.works_with.bench import BUNDLED, T2V, Bench, same
 
 #: Enough for every kind once and every ending.
 RUNS, SEED = 20, 2

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from dev.client import ComfyError
 from dev.fuzz import clean_up, fuzz, judged, prepare
-from tests.comfyui.graphs import TextGraph, assert_fails
+from harness.client import ComfyError
+from harness.graphs import TextGraph, assert_fails
 
 GRAPHS, SEED = 1000, 0
 #: MB that the server may need for them beyond what it ever did: a few tiny models are loaded and reloaded.

@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vc_core
-from dev.server import Server
-from tests import goldens
-from tests.comfyui.graphs import TextGraph, assert_fails, out
+from harness import goldens
+from harness.graphs import TextGraph, assert_fails, out
+from harness.server import Server
 from vc_core.config import SamplingConfig, suggested_size
-from vc_core.evaluation.picture_kept import measure
+from vc_core.evaluation.image_fidelity import measure
 
 NAME = "i2v_512_v1"
 PROMPT = goldens.PROMPTS[0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 
-from dev.server import Server
+from harness.graphs import Graph, assert_fails, out
+from harness.server import Server
 from vc_core.checkpoint import convert
-from vc_core.loading import BUNDLED, ModelFile, bundled_models
+from vc_core.family.model_file import BUNDLED, ModelFile, bundled_models
 
 from .conftest import ELSEWHERE
-from .graphs import Graph, assert_fails, out
 
 
 def listed(comfyui: Server) -> list[str]:

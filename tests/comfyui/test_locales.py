@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dev.comfyui import REPOSITORY
-from dev.graph import ObjectInfo, input_specs, options_of
 from dev.locales import ENGLISH, keys, languages, node_texts, our_nodes, read
-from dev.server import Server
+from harness.comfyui import REPOSITORY
+from harness.graph import ObjectInfo, input_specs, options_of
+from harness.server import Server
 
 from .conftest import PACK_NAME
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from dev.server import running
+from harness.bench import DYNAMICRAFTER, I2V, SCALE, T2V, T2V_V1, Bench, apart, core_latent
+from harness.goldens import TOLERANCE, prompts
+from harness.graphs import out
+from harness.server import running
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.graphs import out
-from tests.comfyui.works_with.bench import DYNAMICRAFTER, I2V, SCALE, T2V, T2V_V1, Bench, apart, core_latent
 from tests.comfyui.works_with.length import windowed
 from tests.comfyui.works_with.options import FLAGS, FLOAT16, Flag
 from tests.comfyui.works_with.table import LENGTH, Line, proves
-from tests.goldens import TOLERANCE, prompts
 from vc_core import load
 
 pytestmark = pytest.mark.memory

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 import vc_core
-from dev.server import Server
-from tests import goldens
-from tests.comfyui.graphs import TextGraph, assert_fails, out
+from harness import goldens
+from harness.bench import T2V_V1
+from harness.graphs import TextGraph, assert_fails, out
+from harness.server import Server
 from tests.comfyui.recorded import LATENT_SCALE, NEGATIVE, POSITIVE, Start, passes
-from tests.comfyui.works_with.bench import T2V_V1
 from tests.comfyui.works_with.length import windowed
 from tests.comfyui.works_with.table import PATCHES as GROUP
 from tests.comfyui.works_with.table import Line, proves
+from vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
 from vc_core.models.attention import SelfAttention
-from vc_core.models.deep_features import DeepCache, DeepFeatures
 from vc_core.models.hooks import AttentionHooks, Hooks, Site
 from vc_core.models.layers import Layers, sdpa
 from vc_core.models.unet import UNet

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dev.comfyui import REPOSITORY
-from dev.server import running
+from harness.bench import BUNDLED, I2V, Bench
+from harness.comfyui import REPOSITORY
+from harness.graphs import TextGraph, assert_fails, out
+from harness.server import running
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.graphs import TextGraph, assert_fails, out
-from tests.comfyui.works_with.bench import BUNDLED, I2V, Bench
 
 AUDIT = Path(__file__).parent / "audit"
 

@@ -12,10 +12,9 @@ import av
 import pytest
 from PIL import Image
 
-from dev.client import files_of
-from dev.server import Server
-
-from .graphs import Graph, out
+from harness.client import files_of
+from harness.graphs import Graph, out
+from harness.server import Server
 
 WORKFLOW = {"nodes": [], "links": [], "version": 0.4, "extra": {"told": "by the test"}}
 PATIENCE = 120  # seconds

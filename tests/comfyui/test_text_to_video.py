@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vc_core
-from dev.client import Progress, files_of
-from dev.comfyui import REPOSITORY
-from dev.graph import to_prompt
-from dev.server import Server
-from tests import goldens
-from tests.comfyui.graphs import Graph, TextGraph, assert_fails, out
-from vc_core.loading import bundled_models
+from harness import goldens
+from harness.client import Progress, files_of
+from harness.comfyui import REPOSITORY
+from harness.graph import to_prompt
+from harness.graphs import Graph, TextGraph, assert_fails, out
+from harness.server import Server
+from vc_core.family.model_file import bundled_models
 
 BUNDLED = "videocrafter_tiny_t2v"
 PROMPT = goldens.PROMPTS[0]

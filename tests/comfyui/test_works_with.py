@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.server import Server, running
 from dev.works_with import PAGE, page
+from harness.bench import TITLES
+from harness.server import Server, running
 from tests.comfyui.conftest import PACK_NAME, TEST_NODES
-from tests.comfyui.works_with.bench import TITLES
 from tests.comfyui.works_with.table import ROWS, Row
 
 CASES = [pytest.param(row, model, id=f"{row.name}-{TITLES[model].replace(' ', '')}") for row in ROWS for model in row.models]

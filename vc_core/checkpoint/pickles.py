@@ -19,7 +19,7 @@ from typing import BinaryIO
 import torch
 
 from .errors import CheckpointError, shown
-from .stand_ins import STORAGE_TYPES, Global, Storage, TensorRecord, described, is_storage_type
+from .globals import STORAGE_TYPES, Global, Storage, TensorRecord, described, is_storage_type
 from .unpickling import MAX_PICKLE_BYTES, PickleStream, read_pickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C

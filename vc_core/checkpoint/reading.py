@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 
 from .errors import CheckpointError, naming, shown
+from .globals import Global, Placeholder, TensorRecord
 from .pickles import PickledFile, open_legacy, open_zip
-from .stand_ins import Global, Placeholder, TensorRecord
 from .tensorfile import looks_like_safetensors, open_safetensors
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")

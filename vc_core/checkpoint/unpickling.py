@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import IO, Any, cast
 
 from .errors import CheckpointError
-from .stand_ins import Placeholder, call, named_global, set_item
+from .globals import Placeholder, call, named_global, set_item
 
 # The pickle of a checkpoint describes it and holds no weights; the largest genuine ones have a few megabytes.
 MAX_PICKLE_BYTES = 256 * 2**20

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..config import UNetConfig
-from ..models.deep_features import DeepCache
-from ..models.footprint import free_memory, numbers_per_position
+from ..memory import free_memory, numbers_per_position
 from ..models.unet import UNet
+from .deep_cache import DeepCache
 
 #: How much of the free memory the two passes of guidance may take together.
 SHARE = 0.8

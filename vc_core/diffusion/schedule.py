@@ -23,7 +23,7 @@ class Schedule:
     alphas_cumprod: Tensor
     #: The sample scale; ones for models without it.
     scale: Tensor
-    #: ``eps`` or ``v``, see :mod:`vc_core.diffusion.ddim`.
+    #: ``eps`` or ``v``, see :mod:`vc_core.diffusion.samplers`.
     prediction: str = "eps"
     #: See :class:`vc_core.config.ScheduleConfig`.
     dynamic_rescale: bool = False

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import onednn, winograd
+from ..kernels import onednn, winograd
 
 #: ``attention(q, k, v, heads, bias=None)``: q ``[N, Q, heads * d]``, k and v ``[N, K, heads * d]`` -> ``[N, Q, heads * d]``;
 #: the bias is added to the logits and broadcasts to ``[N, heads, Q, K]``.

@@ -19,8 +19,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..config import UNetConfig
+from ..diffusion.deep_cache import DeepFeatures
 from .attention import ImageTokens, SpatialTransformer, TemporalTransformer
-from .deep_features import DeepFeatures
 from .hooks import Hooks
 from .layers import Layers, zeroed
 

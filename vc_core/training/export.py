@@ -11,16 +11,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..checkpoint.convert import CONFIG_KEY
-from ..checkpoint.identify import PREFIXES
 from ..config import ModelConfig, to_yaml
 from ..diffusion.schedule import Schedule
+from ..family.identify import PREFIXES
 
 
 def write_model(path: Path, config: ModelConfig, networks: Mapping[str, nn.Module]) -> Path:
     """The weights in float16 under the published names, the schedule in float32, the configuration in the metadata.
 
     Args:
-        networks: by the names of `vc_core.checkpoint.identify.PREFIXES`.
+        networks: by the names of `vc_core.family.identify.PREFIXES`.
 
     Raises:
         ValueError: a weight is too large for float16.

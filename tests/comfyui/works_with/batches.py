@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.comfyui.graphs import assert_fails, out
+from harness.bench import APART, DYNAMICRAFTER, T2V, T2V_V1, Bench, apart, core_latent, same
+from harness.graphs import assert_fails, out
 
-from .bench import APART, DYNAMICRAFTER, T2V, T2V_V1, Bench, apart, core_latent, same
 from .length import windowed
 from .table import BATCHES, Check, row
 

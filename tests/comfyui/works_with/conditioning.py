@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vc_core
-from tests import goldens
-from tests.comfyui.graphs import out
+from harness import goldens
+from harness.bench import APART, DYNAMICRAFTER, NOTHING, SCALE, SHIP, SWAN, T2V, T2V_V1, Bench, Link, apart, core_latent, same
+from harness.graphs import out
 
-from .bench import APART, DYNAMICRAFTER, NOTHING, SCALE, SHIP, SWAN, T2V, T2V_V1, Bench, Link, apart, core_latent, same
 from .table import CONDITIONING, Check, row
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.comfyui.graphs import out
+from harness.bench import BUNDLED, DYNAMICRAFTER, T2V, Bench, Link, same
+from harness.graphs import out
 
-from .bench import BUNDLED, DYNAMICRAFTER, T2V, Bench, Link, same
 from .table import LENGTH, Check, row
 
 

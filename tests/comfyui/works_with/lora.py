@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests import goldens
-from tests.comfyui.graphs import out
+from harness import goldens
+from harness.bench import BUNDLED, DYNAMICRAFTER, I2V, SWAN, T2V, T2V_V1, TITLES, Bench, Link, apart, core_latent, same
+from harness.graphs import out
 
-from .bench import BUNDLED, DYNAMICRAFTER, I2V, SWAN, T2V, T2V_V1, TITLES, Bench, Link, apart, core_latent, same
 from .table import LORA, Check, row
 
 RANK, ALPHA, STRENGTH = 2, 3.0, 0.7

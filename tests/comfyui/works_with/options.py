@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests import goldens
+from harness import goldens
 
 
 @dataclass(frozen=True)

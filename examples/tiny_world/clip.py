@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
-from ..config import ImageEncoderConfig, TextEncoderConfig
-from ..models.image_encoder import prepare_pictures
-from ..models.text_encoder import tokenize
+from vc_core.config import ImageEncoderConfig, TextEncoderConfig
+from vc_core.models.image_encoder import prepare_pictures
+from vc_core.models.text_encoder import tokenize
+
 from .settings import ClipTraining
 from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, World, render, sample
 

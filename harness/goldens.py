@@ -13,7 +13,7 @@ from torch import Tensor
 from vc_core.config import load_config
 from vc_core.diffusion.schedule import Schedule
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "tests" / "data"
 TEXT_TO_VIDEO = ("t2v_512_v1", "t2v_1024_v1", "t2v_512_v2")
 DYNAMICRAFTER = ("dynamicrafter_256_v1", "dynamicrafter_512_v1", "dynamicrafter_1024_v1")
 VIDEOCRAFTER = (*TEXT_TO_VIDEO, "i2v_512_v1")

@@ -11,18 +11,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from .checkpoint.errors import CheckpointError
-from .checkpoint.identify import identify, part_prefixes
-from .checkpoint.reading import Checkpoint, open_checkpoint
-from .config import ConfigError, ConfigLike, ModelConfig
-from .models.autoencoder import Autoencoder
-from .models.image_encoder import ImageEncoder
-from .models.layers import Layers
-from .models.projector import Projector
-from .models.text_encoder import TextEncoder
-from .models.unet import UNet
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.reading import Checkpoint, open_checkpoint
+from ..config import ConfigError, ConfigLike, ModelConfig
+from ..models.autoencoder import Autoencoder
+from ..models.image_encoder import ImageEncoder
+from ..models.layers import Layers
+from ..models.projector import Projector
+from ..models.text_encoder import TextEncoder
+from ..models.unet import UNet
+from .identify import identify, part_prefixes
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 T = TypeVar("T")
 #: How many wrong tensors an error lists.
 LISTED = 20
@@ -70,7 +70,7 @@ class ModelFile:
 
         Args:
             path: a file, or the name of a bundled model.
-            config: as in :func:`vc_core.checkpoint.identify.identify`.
+            config: as in :func:`vc_core.family.identify.identify`.
 
         Raises:
             CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from ..config import AutoencoderConfig, UNetConfig
-from .unet import INIT_ATTENTION_HEADS
+from .config import AutoencoderConfig, UNetConfig
+from .models.unet import INIT_ATTENTION_HEADS
 
 
 def free_memory(device: torch.device) -> int:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.autoencoder import Autoencoder
+from vc_core.models.autoencoder import Autoencoder
+
 from .settings import AutoencoderTraining, DecoderTraining
 from .world import COLOURS, SHAPES, World, render
 

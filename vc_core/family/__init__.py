@@ -1,0 +1,1 @@
+"""What a file of the family holds: its parts, which model it is, and the opened file."""

@@ -1,0 +1,1 @@
+"""Faster float32 layers for processors; nothing in ``models`` imports them."""
