@@ -1,4 +1,4 @@
-"""Nodes that tell the model what to make."""
+"""Nodes that add fps, images and keyframes to a conditioning."""
 
 from __future__ import annotations
 
@@ -15,30 +15,38 @@ from .bridge.model import FEATURES_KEY, FPS_KEY, KEYFRAMES_KEY, STRENGTH_KEY
 from .bridge.schema import schema
 
 FPS_TOOLTIP = (
-    "High: small steps from frame to frame. Low: large ones. The authors use 28 for VideoCrafter2 and 8 for image to video; trained were "
-    "about 8 to 32. DynamiCrafter: 24 at 512 (15 to 30), 10 at 1024 (5 to 15), 5 for interpolation, and at 256 it is the stride between "
-    "frames, 3 (1 to 6): there low is slow. VideoCrafter1 at 512 has no such input and ignores it."
+    "Speed of the motion, not of playback. Higher: less motion from frame to frame. Trained range: about 8 to 32. "
+    "VideoCrafter2 and VideoCrafter1 text to video 1024: 28. VideoCrafter1 image to video: 8. DynamiCrafter 512: 24 "
+    "(15 to 30). DynamiCrafter 1024: 10 (5 to 15). DynamiCrafter interpolation: 5 (5 to 30). Bundled models: 8. "
+    "DynamiCrafter 256 takes a frame stride here, 3 (1 to 6): higher means more motion. VideoCrafter1 text to video "
+    "512 ignores fps."
 )
-CLIP_VISION_TOOLTIP = "The image encoder: the loader's, or OpenCLIP ViT-H/14's from CLIPVisionLoader."
-LATENT_TOOLTIP = "The latent to be sampled, where it holds several videos: it says how many frames each has."
+CLIP_VISION_TOOLTIP = "The image encoder: CLIP_VISION of Load VideoCrafter Model, or OpenCLIP ViT-H/14 from CLIPVisionLoader."
+LATENT_TOOLTIP = (
+    "The latent to be sampled. Needed only for several videos in one batch: it gives the number of frames per video. "
+    "VideoCrafter Sampler works without it."
+)
 
 
 def _strength() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=5.0, step=0.05, round=0.01,
-        tooltip="How strongly the picture's tokens are seen: 1 as trained, 0 not at all.",
+        tooltip="Strength of the image in cross-attention. 1: as trained. 0: no effect.",
     )  # fmt: skip
 
 
 def _pictured_outputs() -> list[io.Conditioning.Output]:
     return [
-        io.Conditioning.Output(display_name="positive", tooltip="Positive with the picture and fps."),
-        io.Conditioning.Output(display_name="negative", tooltip="Negative with the empty picture and fps."),
+        io.Conditioning.Output(display_name="positive", tooltip="The positive conditioning with the image and fps."),
+        io.Conditioning.Output(
+            display_name="negative",
+            tooltip="The negative conditioning with an empty image and fps.",
+        ),
     ]
 
 
 class VideoCrafterConditioning(io.ComfyNode):
-    """Frames a second, and frames a video, into a conditioning."""
+    """Adds fps, and the number of frames per video, to a conditioning."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -47,19 +55,19 @@ class VideoCrafterConditioning(io.ComfyNode):
             display_name="VideoCrafter Conditioning",
             category="VideoCrafter",
             description=(
-                "Tells the model the frames a second of the video it is to make, which decides how far things move from one frame "
-                "to the next. It is not the speed at which the clip is played."
+                "Sets fps for a text-to-video model. fps controls how much things move from one frame to the next. "
+                "The playback speed is set where the video is saved."
             ),
             search_aliases=["fps", "frame rate", "motion", "videocrafter"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What is to be seen."),
-                io.Conditioning.Input("negative", tooltip="What is not; the authors use the empty prompt."),
+                io.Conditioning.Input("positive", tooltip="The prompt: what the video shows and how it moves."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt. The authors leave it empty."),
                 io.Float.Input("fps", default=28.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 io.Latent.Input("latent", optional=True, tooltip=LATENT_TOOLTIP),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="Positive with fps."),
-                io.Conditioning.Output(display_name="negative", tooltip="Negative with fps."),
+                io.Conditioning.Output(display_name="positive", tooltip="The positive conditioning with fps."),
+                io.Conditioning.Output(display_name="negative", tooltip="The negative conditioning with fps."),
             ],
         )
 
@@ -72,7 +80,7 @@ class VideoCrafterConditioning(io.ComfyNode):
 
 
 class VideoCrafterImageToVideo(io.ComfyNode):
-    """A picture, and frames a second, into a conditioning."""
+    """Adds an image and fps to a conditioning."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -81,22 +89,30 @@ class VideoCrafterImageToVideo(io.ComfyNode):
             display_name="VideoCrafter Image to Video",
             category="VideoCrafter",
             description=(
-                "Tells an image-to-video model which picture the video is to keep to. The whole picture is seen, whatever its shape; the "
-                "negative gets the empty, grey picture, as the authors have it."
+                "Adds the image to the conditioning of an image-to-video model. The image encoder always sees the "
+                "full image, in any aspect ratio. The negative conditioning gets an empty (grey) image, as in the "
+                "authors' code."
             ),
-            search_aliases=["i2v", "image to video", "picture", "clip vision", "videocrafter"],
+            search_aliases=["i2v", "image to video", "picture", "start image", "clip vision", "videocrafter"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What is to be seen, and how it moves."),
-                io.Conditioning.Input("negative", tooltip="What is not; the authors use the empty prompt."),
+                io.Conditioning.Input("positive", tooltip="The prompt: what the video shows and how it moves."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt. The authors leave it empty."),
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
-                io.Image.Input("image", tooltip="The picture, of any size and shape. A batch of pictures makes a video of each."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The image, of any size and aspect ratio. A batch of images gives one video per image.",
+                ),
                 io.Float.Input("fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
                 io.Latent.Input(
                     "latent", optional=True,
-                    tooltip="The latent to be sampled. DynamiCrafter needs it; others only where it holds several videos.",
+                    tooltip="The latent to be sampled. DynamiCrafter needs it. Other models need it only for several "
+                    "videos in one batch.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="The model's VAE. DynamiCrafter needs it, for the picture's latent."),
+                io.Vae.Input(
+                    "vae", optional=True,
+                    tooltip="The model's VAE. DynamiCrafter needs it to encode the image.",
+                ),
             ],  # fmt: skip
             outputs=_pictured_outputs(),
         )
@@ -113,7 +129,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
 
 
 class VideoCrafterInterpolation(io.ComfyNode):
-    """Two pictures, or one to come back to, into a conditioning."""
+    """Adds a first and a last image to a conditioning; without a last image, the video is a loop."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -122,18 +138,24 @@ class VideoCrafterInterpolation(io.ComfyNode):
             display_name="VideoCrafter Interpolation",
             category="VideoCrafter",
             description=(
-                "Tells an interpolation model of DynamiCrafter which pictures the video is to begin and to end with. Without an end image "
-                "it ends as it begins: a loop."
+                "Sets the first and the last image of a video, for DynamiCrafter's interpolation model. Without "
+                "end_image, the video ends with its first image: a loop."
             ),
             search_aliases=["interpolation", "first last frame", "loop", "start end", "dynamicrafter", "videocrafter"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What happens between the pictures."),
-                io.Conditioning.Input("negative", tooltip="What is not to be seen; the authors use the empty prompt."),
+                io.Conditioning.Input("positive", tooltip="The prompt: what happens between the two images."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt. The authors leave it empty."),
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
-                io.Vae.Input("vae", tooltip="The model's VAE, or any of Stable Diffusion 1 or 2."),
-                io.Latent.Input("latent", tooltip="The latent to be sampled: its size and its frames are those of the pictures' latents."),
-                io.Image.Input("image", tooltip="What the video begins with. A batch of pictures makes a video of each."),
-                io.Image.Input("end_image", optional=True, tooltip="What it ends with, as many as there are images. Left out: a loop."),
+                io.Vae.Input("vae", tooltip="The model's VAE, or any VAE for Stable Diffusion 1 or 2."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The latent to be sampled. It sets the size and the number of frames.",
+                ),
+                io.Image.Input("image", tooltip="The first image. A batch of images gives one video per image."),
+                io.Image.Input(
+                    "end_image", optional=True,
+                    tooltip="The last image; for a batch, as many as in image. Not connected: a loop.",
+                ),
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
             ],
@@ -147,13 +169,15 @@ class VideoCrafterInterpolation(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         end = image if end_image is None else end_image
         if len(end) != len(image):
-            raise ValueError(f"There are {len(image)} images to begin with and {len(end)} to end with; give as many of both.")
+            raise ValueError(
+                f"image and end_image have {len(image)} and {len(end)} images; connect the same number to both."
+            )
         values = {**_motion(fps, latent), STRENGTH_KEY: strength, KEYFRAMES_KEY: keyframe_latents(vae, image, end, latent)}
         return _with_pictures(positive, negative, clip_vision, image, values)
 
 
 class VideoCrafterKeyframes(io.ComfyNode):
-    """Many pictures into the conditioning of a chain of clips."""
+    """Adds a sequence of keyframes to the conditioning of a chain of clips."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -162,29 +186,42 @@ class VideoCrafterKeyframes(io.ComfyNode):
             display_name="VideoCrafter Keyframes",
             category="VideoCrafter",
             description=(
-                "Makes a chain of clips through many pictures: each clip begins with one and ends with the next. The clips are sampled as "
-                "one batch; VideoCrafter Join Clips makes one video of them after decoding."
+                "Prepares a chain of clips through several images: each clip starts with one image and ends with the "
+                "next. All clips are sampled as one batch. After decoding, VideoCrafter Join Clips joins them into "
+                "one video."
             ),
             search_aliases=["keyframes", "interpolation", "chain", "multiple images", "storyboard", "dynamicrafter", "videocrafter"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What happens, in all clips."),
-                io.Conditioning.Input("negative", tooltip="What is not to be seen; the authors use the empty prompt."),
+                io.Conditioning.Input("positive", tooltip="The prompt, used for all clips."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt. The authors leave it empty."),
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
-                io.Vae.Input("vae", tooltip="The model's VAE, or any of Stable Diffusion 1 or 2."),
-                io.Image.Input("keyframes", tooltip="Two pictures or more, in order (ImageBatch makes one batch of several)."),
-                io.Int.Input("width", default=512, min=SMALLEST, max=LARGEST, step=8, tooltip="Of the video, a multiple of 8."),
-                io.Int.Input("height", default=320, min=SMALLEST, max=LARGEST, step=8, tooltip="Of the video, a multiple of 8."),
-                io.Int.Input("length", default=16, min=2, max=4096, tooltip="Frames a clip, both of its pictures among them."),
-                io.Boolean.Input("loop", default=False, tooltip="A last clip leads from the last picture back to the first."),
+                io.Vae.Input("vae", tooltip="The model's VAE, or any VAE for Stable Diffusion 1 or 2."),
+                io.Image.Input(
+                    "keyframes",
+                    tooltip="Two or more images, in order, as one batch. Use ImageBatch to combine images.",
+                ),
+                io.Int.Input(
+                    "width", default=512, min=SMALLEST, max=LARGEST, step=8,
+                    tooltip="Width of the video, a multiple of 8.",
+                ),
+                io.Int.Input(
+                    "height", default=320, min=SMALLEST, max=LARGEST, step=8,
+                    tooltip="Height of the video, a multiple of 8.",
+                ),
+                io.Int.Input(
+                    "length", default=16, min=2, max=4096,
+                    tooltip="Frames per clip, including its first and last image.",
+                ),
+                io.Boolean.Input("loop", default=False, tooltip="Add a clip from the last image back to the first."),
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
             ],
-            outputs=[*_pictured_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, to be sampled.")],
+            outputs=[*_pictured_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
         )
 
     @classmethod
     def validate_inputs(cls, width: int | None, height: int | None) -> bool | str:
-        """Refuse, before the graph runs, what the autoencoder can't make."""
+        """Refuse sizes that the autoencoder cannot make, before the graph runs."""
         return size_problem(width, height) or True
 
     @classmethod
@@ -193,7 +230,9 @@ class VideoCrafterKeyframes(io.ComfyNode):
         fps: float, strength: float,
     ) -> io.NodeOutput:  # fmt: skip
         if len(keyframes) < 2:
-            raise ValueError(f"keyframes has {len(keyframes)} picture; a chain needs at least 2. ImageBatch puts pictures together.")
+            raise ValueError(
+                f"keyframes has {len(keyframes)} image; at least 2 are needed. Use ImageBatch to combine images."
+            )
         ends = torch.cat([keyframes[1:], keyframes[:1]]) if loop else keyframes[1:]
         starts = keyframes[: len(ends)]
         latent = empty_latent(width, height, length, len(starts))

@@ -14,7 +14,7 @@ from .bridge.schema import schema
 
 
 class VideoCrafterDecode(io.ComfyNode):
-    """Latents to frames, a few at a time."""
+    """Decodes latents to frames, a few at a time."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,16 +23,21 @@ class VideoCrafterDecode(io.ComfyNode):
             display_name="VideoCrafter Decode",
             category="VideoCrafter",
             description=(
-                "Decodes a video a few frames at a time, with progress over the frames, so that long clips fit into memory. Frames are "
-                "decoded apart, so the result does not depend on how many go at once."
+                "Decodes a video a few frames at a time, so that long videos fit into memory. Frames are decoded "
+                "independently: the result does not depend on frames_at_once."
             ),
             search_aliases=["vae decode", "decode video", "videocrafter"],
             inputs=[
-                io.Latent.Input("samples", tooltip="The sampled video."),
-                io.Vae.Input("vae", tooltip="The model's VAE, or any of Stable Diffusion 1 or 2."),
-                io.Int.Input("frames_at_once", default=4, min=1, max=4096, tooltip="Fewer take less memory."),
+                io.Latent.Input("samples", tooltip="The sampled video latent."),
+                io.Vae.Input("vae", tooltip="The model's VAE, or any VAE for Stable Diffusion 1 or 2."),
+                io.Int.Input(
+                    "frames_at_once", default=4, min=1, max=4096,
+                    tooltip="Frames decoded together. Fewer frames need less memory.",
+                ),
             ],
-            outputs=[io.Image.Output(tooltip="The frames, for CreateVideo, SaveAnimatedWEBP or any node that takes images.")],
+            outputs=[io.Image.Output(
+                tooltip="The frames, for VideoCrafter Save Video, CreateVideo or any node that takes images.",
+            )],
         )
 
     @classmethod

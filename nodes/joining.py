@@ -1,4 +1,4 @@
-"""Nodes that make one video of several."""
+"""Nodes that join clips into one video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .bridge.schema import schema
 
 
 class VideoCrafterJoinClips(io.ComfyNode):
-    """Clips that share their ends to one video."""
+    """Joins clips that share their first and last images into one video."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,20 +21,28 @@ class VideoCrafterJoinClips(io.ComfyNode):
             display_name="VideoCrafter Join Clips",
             category="VideoCrafter",
             description=(
-                "Joins the clips of VideoCrafter Keyframes into one video: the picture that two clips share is shown once, and both sides "
-                "are brought to the same brightness and contrast there. Nothing is cross-faded."
+                "Joins the clips of VideoCrafter Keyframes into one video. The frame shared by two clips appears "
+                "once. Brightness and contrast are matched at each joint. There is no cross-fade."
             ),
             search_aliases=["join", "concatenate", "merge videos", "keyframes", "color match", "videocrafter"],
             inputs=[
-                io.Image.Input("images", tooltip="The frames of all clips, one clip after the other."),
-                io.Int.Input("length", default=16, min=2, max=4096, tooltip="Frames a clip, as in VideoCrafter Keyframes."),
+                io.Image.Input("images", tooltip="The decoded frames of all clips, in order."),
+                io.Int.Input(
+                    "length", default=16, min=2, max=4096,
+                    tooltip="Frames per clip: the same value as in VideoCrafter Keyframes.",
+                ),
                 io.Boolean.Input(
-                    "match", default=True, tooltip="Bring both sides of a joint to the same mean and deviation, channel by channel."
+                    "match", default=True,
+                    tooltip="Match brightness and contrast at each joint (mean and standard deviation per colour "
+                    "channel).",
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames of the joined video."),
-                io.String.Output(display_name="steps", tooltip="The step in brightness at each joint, as made and as matched."),
+                io.String.Output(
+                    display_name="steps",
+                    tooltip="The jump in brightness at each joint, before and after matching, as text.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -42,7 +50,10 @@ class VideoCrafterJoinClips(io.ComfyNode):
     @classmethod
     def execute(cls, images: Tensor, length: int, match: bool) -> io.NodeOutput:
         if len(images) % length:
-            raise ValueError(f"There are {len(images)} images, which are no whole clips of {length}: set length to the frames a clip.")
+            raise ValueError(
+                f"There are {len(images)} images, which is not a multiple of length {length}: set length to the "
+                "number of frames per clip."
+            )
         clips = (rgb_pictures(images) * 2 - 1).unflatten(0, (-1, length)).transpose(1, 2)  # [K, 3, T, H, W]
         joined = join(list(clips), match)
         frames = (joined.video.permute(1, 2, 3, 0) + 1) / 2

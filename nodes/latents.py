@@ -1,4 +1,4 @@
-"""Nodes that make latents."""
+"""Nodes that make latents and suggest their size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .bridge.schema import schema
 
 
 class VideoCrafterImageSize(io.ComfyNode):
-    """A size for the video of a picture: its shape, the model's number of pixels."""
+    """Suggests a video size: the image's aspect ratio with the model's number of pixels."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,28 +23,32 @@ class VideoCrafterImageSize(io.ComfyNode):
             node_id="VideoCrafterImageSize",
             display_name="VideoCrafter Image Size",
             category="VideoCrafter",
-            description="Suggests the size of a picture's video: the picture's shape, with about the pixels that the model was trained on.",
+            description="Suggests a video size for an image: its aspect ratio, with about as many pixels as the "
+            "model was trained on.",
             search_aliases=["get image size", "resolution", "aspect ratio", "videocrafter"],
             inputs=[
-                io.Model.Input("model", tooltip="The VideoCrafter model that is to make the video."),
-                io.Image.Input("image", tooltip="The picture."),
+                io.Model.Input("model", tooltip="The VideoCrafter model that makes the video."),
+                io.Image.Input("image", tooltip="The image to make a video from."),
             ],
             outputs=[
-                io.Int.Output(display_name="width", tooltip="For Empty VideoCrafter Latent."),
-                io.Int.Output(display_name="height", tooltip="For Empty VideoCrafter Latent."),
+                io.Int.Output(display_name="width", tooltip="Width in pixels, for Empty VideoCrafter Latent."),
+                io.Int.Output(display_name="height", tooltip="Height in pixels, for Empty VideoCrafter Latent."),
             ],
         )
 
     @classmethod
     def execute(cls, model: Any, image: Tensor) -> io.NodeOutput:
         if not isinstance(model.model, VideoCrafterModel):
-            raise ValueError(f"This node needs a VideoCrafter model; it got {type(model.model).__name__}.")
+            raise ValueError(
+                f"This node needs a VideoCrafter model, but got {type(model.model).__name__}. Connect MODEL of Load "
+                "VideoCrafter Model."
+            )
         height, width = rgb_pictures(image).shape[2:]
         return io.NodeOutput(*suggested_size(model.model.config.sampling, width, height))
 
 
 class EmptyVideoCrafterLatent(io.ComfyNode):
-    """A blank video, or several."""
+    """Makes one or several empty video latents."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -52,24 +56,30 @@ class EmptyVideoCrafterLatent(io.ComfyNode):
             node_id="EmptyVideoCrafterLatent",
             display_name="Empty VideoCrafter Latent",
             category="VideoCrafter",
-            description="A blank video as a batch of frames, to be sampled. The bundled model makes 64x64.",
+            description="Makes an empty video latent to sample from: a batch of frames. The bundled models make "
+            "64x64 videos.",
             search_aliases=["empty video latent", "empty latent", "videocrafter"],
             inputs=[
                 io.Int.Input(
-                    "width", default=512, min=SMALLEST, max=LARGEST, step=8, tooltip="A multiple of 8. The models' own are 512 or 1024."
+                    "width", default=512, min=SMALLEST, max=LARGEST, step=8,
+                    tooltip="Width in pixels, a multiple of 8. Trained widths: 256, 512 or 1024.",
                 ),
                 io.Int.Input(
-                    "height", default=320, min=SMALLEST, max=LARGEST, step=8, tooltip="A multiple of 8. The models' own are 320 or 576."
+                    "height", default=320, min=SMALLEST, max=LARGEST, step=8,
+                    tooltip="Height in pixels, a multiple of 8. Trained heights: 256, 320 or 576.",
                 ),
-                io.Int.Input("length", default=16, min=1, max=4096, tooltip="Frames a video. The models were trained on 16."),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many videos to make at once."),
+                io.Int.Input(
+                    "length", default=16, min=1, max=4096,
+                    tooltip="Frames per video. The models were trained on 16.",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Number of videos to make at once."),
             ],
-            outputs=[io.Latent.Output(tooltip="All frames of all videos, one after the other.")],
+            outputs=[io.Latent.Output(tooltip="The frames of all videos, one video after the other.")],
         )
 
     @classmethod
     def validate_inputs(cls, width: int | None, height: int | None) -> bool | str:
-        """Refuse, before the graph runs, what the autoencoder can't make."""
+        """Refuse sizes that the autoencoder cannot make, before the graph runs."""
         return size_problem(width, height) or True
 
     @classmethod

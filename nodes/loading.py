@@ -27,7 +27,7 @@ WEIGHT_DTYPES = {
 
 
 class VideoCrafterLoader(io.ComfyNode):
-    """A checkpoint of the family to MODEL, CLIP, VAE and CLIP_VISION."""
+    """Loads a checkpoint of the family as MODEL, CLIP, VAE and CLIP_VISION."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -39,23 +39,23 @@ class VideoCrafterLoader(io.ComfyNode):
             display_name="Load VideoCrafter Model",
             category="VideoCrafter",
             description=(
-                "Loads a text-to-video or image-to-video model of the VideoCrafter family. Which one it is, and of which size, is read off "
-                "the file. The bundled model is tiny and knows coloured shapes that move; it needs no download."
+                "Loads a VideoCrafter or DynamiCrafter model. The model and its size are detected from the file. The "
+                "bundled models need no download; they are tiny and make moving coloured shapes."
             ),
             search_aliases=["videocrafter", "videocrafter2", "text to video", "image to video", "t2v", "i2v", "load checkpoint"],
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
                     options=names,
-                    tooltip="A .ckpt or .safetensors file in ComfyUI's checkpoints folders (those of extra_model_paths.yaml too), or a "
-                    "bundled model. Once loaded, the node shows which model it is.",
+                    tooltip="A .ckpt or .safetensors file in a checkpoints folder of ComfyUI (extra_model_paths.yaml "
+                    "included), or a bundled model. After loading, the node shows which model it is.",
                 ),
                 advanced(
                     io.Combo.Input(
                         "weight_dtype",
                         options=list(WEIGHT_DTYPES),
                         default="default",
-                        tooltip="The type the UNet's weights are kept in. fp8 halves their memory at a small loss of quality.",
+                        tooltip="Data type of the UNet weights. fp8 halves their memory and costs a little quality.",
                     )
                 ),
                 io.Combo.Input(
@@ -63,15 +63,22 @@ class VideoCrafterLoader(io.ComfyNode):
                     options=["auto", *published()],
                     default="auto",
                     optional=True,
-                    tooltip="Which model the file holds. It is read off the file; only DynamiCrafter's for 512, 1024 and interpolation "
-                    "have the same tensors, and files without a schedule or a telling name must be told apart here.",
+                    tooltip="The model in the file. Leave it at auto unless an error asks for it. DynamiCrafter 512, "
+                    "1024 and interpolation have the same tensors: if neither the file's schedule nor its name tells "
+                    "which one it is, choose it here.",
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="The video diffusion model, for KSampler and all that takes a MODEL."),
+                io.Model.Output(
+                    tooltip="The video diffusion model, for VideoCrafter Sampler, KSampler or any node that takes a "
+                    "MODEL.",
+                ),
                 io.Clip.Output(tooltip="The text encoder, for CLIPTextEncode."),
                 io.Vae.Output(tooltip="The autoencoder, for VAEDecode and VAEEncode."),
-                io.ClipVision.Output(tooltip="The image encoder of an image-to-video model, for VideoCrafter Image to Video."),
+                io.ClipVision.Output(
+                    tooltip="The image encoder of an image-to-video model, for VideoCrafter Image to Video, "
+                    "Interpolation or Keyframes.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -84,17 +91,17 @@ class VideoCrafterLoader(io.ComfyNode):
             path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         file = ModelFile.open(path, None if model == "auto" else {"name": model})
         patcher = load_model(file, WEIGHT_DTYPES[weight_dtype])
-        remedy = "Use CLIPLoader with type sd2 and OpenCLIP ViT-H's text tower (in models/text_encoders) instead."
+        remedy = "Use CLIPLoader with type sd2 and the text encoder of OpenCLIP ViT-H/14 (in models/text_encoders) instead."
         clip: object = MissingPart(file, "text encoder", remedy)
         if "text_encoder" in file.parts:
             clip = load_clip(file, folder_paths.get_folder_paths("embeddings"))
-        remedy = "Use VAELoader with Stable Diffusion's VAE (vae-ft-mse-840000, in models/vae) instead."
+        remedy = "Use VAELoader with a VAE for Stable Diffusion 1 or 2 (vae-ft-mse-840000, in models/vae) instead."
         vae: object = MissingPart(file, "autoencoder", remedy)
         if "autoencoder" in file.parts:
             vae = load_vae(file)
         remedy = (
-            "Use CLIPVisionLoader with OpenCLIP ViT-H/14 (in models/clip_vision) for an image-to-video model; text-to-video models take no "
-            "picture."
+            "Use CLIPVisionLoader with OpenCLIP ViT-H/14 (in models/clip_vision) for an image-to-video model; "
+            "text-to-video models take no image."
         )
         clip_vision: object = MissingPart(file, "image encoder", remedy)
         if "image_encoder" in file.parts:

@@ -16,34 +16,37 @@ from .bridge.schema import schema
 
 
 class VideoCrafterPictureKept(io.ComfyNode):
-    """How well a video keeps the picture it was made from."""
+    """Measures how closely a video follows its source image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="VideoCrafterPictureKept",
-            display_name="VideoCrafter Picture Kept",
+            display_name="VideoCrafter Image Fidelity",
             category="VideoCrafter",
             description=(
-                "Measures how well a video keeps the picture it was made from, and how smoothly it goes on: SSIM compares structure place "
-                "by place, CLIP compares content. 1 is equal."
+                "Measures how similar each frame is to the source image and to the previous frame. SSIM compares "
+                "structure, CLIP compares content. 1 means identical."
             ),
-            search_aliases=["measure", "ssim", "clip similarity", "consistency", "quality", "videocrafter"],
+            search_aliases=["measure", "ssim", "clip similarity", "consistency", "quality", "fidelity", "picture kept", "videocrafter"],
             inputs=[
                 io.Image.Input("images", tooltip="The frames of one video."),
-                io.Image.Input("image", tooltip="The picture it was made from."),
-                io.ClipVision.Input("clip_vision", optional=True, tooltip="For the CLIP similarities; without it there is only SSIM."),
+                io.Image.Input("image", tooltip="The source image of the video."),
+                io.ClipVision.Input(
+                    "clip_vision", optional=True,
+                    tooltip="The image encoder for the CLIP similarity. Not connected: only SSIM is measured.",
+                ),
             ],
             outputs=[
-                io.Image.Output(display_name="plot", tooltip="Similarity over the frames."),
-                io.String.Output(display_name="table", tooltip="The numbers, as Markdown."),
+                io.Image.Output(display_name="plot", tooltip="A plot of the similarity over the frames."),
+                io.String.Output(display_name="table", tooltip="The values as a Markdown table."),
             ],
         )
 
     @classmethod
     def execute(cls, images: Tensor, image: Tensor, clip_vision: Any = None) -> io.NodeOutput:
         if len(image) != 1:
-            raise ValueError(f"image holds {len(image)} pictures; one is compared with. Take one with ImageFromBatch.")
+            raise ValueError(f"image has {len(image)} images; exactly one is needed. Use ImageFromBatch to take one.")
 
         def embed(pictures: Tensor) -> Tensor:
             return image_embeddings(clip_vision, pictures)

@@ -1,4 +1,4 @@
-"""Nodes that change how a model is evaluated."""
+"""Nodes that change how a model runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .sampling import schedule_of
 
 
 class VideoCrafterDeepCache(io.ComfyNode):
-    """Deep features reused from step to step."""
+    """Reuses deep features from step to step."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,35 +21,37 @@ class VideoCrafterDeepCache(io.ComfyNode):
             display_name="VideoCrafter DeepCache",
             category="VideoCrafter",
             description=(
-                "Fewer evaluations of the deep layers: they run whole every few steps, and in between only the shallow ones do, on what "
-                "the deep ones last made. Faster, with details that differ a little."
+                "Speeds up sampling: the full UNet runs every few steps, the other steps run only its outer blocks "
+                "and reuse the deep features. Details change a little."
             ),
             search_aliases=["deepcache", "deep cache", "speed", "faster", "feature reuse", "videocrafter"],
             inputs=[
                 io.Model.Input("model", tooltip="A model of the VideoCrafter family."),
                 io.Int.Input(
                     "interval", default=3, min=1, max=50,
-                    tooltip="Every how many evaluations one runs whole. 1 changes nothing; more is faster and less exact.",
+                    tooltip="Run the full UNet every N steps. 1: every step, nothing changes. Higher: faster, less "
+                    "exact.",
                 ),
                 io.Int.Input(
                     "blocks", default=3, min=1, max=11,
-                    tooltip="How many of the first and of the last blocks run every time; these models have 12 of each. Fewer is faster "
-                    "and less exact; 3 are those at full resolution.",
+                    tooltip="Outer blocks that run at every step: this many input blocks and as many output blocks. "
+                    "The published models have 12 of each. Lower: faster, less exact. 3: the blocks at full "
+                    "resolution.",
                 ),
                 advanced(
                     io.Float.Input(
                         "start_percent", default=0.0, min=0.0, max=1.0, step=0.001,
-                        tooltip="Where in the sampling it begins: 0 is the first step.",
+                        tooltip="Start of the range of steps that reuse features. 0: the first step.",
                     )
                 ),
                 advanced(
                     io.Float.Input(
                         "end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
-                        tooltip="Where in the sampling it ends: 1 is the last step.",
+                        tooltip="End of the range of steps that reuse features. 1: the last step.",
                     )
                 ),
             ],  # fmt: skip
-            outputs=[io.Model.Output(tooltip="The model, for any sampler.")],
+            outputs=[io.Model.Output(tooltip="The model with DeepCache, for any sampler.")],
         )
 
     @classmethod

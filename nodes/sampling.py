@@ -1,4 +1,4 @@
-"""Nodes that sample as the authors do."""
+"""Nodes that sample with the authors' DDIM."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from .bridge.guidance import PictureGuider, with_guidance_rescale
 from .bridge.sampling import DDIMSampler, ScaledModelSampling, authors_sigmas
 from .bridge.schema import advanced, schema
 
-STEPS_TOOLTIP = "The authors use 50. As theirs, the schedule can hold more than asked for (30 gives 31 where it is uniform)."
+STEPS_TOOLTIP = (
+    "Sampling steps. All published models: 50. Bundled models: 25. The uniform schedule can run one step more than "
+    "requested, as the authors' does (30 -> 31)."
+)
 
 
 def spacing_input() -> io.Combo.Input:
-    """How the visited timesteps are spaced."""
+    """The widget for the spacing of the timesteps."""
     return io.Combo.Input(
         "spacing", options=["auto", *SPACINGS], default="auto", optional=True,
-        tooltip="How the steps are spaced: auto is as the model's authors do it, uniform for most, uniform_trailing for DynamiCrafter at "
-        "512 and 1024.",
+        tooltip="Spacing of the timesteps. auto: the model's own, which is uniform_trailing for DynamiCrafter 512, 1024 "
+        "and interpolation, and uniform for all other published models.",
     )  # fmt: skip
 
 
@@ -37,14 +40,15 @@ def schedule_of(model: Any) -> ScaledModelSampling:
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, ScaledModelSampling):
         raise ValueError(
-            f"This node needs a VideoCrafter model with its own noise schedule; it got {type(model.model).__name__} with "
-            f"{type(sampling).__name__}. Use the node Load VideoCrafter Model, and no node that changes the schedule."
+            f"This node needs a VideoCrafter model with its own noise schedule, but got {type(model.model).__name__} "
+            f"with {type(sampling).__name__}. Use Load VideoCrafter Model, and remove nodes that change the noise "
+            "schedule."
         )
     return sampling
 
 
 class VideoCrafterSampler(io.ComfyNode):
-    """The authors' whole sampling in one node."""
+    """The authors' sampling in one node."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -53,43 +57,48 @@ class VideoCrafterSampler(io.ComfyNode):
             display_name="VideoCrafter Sampler",
             category="VideoCrafter",
             description=(
-                "Samples a video as the authors do: DDIM over their timesteps, with noise added at every step. A seed gives the same "
-                "video here as in vc_core without ComfyUI. KSampler works as well, with any sampler and scheduler."
+                "Samples a video with the authors' DDIM and timesteps. A seed gives the same video here as in "
+                "vc_core without ComfyUI. KSampler works as well, with any sampler and scheduler."
             ),
             search_aliases=["videocrafter", "ksampler", "ddim", "video sampler"],
             inputs=[
-                io.Model.Input("model", tooltip="A model of the VideoCrafter family."),
-                io.Conditioning.Input("positive", tooltip="What is to be seen."),
-                io.Conditioning.Input("negative", tooltip="What is not; the authors use the empty prompt."),
-                io.Latent.Input("latent_image", tooltip="The video to start from, usually an empty one."),
+                io.Model.Input("model", tooltip="A VideoCrafter or DynamiCrafter model."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The positive conditioning, from VideoCrafter Conditioning, Image to Video, "
+                    "Interpolation or Keyframes.",
+                ),
+                io.Conditioning.Input("negative", tooltip="The negative conditioning, from the same node."),
+                io.Latent.Input("latent_image", tooltip="The video latent to start from, usually an empty one."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="Decides all noise. The second video of a batch uses the next seed, and so on.",
+                    tooltip="Seed of all noise. In a batch, the second video uses seed + 1, and so on.",
                 ),
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip=STEPS_TOOLTIP),
                 io.Float.Input(
                     "cfg", default=12.0, min=0.0, max=100.0, step=0.5, round=0.01,
-                    tooltip="How strongly the prompt is followed. The authors use 12, for DynamiCrafter 7.5; 1 is no guidance and twice "
-                    "as fast.",
+                    tooltip="CFG scale: how closely the video follows the prompt. VideoCrafter: 12. DynamiCrafter: "
+                    "7.5. Bundled models: 4. 1: no guidance, twice as fast.",
                 ),
                 io.Float.Input(
                     "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                    tooltip="Noise added at every step: the authors use 1; at 0 only the start decides.",
+                    tooltip="Noise added at every step. All published models: 1. 0: none, the result depends on the "
+                    "initial noise only.",
                 ),
                 advanced(
                     io.Float.Input(
                         "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                        tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 1 wholly. DynamiCrafter's authors use "
-                        "0.7 at 512 and 1024.",
+                        tooltip="Reduces the contrast that a high CFG scale adds. 0: off. 1: full. DynamiCrafter "
+                        "512, 1024 and interpolation: 0.7. All other published models: 0.",
                     )
                 ),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.01, max=1.0, step=0.01,
-                    tooltip="Less than 1 keeps so much of the latent that is given (video to video).",
+                    tooltip="Denoising strength. Below 1 starts from the input video; the lower, the closer to it.",
                 ),
                 advanced(spacing_input()),
             ],  # fmt: skip
-            outputs=[io.Latent.Output(tooltip="The sampled video, for VAEDecode or VideoCrafter Decode.")],
+            outputs=[io.Latent.Output(tooltip="The sampled video latent, for VideoCrafter Decode or VAEDecode.")],
         )
 
     @classmethod
@@ -122,15 +131,17 @@ class VideoCrafterDDIM(io.ComfyNode):
             node_id="VideoCrafterDDIM",
             display_name="VideoCrafter DDIM",
             category="VideoCrafter",
-            description="The authors' DDIM, for SamplerCustomAdvanced, with the sigmas of VideoCrafter Scheduler or any other.",
+            description="The authors' DDIM as a SAMPLER for SamplerCustomAdvanced. Use it with the sigmas of "
+            "VideoCrafter Scheduler or of another scheduler.",
             search_aliases=["ddim", "sampler", "videocrafter"],
             inputs=[
                 io.Float.Input(
                     "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                    tooltip="Noise added at every step: the authors use 1; at 0 only the start decides.",
+                    tooltip="Noise added at every step. All published models: 1. 0: none, the result depends on the "
+                    "initial noise only.",
                 ),
             ],  # fmt: skip
-            outputs=[io.Sampler.Output(tooltip="For SamplerCustomAdvanced.")],
+            outputs=[io.Sampler.Output(tooltip="The sampler, for SamplerCustomAdvanced.")],
         )
 
     @classmethod
@@ -147,17 +158,19 @@ class VideoCrafterScheduler(io.ComfyNode):
             node_id="VideoCrafterScheduler",
             display_name="VideoCrafter Scheduler",
             category="VideoCrafter",
-            description="The sigmas at the timesteps that the authors' DDIM visits, for SamplerCustomAdvanced.",
+            description="The sigmas at the timesteps of the authors' DDIM, for SamplerCustomAdvanced.",
             search_aliases=["sigmas", "ddim_uniform", "scheduler", "videocrafter"],
             inputs=[
-                io.Model.Input("model", tooltip="A model of the VideoCrafter family; its noise schedule is used."),
+                io.Model.Input("model", tooltip="A VideoCrafter or DynamiCrafter model. Its noise schedule is used."),
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip=STEPS_TOOLTIP),
                 io.Float.Input(
-                    "denoise", default=1.0, min=0.01, max=1.0, step=0.01, tooltip="Less than 1 runs the last part of the schedule only."
+                    "denoise", default=1.0, min=0.01, max=1.0, step=0.01,
+                    tooltip="Denoising strength. Below 1 runs only the last part of the schedule, for video to "
+                    "video.",
                 ),
                 spacing_input(),
             ],
-            outputs=[io.Sigmas.Output(tooltip="Falling, with a 0 at the end.")],
+            outputs=[io.Sigmas.Output(tooltip="The sigmas, from high to low, with 0 at the end.")],
         )
 
     @classmethod
@@ -166,7 +179,7 @@ class VideoCrafterScheduler(io.ComfyNode):
 
 
 class VideoCrafterGuider(io.ComfyNode):
-    """Guidance by the picture apart from that by the text."""
+    """Separate guidance by the prompt and by the image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -175,27 +188,36 @@ class VideoCrafterGuider(io.ComfyNode):
             display_name="VideoCrafter Guider",
             category="VideoCrafter",
             description=(
-                "Guides by the text and by the picture apart, for SamplerCustomAdvanced: one of them can be followed strongly and the "
-                "other less. It takes three passes a step where others take two."
+                "Separate CFG scales for the prompt and for the image, for SamplerCustomAdvanced. It runs the UNet "
+                "three times per step instead of twice."
             ),
             search_aliases=["guider", "dual cfg", "image guidance", "multi cond cfg", "dynamicrafter", "videocrafter"],
             inputs=[
-                io.Model.Input("model", tooltip="An image-to-video model of the family."),
-                io.Conditioning.Input("positive", tooltip="With the picture, from VideoCrafter Image to Video or Interpolation."),
-                io.Conditioning.Input("negative", tooltip="With the empty picture, from the same node."),
+                io.Model.Input("model", tooltip="A VideoCrafter or DynamiCrafter image-to-video model."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The positive conditioning with the image, from VideoCrafter Image to Video, "
+                    "Interpolation or Keyframes.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="The negative conditioning with the empty image, from the same node.",
+                ),
                 io.Float.Input(
-                    "cfg", default=7.5, min=0.0, max=100.0, step=0.5, round=0.01, tooltip="How strongly the prompt is followed."
+                    "cfg", default=7.5, min=0.0, max=100.0, step=0.5, round=0.01,
+                    tooltip="CFG scale of the prompt. DynamiCrafter: 7.5. VideoCrafter: 12.",
                 ),
                 io.Float.Input(
                     "image_cfg", default=7.5, min=0.0, max=100.0, step=0.5, round=0.01,
-                    tooltip="How strongly the picture is followed. Where it is cfg too, this is the usual guidance.",
+                    tooltip="CFG scale of the image. Equal to cfg: the usual guidance.",
                 ),
                 io.Float.Input(
                     "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                    tooltip="Takes back the contrast that strong guidance adds: 0 not at all, 1 wholly.",
+                    tooltip="Reduces the contrast that a high CFG scale adds. 0: off. 1: full. DynamiCrafter 512, "
+                    "1024 and interpolation: 0.7.",
                 ),
             ],  # fmt: skip
-            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
+            outputs=[io.Guider.Output(tooltip="The guider, for SamplerCustomAdvanced.")],
         )
 
     @classmethod

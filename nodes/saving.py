@@ -1,4 +1,4 @@
-"""Nodes that save videos, where core's don't do what is wanted."""
+"""Nodes that save videos."""
 
 from __future__ import annotations
 
@@ -20,24 +20,32 @@ LONGEST_NAME = 200
 
 
 def check_name(prefix: str, output: Path) -> None:
-    """A name comes with a graph, and graphs come from anywhere.
+    """Check a file name prefix from a graph, which may come from a stranger.
 
     Args:
         output: the folder that files go into.
 
     Raises:
-        ValueError: the file would lie elsewhere, or no file can be called so.
+        ValueError: the file would be outside of the folder, or the name is not valid.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in prefix):
-        raise ValueError(f"filename_prefix is {prefix[:100]!r}, with characters that no file's name has. Use letters, digits and - _ . %")
+        raise ValueError(
+            f"filename_prefix is {prefix[:100]!r}; it has characters that file names cannot have. Use letters, "
+            "digits and - _ . %"
+        )
     if any(len(part.encode()) > LONGEST_NAME for part in Path(prefix).parts):
-        raise ValueError(f"filename_prefix has a part of more than {LONGEST_NAME} bytes: {prefix[:40]!r}... Use a shorter name.")
+        raise ValueError(
+            f"filename_prefix {prefix[:40]!r}... has a part longer than {LONGEST_NAME} bytes. Use a shorter name."
+        )
     if not (output / prefix).resolve().is_relative_to(output.resolve()):
-        raise ValueError(f"filename_prefix is {prefix!r}, which leads out of the output folder {output}. Use a name inside of it.")
+        raise ValueError(
+            f"filename_prefix is {prefix!r}, which leads out of the output folder {output}. Use a name inside this "
+            "folder."
+        )
 
 
 class VideoCrafterSaveVideo(io.ComfyNode):
-    """Frames to an MP4 of good quality, which core's Save Video offers on its newest releases only."""
+    """Saves frames as an MP4 with a quality setting, which only the newest releases of ComfyUI have in SaveVideo."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -46,23 +54,26 @@ class VideoCrafterSaveVideo(io.ComfyNode):
             display_name="VideoCrafter Save Video",
             category="VideoCrafter",
             description=(
-                "Saves frames as an MP4 that plays everywhere (H.264, yuv420p) in a quality of your choice, with the graph inside: drop "
-                "the file onto the canvas and the graph is back. For WebM, WebP or PNG use core's saving nodes."
+                "Saves frames as an MP4 that plays everywhere (H.264, yuv420p). The workflow is stored in the file: "
+                "drop the file onto the canvas to load it. For WebM, WebP or PNG use ComfyUI's own nodes."
             ),
             search_aliases=["save video", "mp4", "h264", "crf", "export video", "videocrafter"],
             inputs=[
                 io.Image.Input("images", tooltip="The frames, from VideoCrafter Decode or VAEDecode."),
                 io.String.Input(
                     "filename_prefix", default="video/VideoCrafter",
-                    tooltip="Folder and beginning of the name in ComfyUI's output folder; a number follows. %date:yyyy-MM-dd% works.",
+                    tooltip="Subfolder of the output folder, and start of the file name. A number is added. "
+                    "%date:yyyy-MM-dd% and the like work.",
                 ),
                 io.Float.Input(
                     "fps", default=8.0, min=1.0, max=120.0, step=1.0,
-                    tooltip="How fast the clip is played. What the model is told of motion is the other fps, of the conditioning.",
+                    tooltip="Playback speed, in frames per second. The authors save at 8 to 10. The speed of the "
+                    "motion is the other fps, in the conditioning.",
                 ),
                 io.Float.Input(
                     "crf", default=float(CRF), min=0.0, max=51.0, step=1.0,
-                    tooltip="Lower is better and larger: 17 can hardly be told from the frames, 23 is what core's Save Video takes.",
+                    tooltip="Quality. Lower is better, with larger files. 0: lossless. 17: almost no visible loss. "
+                    "23: the default of ComfyUI's SaveVideo.",
                 ),
             ],  # fmt: skip
             outputs=[],

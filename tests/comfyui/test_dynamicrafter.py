@@ -171,7 +171,7 @@ class TestErrors:
         one, two = graph.picture(pictures(1), "one"), graph.picture(pictures(2), "two")
         graph.told("VideoCrafterInterpolation", image=one, end_image=two, fps=5.0, latent=graph.latent)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterInterpolation", "1 images to begin with and 2 to end with")
+        assert_fails(comfyui, graph, "VideoCrafterInterpolation", "image and end_image have 1 and 2 images")
 
     def test_one_keyframe(self, comfyui, checkpoints):
         graph = PictureGraph(comfyui, INTERPOLATION, "lonely")
@@ -180,13 +180,13 @@ class TestErrors:
         )
         graph.latent = out(number, 2)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterKeyframes", "keyframes has 1 picture", "ImageBatch")
+        assert_fails(comfyui, graph, "VideoCrafterKeyframes", "keyframes has 1 image", "ImageBatch")
 
     def test_frames_that_are_no_whole_clips(self, comfyui, checkpoints):
         graph = PictureGraph(comfyui, INTERPOLATION, "parts")
         joined = graph.add("VideoCrafterJoinClips", images=graph.picture(pictures(3), "three"), length=2, match=True)
         graph.add("TestSave", file="x", image=out(joined))
-        assert_fails(comfyui, graph, "VideoCrafterJoinClips", "3 images, which are no whole clips of 2")
+        assert_fails(comfyui, graph, "VideoCrafterJoinClips", "3 images, which is not a multiple of length 2")
 
     def test_a_file_that_could_be_several_models(self, comfyui, checkpoints):
         parts = ("model.diffusion_model.", "image_proj_model.")

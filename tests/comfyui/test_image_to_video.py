@@ -143,7 +143,7 @@ class TestErrors:
         goldens.write_checkpoint("t2v_512_v2", comfyui.checkpoints / "t2v_512_v2.safetensors")
         graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"][:1], "text.st", checkpoint="t2v_512_v2", frames=2)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterImageToVideo", "holds no image encoder", "text-to-video models take no picture")
+        assert_fails(comfyui, graph, "VideoCrafterImageToVideo", "holds no image encoder", "text-to-video models take no image")
 
     def test_an_animated_picture_is_several_pictures(self, comfyui, checkpoint):
         frames = [Image.new("RGB", (20, 20), (value, 0, 0)) for value in (10, 200, 90)]
