@@ -118,7 +118,7 @@ class Demo:
 
 DEMOS = (
     Demo("text_to_video.json", (TextSetting("PROMPT", "Prompt"),)),
-    Demo("image_to_video.json", (PictureSetting("IMAGE", "Your picture", "The picture"), TextSetting("MOTION", "Motion"))),
+    Demo("image_to_video.json", (PictureSetting("IMAGE", "Your image", "The image"), TextSetting("MOTION", "Motion"))),
 )
 
 

@@ -1,4 +1,4 @@
-"""The workflows of DynamiCrafter: from a picture, between two, round and back, and through many."""
+"""The workflows of DynamiCrafter: image to video, interpolation, loop and keyframes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .workflow_builder import Node, Output, WorkflowBuilder
 from .workflow_parts import COLUMNS, FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 
 BUNDLED = "videocrafter_tiny_dynamicrafter (bundled)"
-OWN_PICTURES = "For pictures of your own put **Load Image** in the place of what is drawn here."
+OWN_PICTURES = "To use your own images, connect **Load Image** in place of the drawn ones."
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
-    """A picture to a clip that begins with exactly that picture."""
+    """Image to video, where the first frame is the image."""
     flow = WorkflowBuilder(info)
-    picture = _one_picture(flow, "What is to move", 8, 22)
+    picture = _one_picture(flow, "Source image", 8, 22)
     loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_v1 or dynamicrafter_1024_v1", picture)
     conditioning = flow.node(
         "VideoCrafterImageToVideo",
@@ -29,11 +29,11 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
 
 
 def interpolation(info: ObjectInfo) -> WorkflowBuilder:
-    """What happens between two pictures."""
+    """A video between two images."""
     flow = WorkflowBuilder(info)
-    flow.note(f"The video begins with the first picture and ends with the last. {OWN_PICTURES}", at=(0, FIRST_ROW), title="Two pictures")
-    first, drawing = drawn_square(flow, 6, 10, column=1, top=FIRST_ROW, title="The first picture")
-    last, more = drawn_square(flow, 39, 36, column=3, top=FIRST_ROW, title="The last picture")
+    flow.note(f"The video starts with the first image and ends with the last image. {OWN_PICTURES}", at=(0, FIRST_ROW), title="Two images")
+    first, drawing = drawn_square(flow, 6, 10, column=1, top=FIRST_ROW, title="First image")
+    last, more = drawn_square(flow, 39, 36, column=3, top=FIRST_ROW, title="Last image")
     flow.group("First", drawing, color="#3f5e3f")
     flow.group("Last", more, color="#3f5e3f")
     loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", first)
@@ -43,38 +43,38 @@ def interpolation(info: ObjectInfo) -> WorkflowBuilder:
 
 
 def loop(info: ObjectInfo) -> WorkflowBuilder:
-    """A clip that ends as it begins; its last frame, which is the first again, is left out."""
+    """A loop. The last frame repeats the first, so it is left out."""
     flow = WorkflowBuilder(info)
-    picture = _one_picture(flow, "Where it begins and ends", 10, 22)
+    picture = _one_picture(flow, "First and last image", 10, 22)
     loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", picture)
     conditioning = _between(flow, loader, positive, negative, latent, {"image": picture})
     sampler = _sampling(flow, loader, conditioning, latent["LATENT"])
     decode = decoded(flow, loader, sampler, top=SECOND_ROW)
     once = flow.node(
         "ImageFromBatch", {"image": decode["IMAGE"], "batch_index": 0, "length": 15}, at=(COLUMNS[3], SECOND_ROW + 140), size=(300, 90),
-        title="All but the last",
+        title="Without the last frame",
     )  # fmt: skip
     saved(flow, once["IMAGE"], [decode, once], top=SECOND_ROW, prefix="DynamiCrafter_loop")
     return flow
 
 
 def keyframes(info: ObjectInfo) -> WorkflowBuilder:
-    """A chain of clips through three pictures, joined."""
+    """A chain of clips through three images, joined."""
     flow = WorkflowBuilder(info)
     flow.note(
-        f"Each clip begins with one picture and ends with the next; any number can be put together with **Batch Images**. {OWN_PICTURES}",
-        at=(0, FIRST_ROW), title="Three pictures",
+        f"Each clip starts with one image and ends with the next. Use **Batch Images** to add more images. {OWN_PICTURES}",
+        at=(0, FIRST_ROW), title="Three images",
     )  # fmt: skip
     places = ((6, 10), (39, 22), (12, 38))
     pictures, drawings = [], []
     for index, (x, y) in enumerate(places):
         column, top = (1, 3, 1)[index], FIRST_ROW + (0, 0, 440)[index]
-        picture, drawing = drawn_square(flow, x, y, column=column, top=top, title=f"Picture {index + 1}")
+        picture, drawing = drawn_square(flow, x, y, column=column, top=top, title=f"Image {index + 1}")
         pictures.append(picture)
         drawings += drawing
     two = flow.node("ImageBatch", {"image1": pictures[0], "image2": pictures[1]}, at=(COLUMNS[3], FIRST_ROW + 440), size=(300, 60))
     three = flow.node("ImageBatch", {"image1": two["IMAGE"], "image2": pictures[2]}, at=(COLUMNS[4], FIRST_ROW + 440), size=(300, 60))
-    flow.group("Pictures", [*drawings, two, three], color="#3f5e3f")
+    flow.group("Images", [*drawings, two, three], color="#3f5e3f")
     top = SECOND_ROW + 440
     loader, positive, negative = _texts(flow, "", "dynamicrafter_512_interp_v1", top)
     conditioning = flow.node(
@@ -94,8 +94,8 @@ def keyframes(info: ObjectInfo) -> WorkflowBuilder:
 
 
 def _one_picture(flow: WorkflowBuilder, title: str, x: int, y: int) -> Output:
-    flow.note(OWN_PICTURES, at=(0, FIRST_ROW), title="The picture")
-    picture, drawing = drawn_square(flow, x, y, column=1, top=FIRST_ROW, title="The picture")
+    flow.note(OWN_PICTURES, at=(0, FIRST_ROW), title="The image")
+    picture, drawing = drawn_square(flow, x, y, column=1, top=FIRST_ROW, title="The image")
     preview = flow.node("PreviewImage", {"images": picture}, at=(COLUMNS[3], FIRST_ROW), size=(300, 280))
     flow.group(title, [*drawing, preview], color="#3f5e3f")
     return picture
@@ -105,14 +105,15 @@ def _texts(flow: WorkflowBuilder, motion: str, published: str, top: float) -> tu
     """Loader and texts, in the first two columns."""
     loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED}, at=(0, top), size=(330, 220), title="Video model")
     flow.note(
-        "The bundled model is tiny: 64x64, and it knows a coloured shape on a dark ground.\n\nFor real clips put the authors' "
-        f"file into `models/checkpoints` ({published}), choose it here, set 50 steps, cfg 7.5 and guidance rescale 0.7, and write "
-        "what happens. Files that hold only UNet and projector work with CLIP, VAE and CLIP vision from their own loaders.",
+        "The bundled model is tiny. It makes 64x64 videos of a coloured shape on a dark background.\n\nFor real videos: put the "
+        f"authors' file ({published}) into `models/checkpoints` and choose it here. Set 50 steps, cfg 7.5, guidance_rescale 0.7 and "
+        "the fps given in its tooltip, and describe what happens. If the file has no CLIP, VAE or CLIP vision, use ComfyUI's "
+        "loaders for them.",
         at=(0, top + 280), size=(330, 260), title="Change the video model",
     )  # fmt: skip
     positive = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": motion}, at=(COLUMNS[1], top), size=(330, 130), title="Motion")
     negative = flow.node(
-        "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(COLUMNS[1], top + 180), size=(330, 110), title="Negative motion"
+        "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(COLUMNS[1], top + 180), size=(330, 110), title="Negative prompt"
     )
     flow.group("Video model", [loader], color="#3f789e")
     return loader, positive, negative
@@ -127,7 +128,7 @@ def _start(flow: WorkflowBuilder, motion: str, published: str, picture: Output) 
         "EmptyVideoCrafterLatent", {"width": size["width"], "height": size["height"], "length": 16},
         at=(COLUMNS[1], SECOND_ROW + 470), size=(330, 130),
     )  # fmt: skip
-    flow.group("How it moves", [positive, negative, size, latent], color="#3f5e3f")
+    flow.group("Motion and size", [positive, negative, size, latent], color="#3f5e3f")
     return loader, positive, negative, latent
 
 

@@ -12,7 +12,7 @@ COLUMNS = (0, 380, 760, 1130, 1470)
 def drawn_square(flow: WorkflowBuilder, x: int, y: int, column: int, top: float, title: str) -> tuple[Output, list[Node]]:
     """A red square drawn by ComfyUI's own nodes, its left upper corner at (x, y) of 64x64; in two columns from `column` on."""
     values = {"width": 64, "height": 64, "color": GROUND}
-    ground = flow.node("EmptyImage", values, at=(COLUMNS[column], top), size=(320, 150), title="Ground")
+    ground = flow.node("EmptyImage", values, at=(COLUMNS[column], top), size=(320, 150), title="Background")
     square = flow.node(
         "EmptyImage", {"width": 19, "height": 19, "color": RED}, at=(COLUMNS[column], top + 200), size=(320, 150), title="Square"
     )
@@ -53,8 +53,8 @@ def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, 
         at=(COLUMNS[4], top + 480), size=(320, 340),
     )  # fmt: skip
     flow.note(
-        "The fps of the conditioning tells the model how far things move from frame to frame: high is slow. How fast the clip is played "
-        "is set where it is saved.",
+        "fps in the conditioning sets the speed of the motion: higher means less motion from frame to frame. fps in the saving nodes "
+        "sets the playback speed.",
         at=(COLUMNS[3], below), size=(300, 140), title="Two kinds of fps",
     )  # fmt: skip
     flow.group("Frames", shown, color="#5e5e3f")

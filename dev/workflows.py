@@ -23,13 +23,13 @@ BUNDLED_IMAGE_TO_VIDEO = "videocrafter_tiny_i2v (bundled)"
 
 
 def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
-    """A sentence to a clip, with the bundled model, so that it runs as soon as it is opened."""
+    """Text to video with the bundled model, so that it runs as soon as it is opened."""
     flow = WorkflowBuilder(info)
     loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, 60), size=(330, 220))
     flow.note(
-        "**Model**\n\nThe bundled model is tiny: 64x64, and it knows *a red|green|blue|yellow|white|purple "
-        "circle|square|triangle moving left|right|up|down*.\n\nFor real clips put VideoCrafter2's `model.ckpt` into "
-        "`models/checkpoints`, choose it here, set 512x320 and 16 frames, fps 28, 50 steps, cfg 12 and write any prompt.",
+        "**Model**\n\nThe bundled model is tiny. It makes 64x64 videos of *a red|green|blue|yellow|white|purple "
+        "circle|square|triangle moving left|right|up|down*.\n\nFor real videos: put VideoCrafter2's `model.ckpt` into "
+        "`models/checkpoints` and choose it here. Set 512x320, 16 frames, fps 28, 50 steps and cfg 12. Then write any prompt.",
         at=(0, 340), size=(330, 240), title="Change the model",
     )  # fmt: skip
     positive = flow.node(
@@ -44,7 +44,7 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
     )  # fmt: skip
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
     flow.group("Model", [loader], color="#3f789e")
-    flow.group("What is seen", [positive, negative, latent], color="#3f5e3f")
+    flow.group("Prompt and size", [positive, negative, latent], color="#3f5e3f")
     flow.group("Sampling", [conditioning, sampler], color="#5e3f5e")
     decode = decoded(flow, loader, sampler, top=60)
     saved(flow, decode["IMAGE"], [decode], top=60, prefix="VideoCrafter")
@@ -52,34 +52,34 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
-    """A picture to a clip. Nodes of ComfyUI draw the picture, so that it runs without a file; one's own is a link away."""
+    """Image to video. ComfyUI's nodes draw the image, so that it runs without a file; your own image is one link away."""
     flow = WorkflowBuilder(info)
     flow.note(
-        "Choose a file in *Your picture* and draw a link from its IMAGE to *The picture*, where *Red square* is connected "
-        "now.\n\nThe bundled model knows nothing but one coloured shape on a dark ground. For other pictures choose a "
-        "published model below.",
-        at=(0, FIRST_ROW), size=(330, 190), title="Your own picture",
+        "Choose a file in *Your image*. Connect its IMAGE output to *The image*, in place of *Red square*.\n\nThe bundled "
+        "model only knows images of one coloured shape on a dark background. For other images choose a published model "
+        "below.",
+        at=(0, FIRST_ROW), size=(330, 190), title="Use your own image",
     )  # fmt: skip
-    # No file is chosen: the interface would complain of any that isn't there, though nothing takes it.
-    own = flow.node("LoadImage", {"image": ""}, at=(380, FIRST_ROW), size=(330, 340), title="Your picture")
+    # No file is chosen: the interface complains about a missing file even where the node is not used.
+    own = flow.node("LoadImage", {"image": ""}, at=(380, FIRST_ROW), size=(330, 340), title="Your image")
     square, drawing = drawn_square(flow, 8, 22, column=2, top=FIRST_ROW, title="Red square")
-    picture = flow.node("ImageFromBatch", {"image": square}, at=(1470, FIRST_ROW), size=(320, 100), title="The picture")
+    picture = flow.node("ImageFromBatch", {"image": square}, at=(1470, FIRST_ROW), size=(320, 100), title="The image")
     preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW + 160), size=(320, 280))
-    flow.group("Your own picture", [own], color="#3f5e5e")
-    flow.group("A picture to begin with", drawing, color="#3f5e3f")
-    flow.group("What is to move", [picture, preview], color="#3f5e3f")
+    flow.group("Your own image", [own], color="#3f5e5e")
+    flow.group("Example image", drawing, color="#3f5e3f")
+    flow.group("Source image", [picture, preview], color="#3f5e3f")
     _picture_to_video(flow, picture["IMAGE"], "moving right", prefix="VideoCrafter_image_to_video")
     return flow
 
 
 def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
-    """A sentence to a picture, with nodes of ComfyUI alone beside the loader, and the picture to a clip."""
+    """Text to image, with ComfyUI's own nodes beside the loader, then image to video."""
     flow = WorkflowBuilder(info)
     loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, FIRST_ROW), size=(330, 220), title="Image model")
     flow.note(
-        "One frame of a text-to-video model is a picture, so this runs out of the box. For any picture put **Load "
-        "Checkpoint** in its place, with Stable Diffusion or another image model, and connect its MODEL, CLIP and VAE. Then set the size, "
-        "steps and cfg which that model wants, and choose a published model for the video as well.",
+        "Here a text-to-video model makes a single frame, so that this runs without a download. For other images use **Load "
+        "Checkpoint** instead, with Stable Diffusion or another image model: connect its MODEL, CLIP and VAE, and set its size, "
+        "steps and cfg. Choose a published model for the video as well.",
         at=(0, FIRST_ROW + 280), size=(330, 220), title="Change the image model",
     )  # fmt: skip
     positive = flow.node(
@@ -100,27 +100,27 @@ def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     picture = flow.node("VAEDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, FIRST_ROW), size=(300, 60))
     preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW), size=(320, 340))
     flow.group("Image model", [loader], color="#3f789e")
-    flow.group("What is seen", [positive, negative, latent], color="#3f5e3f")
-    flow.group("Sampling the picture", [sampler], color="#5e3f5e")
-    flow.group("The picture", [picture, preview], color="#5e5e3f")
+    flow.group("Prompt and size", [positive, negative, latent], color="#3f5e3f")
+    flow.group("Sampling the image", [sampler], color="#5e3f5e")
+    flow.group("Source image", [picture, preview], color="#5e5e3f")
     _picture_to_video(flow, picture["IMAGE"], "moving up", prefix="VideoCrafter_text_to_image_to_video")
     return flow
 
 
 def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefix: str) -> None:
-    """The second row of a graph that makes a picture in its first: from the picture to saved files."""
+    """The second row of a graph: from the image of the first row to saved video files."""
     top = SECOND_ROW
     loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_IMAGE_TO_VIDEO}, at=(0, top), size=(330, 220), title="Video model")
     flow.note(
-        "The bundled model is tiny: 64x64, and it knows a coloured shape on a dark ground that is *moving "
-        "left|right|up|down*.\n\nFor real clips put VideoCrafter1's Image2Video `model.ckpt` into `models/checkpoints`, choose it here, "
-        "set 50 steps and cfg 12, and write what happens in the picture. Image Size then gives 512x320, or as many pixels in the "
-        "picture's shape.",
+        "The bundled model is tiny. It makes 64x64 videos of a coloured shape on a dark background that is *moving "
+        "left|right|up|down*.\n\nFor real videos: put VideoCrafter1's Image2Video `model.ckpt` into `models/checkpoints` and choose it "
+        "here. Set 50 steps and cfg 12, and describe what happens in the video. Image Size then suggests about as many pixels as "
+        "512x320, in the aspect ratio of the image.",
         at=(0, top + 280), size=(330, 260), title="Change the video model",
     )  # fmt: skip
     positive = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": motion}, at=(380, top), size=(330, 130), title="Motion")
     negative = flow.node(
-        "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, top + 180), size=(330, 110), title="Negative motion"
+        "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, top + 180), size=(330, 110), title="Negative prompt"
     )
     size = flow.node("VideoCrafterImageSize", {"model": loader["MODEL"], "image": picture}, at=(380, top + 340), size=(330, 80))
     latent = flow.node(
@@ -136,7 +136,7 @@ def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefi
     )  # fmt: skip
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=top + 250)
     flow.group("Video model", [loader], color="#3f789e")
-    flow.group("How it moves", [positive, negative, size, latent], color="#3f5e3f")
+    flow.group("Motion and size", [positive, negative, size, latent], color="#3f5e3f")
     flow.group("Sampling the video", [conditioning, sampler], color="#5e3f5e")
     decode = decoded(flow, loader, sampler, top=top)
     saved(flow, decode["IMAGE"], [decode], top=top, prefix=prefix)
