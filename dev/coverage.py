@@ -16,10 +16,11 @@ from typing import Any
 from harness.comfyui import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "coverage.md"
-INTRODUCTION = """# What the tests of `vc_core` leave untested
+INTRODUCTION = """# Code of `vc_core` that no test reaches
 
-Lines and branches that no test outside of ComfyUI reaches, but for those that judge the bundled models' videos. A branch is given as
-the line it leaves and the one it would go to ("end" is the function's). `make coverage` runs the tests and writes this page anew.
+Lines and branches that no test reaches. Not counted: the tests in ComfyUI, and the tests that judge the bundled models' videos. A branch
+is written as the line it starts from and the line it leads to ("end" is the end of the function). `make coverage` runs the tests and
+writes this page.
 """
 
 

@@ -62,7 +62,7 @@ def text_sheets() -> dict[str, list[Shot]]:
 def picture_sheets(joins: bool) -> dict[str, list[Shot]]:
     """What an image-to-video model shows; one that joins pictures also between two, and round."""
     sheets = {
-        "pictures": [
+        "images": [
             Shot(sentence, sentence.split(" ", 3)[3], image=drawn(*sentence.split()[1:3])) for sentence in SENTENCES
         ],
         "seeds": [Shot(f"seed {seed}", "moving right", {"seed": seed}, drawn("green", "square")) for seed in range(4)],
@@ -161,7 +161,7 @@ def render(name: str) -> None:
 
 def page() -> str:
     """The gallery's page, of the pictures that there are."""
-    parts = ["# What the bundled models make\n\n`make gallery` renders these pictures anew; they are not chosen from several.\n"]
+    parts = ["# What the bundled models make\n\n`make gallery` renders these images. They are not selected: each is the first result.\n"]
     for name in bundled_models():
         pictures = sorted(FOLDER.glob(f"{name}*.webp"), key=lambda path: (len(path.stem) > len(name), path.stem))
         if pictures:

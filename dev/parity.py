@@ -1,4 +1,4 @@
-"""How far the core is from the reference's recorded numbers: `python -m dev.parity` prints the README's table."""
+"""How far the core is from the reference's recorded numbers: `python -m dev.parity` prints the table of docs/parity.md."""
 
 from __future__ import annotations
 

@@ -17,30 +17,30 @@ from . import endurance, fuzz
 PAGE = REPOSITORY / "docs" / "robustness.md"
 #: Tests of files, and what they show.
 FILES = {
-    "tests/test_hostile_files.py": "hostile pickles, in torch's zip and in its older form: nothing run, refused by name",
-    "tests/test_damaged_files.py": "damaged files, and such as lie about themselves: an error that says so, no hang, no flood of memory",
-    "tests/test_damaged_models.py": "misshapen, missing, NaN and infinite tensors, and hostile descriptions: an error that names them",
-    "tests/test_checkpoint_convert.py": "converting, interrupted and killed too: the old file or the new one",
+    "tests/test_hostile_files.py": "hostile pickles, zip and older format: no code is run; the error names what is refused",
+    "tests/test_damaged_files.py": "damaged files, files with false headers: a clear error, no hang, no excessive memory",
+    "tests/test_damaged_models.py": "missing, misshapen, NaN and infinite tensors, hostile configurations: the error names them",
+    "tests/test_checkpoint_convert.py": "converting files, also when interrupted or killed: either the old or the new file remains",
 }
-INTRODUCTION = """# What it was tried with
+INTRODUCTION = """# Robustness
 
-Checkpoints come from strangers, graphs from forums, and a server runs for weeks. What was tried, and how it ended, as
-`python -m dev.robustness` last counted it; `make test` tries a smaller part of it every time.
+Checkpoints and graphs come from strangers, and a server runs for weeks. This page lists what was tested and how it ended, as last
+counted by `python -m dev.robustness`. `make test` runs a smaller part of these tests.
 """
-RULES = """## What holds
+RULES = """## Guarantees
 
-- **Files.** Reading a checkpoint never runs code that it holds: its pickle is interpreted on mere names, with bounds on its size and
-  steps. Loading compares every tensor with the file's checksum, where it has one, and refuses NaN and infinite numbers by the tensor's
-  name. Converting writes beside the target and puts the new file in its place when it is complete.
-- **Graphs.** A graph ends in a result, in ComfyUI's refusal before it runs (*refused*), or in a message of ours (*said*) of what was
-  given, what is possible and what to do. What Python or torch raise inside our nodes counts as a fault. A latent or a pass that this
-  machine's memory can't hold is refused before anything is taken.
-- **Long runs.** After warming up, a server's memory grows by less than 1 MB a run, cancelled and failed runs among them.
-- **Seeds.** The same seed gives the same video, to the bit, on the same device from run to run and after a restart, whatever ran in
-  between; a video's place in a batch only chooses its seed (the seed plus the place), and its numbers then differ by no more than the
-  rounding of a larger batch. All noise is drawn on the CPU, so that it does not depend on the device.
-- **Outward.** Neither importing nor running the nodes opens a connection, starts a program or writes outside of ComfyUI's folders (but
-  for matplotlib, which once asks the system's `fc-list` for fonts). Only `python -m vc_core fetch`, which is asked to, reaches the network.
+- **Files.** Reading a checkpoint never runs code from it. Its pickle is interpreted without importing anything, with limits on size and
+  number of steps. Loading checks every tensor against the file's checksum, if there is one, and refuses NaN and infinite values; the
+  error names the tensor. Converting writes to a temporary file, which replaces the target when it is complete.
+- **Graphs.** A graph ends with a result, is refused by ComfyUI before it runs (*refused*), or ends with one of our error messages
+  (*said*), which names the value, what is possible and what to do. An error that Python or torch raises inside our nodes counts as a
+  fault. If a latent or a pass does not fit into the machine's memory, it is refused before memory is allocated.
+- **Long runs.** After warming up, a server's memory grows by less than 1 MB per run, cancelled and failed runs included.
+- **Seeds.** The same seed gives the same video, bit by bit, on the same device: from run to run, after a restart, and whatever ran in
+  between. A video's position in a batch only changes its seed (the seed plus the position); apart from that, its values differ only by
+  the rounding of a larger batch. All noise is drawn on the CPU, so it does not depend on the device.
+- **Outside effects.** Importing and running the nodes opens no connection, starts no program and writes only to ComfyUI's folders. The
+  one exception: matplotlib runs the system's `fc-list` once, to find fonts. Only `python -m vc_core fetch` uses the network.
 """
 
 
@@ -55,17 +55,17 @@ def counted(tests: str) -> Counter[str]:
 
 def page(graphs: fuzz.Report, runs: endurance.Report, files: dict[str, Counter[str]]) -> str:
     """The whole page, as Markdown."""
-    lines = [INTRODUCTION, "| tried | count | ended |", "|---|---|---|"]
+    lines = [INTRODUCTION, "| test | count | result |", "|---|---|---|"]
     for name, what in FILES.items():
         ended = ", ".join(f"{count} {how}" for how, count in files[name].most_common())
         lines.append(f"| {what} (`{name}`) | {files[name].total()} tests | {ended} |")
     ended = ", ".join(f"{count} {how}" for how, count in graphs.ended.most_common())
     lines.append(f"| graphs changed at random (`python -m dev.fuzz`) | {graphs.ended.total()} graphs | {ended} |")
-    lines.append(f"| the known graph in between | {graphs.known} times | the same bits each time |")
+    lines.append(f"| a known graph in between | {graphs.known} times | the same result each time, bit by bit |")
     kinds = ", ".join(f"{count} {how}" for how, count in runs.ended.most_common())
-    lines.append(f"| runs on one server, alternating (`python -m dev.endurance`) | {runs.ended.total()} runs | {kinds} |")
+    lines.append(f"| different runs on one server (`python -m dev.endurance`) | {runs.ended.total()} runs | {kinds} |")
     memory = f"{runs.resident[0]} to {runs.resident[-1]} MB"
-    lines.append(f"| memory over these runs | {memory} | {runs.slope():+.2f} MB a run after warming up |")
+    lines.append(f"| memory over these runs | {memory} | {runs.slope():+.2f} MB per run after warming up |")
     faults = [*graphs.findings, *runs.findings]
     lines.append(f"| faults | {len(faults)} | {'; '.join(faults) or 'none'} |\n")
     return "\n".join([*lines, RULES])

@@ -13,11 +13,11 @@ from tests.comfyui.works_with.table import GROUPS, ROWS, Line, proven
 
 PAGE = REPOSITORY / "docs" / "works_with.md"
 *_, OLDEST = RELEASES
-INTRODUCTION = f"""# What works with our models
+INTRODUCTION = f"""# What works with these models
 
-Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui`).
-All are run on ComfyUI {DEFAULT_RELEASE} and on {OLDEST}.
-The models are the published ones' forms at tiny widths, with the weights that the authors' code was recorded with, and the bundled one.
+Each line is a test in a real ComfyUI that checks the resulting latents or pixels (`tests/comfyui`).
+The tests run on ComfyUI {DEFAULT_RELEASE} and on {OLDEST}.
+The tested models are the bundled one, and models with the structure of the published ones but fewer channels.
 
 This page is written by `python -m dev.works_with`.
 """
@@ -32,13 +32,13 @@ def page() -> str:
             f"| {what} | {holds} | {', '.join(titles(list(same)))} |"
             for (what, holds), same in groupby(rows, lambda line: (line.what, line.holds))
         ]
-        parts.append("\n".join([f"## {group}\n", "| node or feature | what holds | tried on |", "|---|---|---|", *lines]) + "\n")
-    flags = [f"| `{flag.option}` | {flag.bound:.1g} | {'only where there is a GPU' if flag.needs_gpu else ''} |" for flag in FLAGS]
+        parts.append("\n".join([f"## {group}\n", "| node or feature | result | tested with |", "|---|---|---|", *lines]) + "\n")
+    flags = [f"| `{flag.option}` | {flag.bound:.1g} | {'only on a GPU' if flag.needs_gpu else ''} |" for flag in FLAGS]
     heading = (
         "## Options of ComfyUI's command line\n\n"
-        "How far a latent may be from float32's, in its deviations (`tests/comfyui/test_memory.py`).\n"
+        "Largest allowed difference of a latent from the float32 one, in standard deviations (`tests/comfyui/test_memory.py`).\n"
     )
-    parts.append("\n".join([heading, "| option | at most | tried |", "|---|---|---|", *flags]) + "\n")
+    parts.append("\n".join([heading, "| option | at most | tested |", "|---|---|---|", *flags]) + "\n")
     limits = [f"- **{what}.** {why}" for what, why in LIMITS]
     parts.append("\n".join(["## What does not work, and why\n", *limits]) + "\n")
     return "\n".join(parts)
