@@ -21,7 +21,7 @@ WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_links_lead_to_files(path: Path):
-    links = re.findall(r"\]\(([^)#\s]+)\)", path.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
 
 
@@ -29,7 +29,7 @@ def test_the_table_of_models_is_that_of_the_code():
     assert table() in MODELS_PAGE.read_text(encoding="utf-8")  # python -m dev.models_table writes it
 
 
-def test_the_gallery_shows_all_its_pictures():
+def test_the_gallery_shows_all_its_images():
     written = (REPOSITORY / "docs" / "gallery" / "README.md").read_text(encoding="utf-8")
     assert written == gallery_page()  # make gallery writes it
     assert sum(path.stat().st_size for path in (REPOSITORY / "docs" / "gallery").iterdir()) < 1_000_000
@@ -38,6 +38,12 @@ def test_the_gallery_shows_all_its_pictures():
 def test_the_readme_names_every_workflow():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert [path.stem for path in WORKFLOWS if f"`{path.stem}`" not in readme] == []
+
+
+def test_the_readme_is_short_and_links_to_every_page():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) < 160
+    assert [page.name for page in (REPOSITORY / "docs").glob("*.md") if f"(docs/{page.name})" not in readme] == []
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
