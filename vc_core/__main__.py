@@ -35,7 +35,7 @@ def generate(arguments: argparse.Namespace) -> None:
     picture = None if arguments.image is None else read_picture(arguments.image)
     end_picture = None if arguments.end_image is None else read_picture(arguments.end_image)
     if picture is None and (end_picture is not None or arguments.loop):
-        raise ValueError("--end-image and --loop need a picture to start from: give --image.")
+        raise ValueError("--end-image and --loop need a first image: give --image.")
     model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype])
     own = asdict(model.config.sampling)
     given = {name: getattr(arguments, name) for name in SETTINGS}
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--deep-cache", type=int, default=1, metavar="N", help="run the full UNet every N steps; higher: faster, less exact")
     make.add_argument("--seed", type=int, default=0, help="seed of all noise")
     make.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
-    make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights; also of the computation, if supported")
+    make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")
 
     command("info", info, "Show which model a file contains, its parts and its configuration.")
 
