@@ -146,7 +146,7 @@ def test_the_command_line_joins_two_pictures_and_loops(folder, tmp_path, capsys)
     assert main([*common, "--loop", "--image-guidance-scale", "3", "--output", str(tmp_path / "loop.mp4")]) == 0
     assert (tmp_path / "joined.mp4").stat().st_size and (tmp_path / "loop.mp4").stat().st_size
     assert main(["generate", path, "a cat", "--loop"]) == 1
-    assert "--end-image and --loop need a picture to start from" in capsys.readouterr().err
+    assert "--end-image and --loop need a first image" in capsys.readouterr().err
 
 
 def test_a_converted_file_is_known_without_its_name(folder, tmp_path):
