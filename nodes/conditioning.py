@@ -9,8 +9,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from .bridge.encoders import image_features, keyframe_latents
 from .bridge.frames import FRAMES_KEY, LARGEST, SMALLEST, empty_latent, frames_per_video, size_problem
+from .bridge.images import image_features, keyframe_latents
 from .bridge.model import FEATURES_KEY, FPS_KEY, KEYFRAMES_KEY, STRENGTH_KEY
 from .bridge.schema import schema
 

@@ -9,7 +9,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from .bridge.encoders import frames_for
+from .bridge.images import frames_for
 from .bridge.schema import schema
 
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vc_core.media.joining import join
-from .bridge.encoders import rgb_pictures
+from .bridge.images import rgb_images
 from .bridge.progress_text import show
 from .bridge.schema import schema
 
@@ -54,7 +54,7 @@ class VideoCrafterJoinClips(io.ComfyNode):
                 f"There are {len(images)} images, which is not a multiple of length {length}: set length to the "
                 "number of frames per clip."
             )
-        clips = (rgb_pictures(images) * 2 - 1).unflatten(0, (-1, length)).transpose(1, 2)  # [K, 3, T, H, W]
+        clips = (rgb_images(images) * 2 - 1).unflatten(0, (-1, length)).transpose(1, 2)  # [K, 3, T, H, W]
         joined = join(list(clips), match)
         frames = (joined.video.permute(1, 2, 3, 0) + 1) / 2
         table = joined.table()

@@ -8,8 +8,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vc_core.config import suggested_size
-from .bridge.encoders import rgb_pictures
 from .bridge.frames import LARGEST, SMALLEST, empty_latent, size_problem
+from .bridge.images import rgb_images
 from .bridge.model import VideoCrafterModel
 from .bridge.schema import schema
 
@@ -43,7 +43,7 @@ class VideoCrafterImageSize(io.ComfyNode):
                 f"This node needs a VideoCrafter model, but got {type(model.model).__name__}. Connect MODEL of Load "
                 "VideoCrafter Model."
             )
-        height, width = rgb_pictures(image).shape[2:]
+        height, width = rgb_images(image).shape[2:]
         return io.NodeOutput(*suggested_size(model.model.config.sampling, width, height))
 
 

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..vc_core.config import published
 from ..vc_core.family.model_file import ModelFile, bundled_models
+from ..vc_core.family.parts import PARTS
 from .bridge.encoders import MissingPart, load_clip, load_clip_vision, load_vae
 from .bridge.model import load_model
 from .bridge.progress_text import show
@@ -15,8 +16,6 @@ from .bridge.schema import advanced, schema
 
 #: How a bundled model is listed, after its name.
 BUNDLED_MARK = " (bundled)"
-#: What files of the family may lack.
-PARTS = ("text_encoder", "autoencoder", "image_encoder", "projector")
 #: As in core's diffusion model loader.
 WEIGHT_DTYPES = {
     "default": {},
@@ -106,11 +105,20 @@ class VideoCrafterLoader(io.ComfyNode):
         clip_vision: object = MissingPart(file, "image encoder", remedy)
         if "image_encoder" in file.parts:
             clip_vision = load_clip_vision(file)
-        show(cls, told(file))
+        show(cls, description(file))
         return io.NodeOutput(patcher, clip, vae, clip_vision)
 
 
-def told(file: ModelFile) -> str:
-    """What a file holds, for the node to show."""
-    missing = [part.replace("_", " ") for part in PARTS if getattr(file.config, part) is not None and part not in file.parts]
-    return f"{file.config.title} ({file.config.name})" + (f"; without its {' and '.join(missing)}" if missing else "")
+def description(file: ModelFile) -> str:
+    """The model of a file and its authors' settings, for the node to show."""
+    config, sampling = file.config, file.config.sampling
+    spacing = f", {sampling.spacing}" if sampling.spacing != "uniform" else ""
+    rescale = f", guidance_rescale {sampling.guidance_rescale:g}" if sampling.guidance_rescale else ""
+    fps = f", fps {config.unet.default_fps}" if config.unet.fps_embedding else ""
+    lines = [
+        f"{config.title} ({config.name})",
+        f"{sampling.width}x{sampling.height}, {sampling.frames} frames, {sampling.steps} steps{spacing}",
+        f"cfg {sampling.guidance_scale:g}{rescale}, eta {sampling.eta:g}{fps}",
+    ]
+    missing = [part.title for name, part in PARTS.items() if getattr(config, name) is not None and name not in file.parts]
+    return "\n".join(lines) + (f"\nwithout its {' and '.join(missing)}" if missing else "")

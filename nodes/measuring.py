@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vc_core.evaluation.image_fidelity import measure
-from .bridge.encoders import image_embeddings, rgb_pictures
+from .bridge.images import image_embeddings, rgb_images
 from .bridge.schema import schema
 
 
@@ -53,6 +53,6 @@ class VideoCrafterPictureKept(io.ComfyNode):
 
         # Where matplotlib keeps its list of fonts, unless the user has said: in ComfyUI's folders, as all that is written.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder_paths.get_user_directory(), "matplotlib"))
-        frames, picture = rgb_pictures(images) * 2 - 1, rgb_pictures(image)[0] * 2 - 1
+        frames, picture = rgb_images(images) * 2 - 1, rgb_images(image)[0] * 2 - 1
         kept = measure(frames.transpose(0, 1), picture, None if clip_vision is None else embed)
         return io.NodeOutput(kept.plot()[None].to(torch.float32), kept.table())

@@ -6,9 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vc_core.diffusion.deep_cache import check_shallow
 from .bridge.deep_cache import with_deep_cache
+from .bridge.sampling import schedule_of
 from .bridge.schema import advanced, schema
-from .sampling import schedule_of
 
 
 class VideoCrafterDeepCache(io.ComfyNode):
@@ -57,7 +58,5 @@ class VideoCrafterDeepCache(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, interval: int, blocks: int, start_percent: float = 0.0, end_percent: float = 1.0) -> io.NodeOutput:
         schedule_of(model)
-        most = len(model.model.diffusion_model.input_blocks) - 1
-        if blocks > most:
-            raise ValueError(f"blocks is {blocks}; this model has {most + 1}, so it can be 1 to {most}.")
+        check_shallow(blocks, len(model.model.diffusion_model.input_blocks))
         return io.NodeOutput(with_deep_cache(model, interval, blocks, start_percent, end_percent))

@@ -10,10 +10,10 @@ import node_helpers
 from comfy_api.latest import io
 
 from ..vc_core.config import SPACINGS
-from ..vc_core.diffusion.samplers import seeded_noise
+from ..vc_core.diffusion.noise import SeededNoise
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
 from .bridge.guidance import PictureGuider, with_guidance_rescale
-from .bridge.sampling import DDIMSampler, ScaledModelSampling, authors_sigmas
+from .bridge.sampling import DDIMSampler, authors_sigmas, schedule_of
 from .bridge.schema import advanced, schema
 
 STEPS_TOOLTIP = (
@@ -29,22 +29,6 @@ def spacing_input() -> io.Combo.Input:
         tooltip="Spacing of the timesteps. auto: the model's own, which is uniform_trailing for DynamiCrafter 512, 1024 "
         "and interpolation, and uniform for all other published models.",
     )  # fmt: skip
-
-
-def schedule_of(model: Any) -> ScaledModelSampling:
-    """A model's noise schedule.
-
-    Raises:
-        ValueError: it is not a model of the family.
-    """
-    sampling = model.get_model_object("model_sampling")
-    if not isinstance(sampling, ScaledModelSampling):
-        raise ValueError(
-            f"This node needs a VideoCrafter model with its own noise schedule, but got {type(model.model).__name__} "
-            f"with {type(sampling).__name__}. Use Load VideoCrafter Model, and remove nodes that change the noise "
-            "schedule."
-        )
-    return sampling
 
 
 class VideoCrafterSampler(io.ComfyNode):
@@ -110,7 +94,7 @@ class VideoCrafterSampler(io.ComfyNode):
         frames = frames_per_video(latent_image)
         start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         shape = (start.shape[0] // frames, start.shape[1], frames, *start.shape[2:])
-        noise = unfold(next(seeded_noise(shape, seed)))
+        noise = unfold(SeededNoise(shape, seed).start)
         if guidance_rescale:
             model = with_guidance_rescale(model, guidance_rescale, frames)
         samples = comfy.sample.sample_custom(

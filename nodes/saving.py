@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..vc_core.media.video import CRF, save_mp4
-from .bridge.encoders import rgb_pictures
+from .bridge.images import rgb_images
 from .bridge.schema import schema
 
 #: Bytes of a part of a path: file systems take 255, and a number and an ending follow.
@@ -83,7 +83,7 @@ class VideoCrafterSaveVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Tensor, filename_prefix: str, fps: float, crf: float) -> io.NodeOutput:
-        frames = rgb_pictures(images).movedim(1, -1)
+        frames = rgb_images(images).movedim(1, -1)
         _, height, width, _ = frames.shape
         output = folder_paths.get_output_directory()
         check_name(filename_prefix, Path(output))

@@ -25,7 +25,7 @@ CONFIGS = {
     "relative positions": UNetConfig(**SIZES, context_dim=32, temporal_conv=False, max_relative_position=4),
     "image": UNetConfig(**SIZES, context_dim=32, image_attention=True),
     "image for each frame": UNetConfig(
-        **SIZES, context_dim=32, image_attention=True, image_gain=True, image_tokens_per_frame=2, in_channels=8
+        **SIZES, context_dim=32, image_attention=True, image_gate=True, image_tokens_per_frame=2, in_channels=8
     ),
 }
 MIB = 2**20
@@ -122,7 +122,7 @@ def test_random_weights_keep_numbers_moderate():
     unet = UNet(CONFIGS["text"]).requires_grad_(False).eval()
     fill(unet)
     given = conditioning(unet.config, 3, 8, 8)
-    out = unet(torch.randn(1, 4, 3, 8, 8), torch.tensor([500]), given.text, fps=given.fps)
+    out = unet(torch.randn(1, 4, 3, 8, 8), torch.tensor([500]), given)
     assert out.isfinite().all() and 0.01 < out.std() < 100
 
 

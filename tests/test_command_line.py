@@ -12,7 +12,7 @@ from safetensors import safe_open
 import vc_core
 from harness import goldens
 from vc_core.__main__ import main
-from vc_core.media.images import read_picture
+from vc_core.media.images import read_image
 from vc_core.media.video import save_video
 
 SMALL = ["--frames", "3", "--height", "16", "--width", "16", "--steps", "2"]
@@ -51,10 +51,10 @@ def test_a_picture_to_a_clip(i2v_path, mode, value, tmp_path):
 
 def test_pictures_are_read_as_they_are(tmp_path):
     Image.new("I;16", (2, 3), 32768).save(tmp_path / "deep.png")
-    assert torch.allclose(read_picture(tmp_path / "deep.png"), torch.full((3, 3, 2), 32768 / 65535 * 2 - 1))
+    assert torch.allclose(read_image(tmp_path / "deep.png"), torch.full((3, 3, 2), 32768 / 65535 * 2 - 1))
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    assert read_picture(tmp_path / "moving.gif")[:, 0, 0].tolist() == [1, -1, -1]
+    assert read_image(tmp_path / "moving.gif")[:, 0, 0].tolist() == [1, -1, -1]
 
 
 def test_saved_pixels_are_the_frames(tmp_path):

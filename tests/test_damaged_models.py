@@ -14,11 +14,14 @@ import vc_core
 from harness import goldens
 from vc_core.checkpoint import Checkpoint, CheckpointError
 from vc_core.checkpoint.convert import CONFIG_KEY
-from vc_core.family.identify import PREFIXES
 from vc_core.family.model_file import ModelFile
+from vc_core.family.parts import PARTS
+from vc_core.models.conditioning import Conditioning
 
 MODELS = ("t2v_512_v1", "t2v_512_v2", "i2v_512_v1", "dynamicrafter_512_v1")
 UNET = "model.diffusion_model."
+
+PREFIXES = tuple(part.prefix for part in PARTS.values())
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ TABLES = ("alphas_cumprod", "scale_arr", "positional_embedding", "token_embeddin
 def test_any_other_shape_is_an_error_that_says_so(identified, model):
     sound, draw = claimed(model), random.Random(model)
     identified(sound)
-    known = [name for name in sound if name.startswith(tuple(PREFIXES.values())) or name in ("alphas_cumprod", "scale_arr")]
+    known = [name for name in sound if name.startswith(PREFIXES) or name in ("alphas_cumprod", "scale_arr")]
     telling = [name for name in known if name.endswith(TELLING)]
     for trial in range(24):
         name = draw.choice(telling if trial % 4 else known)
@@ -87,7 +90,7 @@ def test_any_other_shape_is_an_error_that_says_so(identified, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_any_missing_tensor_is_an_error_that_says_so(identified, model):
     sound, draw = claimed(model), random.Random(model)
-    parts = [name for name in sound if name.startswith(tuple(PREFIXES.values()))]
+    parts = [name for name in sound if name.startswith(PREFIXES)]
     for name in [name for name in parts if name.endswith(TELLING)][:12] + draw.sample(parts, 8):
         with pytest.raises(CheckpointError):
             identified({other: tensor for other, tensor in sound.items() if other != name})
@@ -172,5 +175,5 @@ def test_a_model_as_lightning_saves_it_loads_by_its_tensors_alone(tmp_path, zipp
     torch.save(content, tmp_path / "model.ckpt", _use_new_zipfile_serialization=zipped)
     model = vc_core.load(tmp_path / "model.ckpt")
     golden = goldens.read("t2v_512_v2", "unet")
-    ours = model.unet(golden["0.x"], golden["0.timesteps"], golden["0.context"], fps=golden["0.fps"])
+    ours = model.unet(golden["0.x"], golden["0.timesteps"], Conditioning(golden["0.context"], fps=golden["0.fps"]))
     assert goldens.error(ours, golden["0.y"]) <= goldens.TOLERANCE

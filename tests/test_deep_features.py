@@ -9,7 +9,9 @@ from torch import Tensor
 from harness.goldens import error
 from tests.test_hooks import CONFIGS, FRAMES, VIDEOS, Watching
 from vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
-from vc_core.diffusion.guidance import Conditioning, Guidance, guide, guided_denoiser
+from vc_core.diffusion.denoiser import GuidedDenoiser
+from vc_core.diffusion.guidance import Guidance, guide
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.hooks import Hooks
 from vc_core.models.unet import UNet
 
@@ -30,7 +32,18 @@ def evaluate(unet: UNet, seed: int, deep: DeepFeatures | None = None, hooks: Hoo
     """Two videos; another seed is another step: other latents at other timesteps."""
     generator = torch.Generator().manual_seed(seed)
     x, text = torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=generator), torch.randn(VIDEOS, 7, 32, generator=generator)
-    return unet(x, torch.tensor([500.0, 20.0]) + seed, text, deep=deep, hooks=hooks)
+    return run(unet, x, torch.tensor([500.0, 20.0]) + seed, Conditioning(text), hooks, deep)
+
+
+def run(
+    unet: UNet, x: Tensor, timesteps: Tensor, conditioning: Conditioning, hooks: Hooks | None = None,
+    deep: DeepFeatures | None = None, temporal_attention: bool = True,
+) -> Tensor:
+    """A pass that reuses deep features, or a plain one."""
+    if deep is None:
+        return unet(x, timesteps, conditioning, hooks, temporal_attention=temporal_attention)
+    inputs = unet.prepare(x, timesteps, conditioning, hooks, temporal_attention=temporal_attention)
+    return unet.head(deep.run(unet, unet.stem(x, conditioning, inputs), inputs), inputs)
 
 
 class Handing(Hooks):
@@ -72,7 +85,7 @@ def test_only_the_shallow_blocks_run_under_their_own_numbers(unet, shallow):
 
 @pytest.mark.parametrize("shallow", [0, BLOCKS, -1])
 def test_all_or_no_blocks_are_refused(unet, shallow):
-    with pytest.raises(ValueError, match=f"{shallow} shallow blocks .* 1 to 3"):
+    with pytest.raises(ValueError, match=f"blocks is {shallow}; this UNet has {BLOCKS}, .* 1 to 3"):
         evaluate(unet, 1, DeepFeatures(shallow))
 
 
@@ -81,8 +94,8 @@ def test_every_third_pass_of_each_key_runs_whole():
     for number in range(7):
         for key in ("positive", "negative")[: 1 + (number != 4)]:
             features = cache.next_pass(key)
-            whole.append((key, number, features.kept is None))
-            features.pass_on(torch.zeros(1))
+            whole.append((key, number, features.features is None))
+            features.features = torch.zeros(1)
     assert [number for key, number, is_whole in whole if is_whole and key == "positive"] == [0, 3, 6]
     assert [number for key, number, is_whole in whole if is_whole and key == "negative"] == [0, 3]
 
@@ -91,16 +104,17 @@ def test_every_third_pass_of_each_key_runs_whole():
 def test_guidance_keeps_features_of_each_of_its_passes(unet, together):
     """By hand: positive, negative and the pass without time have features of their own; the third step is whole again."""
     positive, negative = torch.randn(2, VIDEOS, 7, 32, generator=torch.Generator().manual_seed(0))
-    denoise = guided_denoiser(
-        unet, Conditioning(positive), Conditioning(negative), Guidance(3.0, temporal_scale=0.5), torch.float32, together, DeepCache(2, 1)
+    guidance = Guidance(3.0, temporal_scale=0.5)
+    denoise = GuidedDenoiser(
+        unet, Conditioning(positive), Conditioning(negative), guidance, torch.float32, together, DeepCache(2, 1)
     )
     for step in range(3):
         if step != 1:
             features = [DeepFeatures(1) for _ in range(3)]
         x, timestep = torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=torch.Generator().manual_seed(step)), torch.tensor([500.0, 20.0])
         by_hand = [
-            unet(x, timestep, text, temporal_attention=timed, deep=deep)
+            run(unet, x, timestep, Conditioning(text), deep=deep, temporal_attention=timed)
             for text, timed, deep in zip((positive, negative, positive), (True, True, False), features, strict=True)
         ]
-        expected = guide(by_hand[0], by_hand[1], 3.0, without_time=by_hand[2], temporal_scale=0.5)
+        expected = guide(by_hand[0], by_hand[1], guidance, without_time=by_hand[2])
         assert error(denoise(x, timestep), expected) <= 1e-5

@@ -12,8 +12,9 @@ from harness import goldens
 from vc_core.__main__ import main
 from vc_core.checkpoint import CheckpointError
 from vc_core.config import ConfigError, load_config
-from vc_core.diffusion.guidance import guide
-from vc_core.media.images import fit_picture
+from vc_core.diffusion.guidance import Guidance, guide
+from vc_core.media.images import fit_image
+from vc_core.models.conditioning import Conditioning
 
 SMALL = {"frames": 4, "height": 32, "width": 48, "steps": 2}
 PICTURE = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -39,17 +40,22 @@ def interpolation(folder):
 
 
 def test_one_picture_stands_at_every_frame_and_two_at_the_ends(model):
-    one = model.keyframe_latents(PICTURE, None, 5, 32, 48)
+    def concat(first, last, frames):
+        conditionings = model.image_conditioning(first, last, "a cat", "", (frames, 32, 48))
+        assert torch.equal(conditionings[0].concat, conditionings[1].concat)
+        return conditionings[0].concat
+
+    one = concat(PICTURE, None, 5)
     assert one.shape == (1, 4, 5, 4, 6) and (one == one[:, :, :1]).all()
-    two = model.keyframe_latents(PICTURE, -PICTURE, 5, 32, 48)
+    two = concat(PICTURE, -PICTURE, 5)
     assert torch.equal(two[:, :, 0], one[:, :, 0]) and not two[:, :, 1:-1].any()
-    assert torch.equal(two[:, :, -1], model.keyframe_latents(-PICTURE, None, 1, 32, 48)[:, :, 0])
+    assert torch.equal(two[:, :, -1], concat(-PICTURE, None, 1)[:, :, 0])
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (48, 32), (40, 40), (80, 16)])
 def test_a_picture_is_fitted_by_covering_and_cutting_the_middle(height, width):
     ramp = torch.linspace(-1, 1, 40)[None, None, None].expand(1, 3, 40, 40)
-    fitted = fit_picture(ramp, height, width)
+    fitted = fit_image(ramp, height, width)
     assert fitted.shape == (1, 3, height, width)
     shown = min(1.0, width / height)  # of the picture's width
     assert fitted.mean().abs() < 1e-3 and fitted.max() == pytest.approx(shown, abs=0.06)
@@ -64,7 +70,7 @@ def test_frames_have_their_own_tokens_where_their_number_fits(model):
 
     def run(frames, given):
         x = golden["0.x"][:1, :, :1].expand(-1, -1, frames, -1, -1)
-        return model.unet(x, torch.tensor([500]), text, image_tokens=given, temporal_attention=False)
+        return model.unet(x, torch.tensor([500]), Conditioning(text, given), temporal_attention=False)
 
     changed = tokens.clone()
     changed[:, 16:32] = 0  # those of the second frame
@@ -77,10 +83,11 @@ def test_frames_have_their_own_tokens_where_their_number_fits(model):
 
 def test_guidance_by_the_picture_apart():
     positive, negative, image = (torch.randn(2, 4, 3, 2, 2) for _ in range(3))
-    assert torch.allclose(guide(positive, negative, 5.0, image=image, image_scale=5.0), guide(positive, negative, 5.0), atol=1e-5)
-    assert torch.allclose(guide(positive, negative, 0.0, image=image, image_scale=1.0), image, atol=1e-6)
+    together = guide(positive, negative, Guidance(5.0))
+    assert torch.allclose(guide(positive, negative, Guidance(5.0, image_scale=5.0), image), together, atol=1e-5)
+    assert torch.allclose(guide(positive, negative, Guidance(0.0, image_scale=1.0), image), image, atol=1e-6)
     by_hand = negative + 3 * (image - negative) + 7 * (positive - image)
-    assert torch.allclose(guide(positive, negative, 7.0, image=image, image_scale=3.0), by_hand)
+    assert torch.allclose(guide(positive, negative, Guidance(7.0, image_scale=3.0), image), by_hand)
 
 
 def test_image_guidance_changes_the_video_unless_it_equals_the_text_s(model):

@@ -9,7 +9,8 @@ import vc_core
 from harness import goldens
 from vc_core.checkpoint import CheckpointError
 from vc_core.family.model_file import ModelFile
-from vc_core.models.image_encoder import prepare_pictures
+from vc_core.models.conditioning import Conditioning
+from vc_core.models.image_encoder import prepare_images
 from vc_core.models.text_encoder import tokenize
 
 
@@ -26,8 +27,8 @@ def test_unet(model, case):
     golden = goldens.read(model.golden, "unet")
     context = golden[f"{case}.context"]
     image_tokens = context[:, 77:] if context.shape[1] > 77 else None
-    inputs = golden[f"{case}.x"], golden[f"{case}.timesteps"], context[:, :77]
-    ours = model.unet(*inputs, image_tokens=image_tokens, fps=goldens.rate(golden, case))
+    conditioning = Conditioning(context[:, :77], image_tokens, fps=goldens.rate(golden, case))
+    ours = model.unet(golden[f"{case}.x"], golden[f"{case}.timesteps"], conditioning)
     assert goldens.error(ours, golden[f"{case}.y"]) <= goldens.TOLERANCE
 
 
@@ -57,7 +58,7 @@ def test_image_tokens(model):
             model.encode_image(torch.zeros(1, 3, 8, 8))
         return
     golden = goldens.read(model.golden, "encoders")
-    pixels = prepare_pictures(golden["photo"])
+    pixels = prepare_images(golden["photo"])
     if "clip_pixels" in golden:
         assert goldens.error(pixels[:, :, ::4, ::4], golden["clip_pixels"]) <= goldens.TOLERANCE
     encoder = ModelFile.open(model.path).load("image_encoder", "cpu", torch.float32)
@@ -72,8 +73,9 @@ def test_a_batch_is_its_videos(model):
     golden = goldens.read(model.golden, "unet")
     x, text = golden["0.x"], golden["0.context"][:, :77]
     timesteps, fps = golden["0.timesteps"], goldens.rate(golden, "0")
-    together = model.unet(x, timesteps, text, fps=fps)
-    apart = torch.cat([model.unet(x[i : i + 1], timesteps[i : i + 1], text[i : i + 1], fps=fps[i : i + 1]) for i in range(2)])
+    together = model.unet(x, timesteps, Conditioning(text, fps=fps))
+    alone = [(x[i : i + 1], timesteps[i : i + 1], Conditioning(text[i : i + 1], fps=fps[i : i + 1])) for i in range(2)]
+    apart = torch.cat([model.unet(*each) for each in alone])
     assert goldens.error(together, apart) <= 1e-5
 
 
@@ -81,14 +83,14 @@ def test_a_batch_is_its_videos(model):
 def test_any_frames_and_any_size(model, frames, height, width):
     """Sizes that halving rounds up, and lengths beyond the relative positions' reach, go through."""
     x = torch.randn(1, model.config.unet.in_channels, frames, height, width)
-    out = model.unet(x, torch.tensor([500]), model.encode_text(["a cat"]))
+    out = model.unet(x, torch.tensor([500]), Conditioning(model.encode_text(["a cat"])))
     assert out.shape == (1, 4, frames, height, width) and out.isfinite().all()
 
 
 def test_without_temporal_attention_a_model_without_temporal_convolution_sees_frames_apart(model):
     x = torch.randn(1, model.config.unet.in_channels, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text, timestep = model.encode_text(["a cat"]), torch.tensor([500])
-    out = model.unet(x, timestep, text, temporal_attention=False)
-    frame = model.unet(x[:, :, 2:3], timestep, text, temporal_attention=False)
+    out = model.unet(x, timestep, Conditioning(text), temporal_attention=False)
+    frame = model.unet(x[:, :, 2:3], timestep, Conditioning(text), temporal_attention=False)
     apart = torch.allclose(out[:, :, 2:3], frame, atol=1e-4)
     assert apart == (not model.config.unet.temporal_conv)

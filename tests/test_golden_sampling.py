@@ -10,7 +10,7 @@ import torch
 import vc_core
 from harness import goldens
 from vc_core.config import load_config
-from vc_core.diffusion.samplers import DDIMTables
+from vc_core.diffusion.samplers import Tables
 from vc_core.diffusion.schedule import Schedule
 
 
@@ -27,7 +27,7 @@ def test_schedule(name):
         # "50.0.5" is steps and eta, "uniform_trailing.50" spacing and steps with an eta of 1.
         first, second = run.split(".", 1)
         spacing, steps, eta = (first, second, "1") if first.startswith("uniform") else ("uniform", first, second)
-        tables = DDIMTables.make(schedule, schedule.spaced(int(steps), spacing), float(eta))
+        tables = Tables.make(schedule, schedule.spaced(int(steps), spacing), float(eta))
         for field in ("timesteps", "alphas", "alphas_prev", "sigmas", "scale", "scale_prev"):
             if f"{run}.{field}" in golden:
                 expected = golden[f"{run}.{field}"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from harness import goldens
 from vc_core.config import UNetConfig, load_config
-from vc_core.models.attention import CrossAttention, ImageTokens, SelfAttention
-from vc_core.models.hooks import AttentionHooks, Hooks, Site
-from vc_core.models.layers import Layers, sdpa
+from vc_core.models.attention import CrossAttention, SelfAttention
+from vc_core.models.conditioning import Conditioning, ContextStream
+from vc_core.models.hooks import Hooks, Site, SpatialHooks
+from vc_core.models.layers import Attention, Layers, sdpa
 from vc_core.models.unet import UNet
 
 #: The sizes of the recorded models, all of which have every part of their kind.
@@ -19,7 +22,7 @@ CONFIGS = {
     "text": UNetConfig(**SIZES, context_dim=32),
     "relative positions": UNetConfig(**SIZES, context_dim=32, temporal_conv=False, max_relative_position=4),
     "image": UNetConfig(**SIZES, context_dim=32, image_attention=True),
-    "image for each frame": UNetConfig(**SIZES, context_dim=32, image_attention=True, image_gain=True, image_tokens_per_frame=2),
+    "image for each frame": UNetConfig(**SIZES, context_dim=32, image_attention=True, image_gate=True, image_tokens_per_frame=2),
 }
 VIDEOS, FRAMES = 2, 3
 
@@ -37,12 +40,12 @@ def unet(request) -> UNet:
 def run(unet: UNet, hooks: Hooks | None = None) -> Tensor:
     """On two videos with texts of their own."""
     generator = torch.Generator().manual_seed(1)
-    given = {"timesteps": torch.tensor([500, 20]), "text": torch.randn(VIDEOS, 7, 32, generator=generator)}
+    conditioning = Conditioning(torch.randn(VIDEOS, 7, 32, generator=generator))
     if unet.config.image_attention:
-        count = FRAMES * (unet.config.image_tokens_per_frame or 1)
-        given["image_tokens"] = torch.randn(VIDEOS, count, 32, generator=generator)
-        given["image_strength"] = torch.tensor([1.0, 0.3])
-    return unet(torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=generator), **given, hooks=hooks)
+        tokens = torch.randn(VIDEOS, FRAMES * (unet.config.image_tokens_per_frame or 1), 32, generator=generator)
+        conditioning = replace(conditioning, image_tokens=tokens, image_strength=torch.tensor([1.0, 0.3]))
+    x = torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=generator)
+    return unet(x, torch.tensor([500, 20]), conditioning, hooks)
 
 
 class Watching(Hooks):
@@ -52,13 +55,14 @@ class Watching(Hooks):
         self.sites: list[Site] = []
         self.places: list[tuple[str, int, tuple[int, ...]]] = []
 
-    def attention(self, site: Site) -> AttentionHooks:
+    def spatial(self, site: Site) -> SpatialHooks:
         self.sites.append(site)
-        return AttentionHooks()
+        return SpatialHooks()
 
-    def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        assert skip is hidden
         self.places.append(("input", number, tuple(hidden.shape)))
-        return super().after_input_block(number, hidden)
+        return super().after_input_block(number, hidden, skip)
 
     def after_middle_block(self, hidden: Tensor) -> Tensor:
         self.places.append(("middle", 0, tuple(hidden.shape)))
@@ -95,7 +99,7 @@ def test_the_blocks_are_numbered_as_stable_diffusion_s():
     watching, blank = Watching(), {"device": "meta"}
     config = load_config("t2v_512_v2").unet
     x, timesteps, text = torch.empty(1, 4, 2, 40, 64, **blank), torch.empty(1, **blank), torch.empty(1, 77, 1024, **blank)
-    UNet(config, Layers(**blank))(x, timesteps, text, hooks=watching)
+    UNet(config, Layers(**blank))(x, timesteps, Conditioning(text), watching)
     assert [(part, number) for part, number, _ in watching.places] == [
         *(("input", number) for number in range(12)), ("middle", 0), *(("output", number) for number in range(12))
     ]  # fmt: skip
@@ -104,18 +108,21 @@ def test_the_blocks_are_numbered_as_stable_diffusion_s():
     ]  # fmt: skip
 
 
-class EachFrameReads(Hooks, AttentionHooks):
+class EachFrameReads(Hooks, SpatialHooks):
     """Gives each frame its own copy of its video's text, and attention through functions of its own."""
 
-    def attention(self, site: Site) -> AttentionHooks:
+    def spatial(self, site: Site) -> SpatialHooks:
         return self
 
-    def self_attention(self, layer: SelfAttention, x: Tensor) -> Tensor:
+    def self_attention(self, layer: SelfAttention, x: Tensor, attention: Attention | None) -> Tensor:
         return layer(x, x, x, attention=lambda *given: sdpa(*given))
 
-    def cross_attention(self, layer: CrossAttention, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
-        rows = text.repeat_interleave(len(x) // len(text), dim=0)
-        return layer(x, rows, image, rows, attention=lambda *given: sdpa(*given))
+    def cross_attention(
+        self, layer: CrossAttention, x: Tensor, streams: list[ContextStream], attention: Attention | None
+    ) -> Tensor:
+        rows = streams[0].tokens.repeat_interleave(FRAMES, dim=0)
+        text = replace(streams[0], tokens=rows, value_tokens=rows, attention=lambda *given: sdpa(*given))
+        return layer(x, [text, *streams[1:]], attention)
 
 
 def test_text_may_be_read_frame_by_frame(unet):
@@ -126,12 +133,12 @@ def test_text_may_be_read_frame_by_frame(unet):
 def test_what_is_changed_counts(unet, place):
     """At one place, in one video: the other stays as it is."""
 
-    class Changing(Hooks, AttentionHooks):
-        def attention(self, site: Site) -> AttentionHooks:
+    class Changing(Hooks, SpatialHooks):
+        def spatial(self, site: Site) -> SpatialHooks:
             return self
 
     def changed(self, *given):
-        usual = getattr(Hooks if hasattr(Hooks, place) else AttentionHooks, place)(self, *given)
+        usual = getattr(Hooks if hasattr(Hooks, place) else SpatialHooks, place)(self, *given)
         *kept, last = usual if isinstance(usual, tuple) else (usual,)
         last = torch.cat([last[:FRAMES] + 1, last[FRAMES:]])
         return (*kept, last) if kept else last

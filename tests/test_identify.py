@@ -15,8 +15,10 @@ from vc_core.checkpoint import CheckpointError
 from vc_core.checkpoint.reading import open_checkpoint
 from vc_core.config import ConfigError, load_config
 from vc_core.diffusion.schedule import Schedule
-from vc_core.family.identify import PREFIXES, identify
-from vc_core.family.model_file import ModelFile, skeleton
+from vc_core.family.identify import identify
+from vc_core.family.model_file import ModelFile, meta_networks
+from vc_core.family.parts import PARTS
+from vc_core.models.conditioning import Conditioning
 
 #: Sizes that are in none of the published or recorded models.
 OTHER_SIZES = {
@@ -30,12 +32,15 @@ OTHER_SIZES = {
 }  # fmt: skip
 
 
+PREFIXES = {name: part.prefix for name, part in PARTS.items()}
+
+
 def write(config, path, prefixes=PREFIXES, parts=("unet", "autoencoder", "text_encoder"), buffers=True):
     """A file of random weights of a configuration."""
     torch.manual_seed(0)
     tensors = {}
     for part in parts:
-        shapes = skeleton(config)[part].state_dict()
+        shapes = meta_networks(config)[part].state_dict()
         tensors |= {prefixes[part] + name: torch.randn(value.shape) * 0.05 for name, value in shapes.items()}
     if buffers:
         schedule = Schedule.from_config(config.schedule)
@@ -110,7 +115,7 @@ def test_published_ckpt_layouts_load(layout, tmp_path):
     torch.save(content, tmp_path / "model.ckpt")
     model = vc_core.load(tmp_path / "model.ckpt")
     golden = goldens.read("t2v_512_v2", "unet")
-    ours = model.unet(golden["0.x"], golden["0.timesteps"], golden["0.context"], fps=golden["0.fps"])
+    ours = model.unet(golden["0.x"], golden["0.timesteps"], Conditioning(golden["0.context"], fps=golden["0.fps"]))
     assert goldens.error(ours, golden["0.y"]) <= goldens.TOLERANCE
 
 
@@ -130,7 +135,7 @@ def test_a_file_of_the_unet_alone(prefix, tmp_path):
     path = write(load_config(OTHER_SIZES), tmp_path / "unet.safetensors", {"unet": prefix}, parts=["unet"], buffers=False)
     model = vc_core.load(path)
     x, text = torch.randn(1, 4, 3, 8, 8), torch.randn(1, 77, 64)
-    assert model.unet(x, torch.tensor([7]), text).shape == x.shape
+    assert model.unet(x, torch.tensor([7]), Conditioning(text)).shape == x.shape
     with pytest.raises(CheckpointError, match="no text encoder"):
         model.encode_text(["a dog"])
     with pytest.raises(CheckpointError, match="no autoencoder"):

@@ -9,8 +9,11 @@ from torch import nn
 from harness.goldens import error
 from vc_core.config import UNetConfig
 from vc_core.kernels import winograd
-from vc_core.models.attention import FeedForward, TemporalAttention
+from vc_core.memory import feed_forward_chunks
+from vc_core.models.attention import TemporalAttention
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.layers import Layers, sdpa
+from vc_core.models.transformers import FeedForward
 from vc_core.models.unet import UNet
 
 #: Convolutions in another order of sums: rounding apart, the same.
@@ -153,7 +156,8 @@ def test_a_norm_gives_the_layout_that_it_gets():
 def test_temporal_attention_keeps_positions_and_heads_apart(distance, monkeypatch):
     """Against the attention of each position on its own; also where a GPU could not take all positions at once."""
     torch.manual_seed(0)
-    layer, x = TemporalAttention(32, 16, Layers(), max_relative_position=distance), torch.randn(2, 5, 6, 32)
+    config = UNetConfig(head_channels=16, max_relative_position=distance)
+    layer, x = TemporalAttention(config, 32, Layers()), torch.randn(2, 5, 6, 32)
     for parameter in layer.parameters():
         parameter.data = torch.randn_like(parameter) * 0.3
     alone = torch.cat([layer(x[:, :, place : place + 1]) for place in range(6)], dim=2)
@@ -162,15 +166,14 @@ def test_temporal_attention_keeps_positions_and_heads_apart(distance, monkeypatc
         q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (layer.to_q(x), layer.to_k(x), layer.to_v(x)))
         by_hand = layer.to_out(sdpa(q, k, v, 2)).unflatten(0, (2, 6)).transpose(1, 2)
         assert error(layer(x), by_hand) <= 1e-6
-    monkeypatch.setattr("vc_core.models.attention.MOST_HEADS", 8)
+    monkeypatch.setattr("vc_core.models.attention.MAX_HEADS", 8)
     assert error(layer(x), alone) <= 1e-6
 
 
 def test_a_feed_forward_in_pieces_is_the_whole():
-    whole, x = FeedForward(16, Layers()), torch.randn(2, 7, 16)
-    pieces = FeedForward(16, Layers(), pieces=4)
-    pieces.load_state_dict(whole.state_dict())
-    assert error(pieces(x), whole(x)) <= 1e-6
+    layer, x = FeedForward(UNetConfig(), 16, Layers()), torch.randn(2, 7, 16)
+    assert feed_forward_chunks(x, layer.config) == 4
+    assert error(layer(x), layer.net(x)) <= 1e-6
 
 
 @pytest.mark.parametrize("relative", [0, 4])
@@ -181,7 +184,7 @@ def test_a_network_is_the_same_with_its_channels_last(relative, monkeypatch):
     unet = UNet(UNetConfig(**sizes, context_dim=32, temporal_conv=not relative, max_relative_position=relative)).requires_grad_(False)
     for parameter in unet.parameters():
         parameter.data = torch.randn_like(parameter) * 0.2
-    given = torch.randn(2, 4, 3, 7, 6), torch.tensor([500, 20]), torch.randn(2, 7, 32)
+    given = torch.randn(2, 4, 3, 7, 6), torch.tensor([500, 20]), Conditioning(torch.randn(2, 7, 32))
     first = unet(*given)
     monkeypatch.setattr("vc_core.models.unet.best_layout", lambda device: torch.channels_last)
     assert error(unet(*given), first) <= 1e-5

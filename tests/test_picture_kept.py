@@ -75,10 +75,10 @@ def test_embeddings_are_openclip_s(tmp_path):
     tower = VisionTransformer(224, 56, 64, 2, 2, 4.0, output_dim=32)
     tower.load_state_dict(weights)
     photo = goldens.read("i2v_512_v1", "encoders")["photo"]
-    from vc_core.models.image_encoder import prepare_pictures
+    from vc_core.models.image_encoder import prepare_images
 
     with torch.inference_mode():
-        assert goldens.error(vc_core.load(path).embed_image(photo), tower.eval()(prepare_pictures(photo))) <= 1e-5
+        assert goldens.error(vc_core.load(path).embed_image(photo), tower.eval()(prepare_images(photo))) <= 1e-5
 
 
 def test_shapes_that_do_not_fit():

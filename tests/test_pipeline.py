@@ -6,15 +6,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from einops import rearrange
 
 import vc_core
 from harness import goldens
 from vc_core import pipeline
-from vc_core.diffusion.guidance import guide
+from vc_core.__main__ import parser, sampling_options
+from vc_core.config import load_config, published
+from vc_core.diffusion.guidance import Guidance, guide
+from vc_core.diffusion.noise import RecordedNoise, SeededNoise
+from vc_core.errors import InputError
 from vc_core.kernels.casting import computing_type
+from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.text_encoder import tokenize
+from vc_core.sampling import Sampling
 
 SMALL = {"frames": 3, "height": 16, "width": 16, "steps": 2}
+START = torch.zeros(1, 4, 3, 2, 2)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,7 @@ def test_deep_features_are_reused_where_asked_for(model):
 
 def test_given_noise_replaces_the_seed(model):
     noise = [torch.randn(1, 4, 3, 2, 2) for _ in range(3)]
-    runs = [model.text_to_video("a cat", seed=seed, x_T=noise[0], step_noise=noise[1:], steps=2) for seed in (1, 2)]
+    runs = [model.text_to_video("a cat", seed=seed, noise=RecordedNoise(noise[0], noise[1:]), steps=2) for seed in (1, 2)]
     assert torch.equal(*runs)
 
 
@@ -65,7 +74,7 @@ def test_a_long_prompt_is_read_to_its_end(model):
 def test_repeating_a_text_changes_nothing(model):
     """The negative's text is repeated to the positive's length; attention cannot tell."""
     text, x, timestep = model.encode_text(["a cat"]), torch.randn(1, 4, 3, 4, 4), torch.tensor([400])
-    once, thrice = model.unet(x, timestep, text), model.unet(x, timestep, text.repeat(1, 3, 1))
+    once, thrice = (model.unet(x, timestep, Conditioning(each)) for each in (text, text.repeat(1, 3, 1)))
     assert goldens.error(thrice, once) < 1e-5
 
 
@@ -77,8 +86,7 @@ def test_half_precision_is_close(dtype, computed, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "computing_type", lambda device, kept: used)
     half = vc_core.load(goldens.write_checkpoint("t2v_512_v2", tmp_path / "model.safetensors"), dtype=dtype)
     golden = goldens.read("t2v_512_v2", "unet")
-    inputs = golden["0.x"].to(used), golden["0.timesteps"], golden["0.context"].to(used)
-    out = half.unet(*inputs, fps=golden["0.fps"])
+    out = half.unet(golden["0.x"].to(used), golden["0.timesteps"], Conditioning(golden["0.context"].to(used), fps=golden["0.fps"]))
     assert out.dtype == used and {each.dtype for each in half.unet.parameters()} == {dtype}
     # A few roundings' worth: the errors of the network's some hundred operations mostly cancel.
     assert (out.float() - golden["0.y"]).std() / golden["0.y"].std() < 5 * torch.finfo(dtype).eps
@@ -115,12 +123,12 @@ def test_a_processor_computes_in_what_it_has_instructions_for(monkeypatch):
 def test_guidance():
     generator = torch.Generator().manual_seed(0)
     positive, negative, still = torch.randn(3, 2, 4, 3, 5, 5, generator=generator)
-    assert torch.allclose(guide(positive, negative, 1.0), positive, atol=1e-6)
-    assert torch.allclose(guide(positive, negative, 3.0), 3 * positive - 2 * negative, atol=1e-5)
+    assert torch.allclose(guide(positive, negative, Guidance()), positive, atol=1e-6)
+    assert torch.allclose(guide(positive, negative, Guidance(3.0)), 3 * positive - 2 * negative, atol=1e-5)
     axes = (1, 2, 3, 4)
-    rescaled = guide(positive, negative, 5.0, rescale=1.0)
+    rescaled = guide(positive, negative, Guidance(5.0, rescale=1.0))
     assert torch.allclose(rescaled.std(axes), positive.std(axes), rtol=1e-5)
-    pushed = guide(positive, negative, 1.0, without_time=still, temporal_scale=0.5)
+    pushed = guide(positive, negative, Guidance(temporal_scale=0.5), without_time=still)
     assert torch.allclose(pushed, 1.5 * positive - 0.5 * still, atol=1e-5)
 
 
@@ -135,21 +143,97 @@ def test_temporal_guidance_changes_the_video(model):
         ({"frames": 0}, "frames is 0; a clip has at least 1"),
         ({"height": 20}, "height is 20; it must be a multiple of 8, such as 16 or 24"),
         ({"width": 0}, "width is 0; it must be a multiple of 8, such as 8 or 16"),
-        ({"steps": 0}, "steps is 0; it can be 1 to 1000"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"steps": 1001}, "steps is 1001; it can be 1 to 1000"),
         ({"fps": -1}, "fps is -1; it must be more than 0"),
         ({"deep_cache_interval": 0}, "deep_cache_interval is 0; it must be at least 1"),
-        ({"deep_cache_interval": 2, "deep_cache_blocks": 99}, "99 shallow blocks are asked for; this UNet has .* it can be 1 to"),
-        ({"x_T": torch.zeros(4, 3, 2, 2)}, r"x_T has the shape \(4, 3, 2, 2\); expected is \[1, 4, T, h, w\]"),
-        ({"step_noise": [torch.zeros(1, 4, 3, 2, 2)]}, "fewer tensors than the run has steps"),
-        ({"step_noise": [torch.zeros(1, 4, 3, 2, 3)]}, r"step_noise\[0\] has the shape"),
+        ({"deep_cache_interval": 2, "deep_cache_blocks": 99}, "blocks is 99; this UNet has .* it can be 1 to"),
+        ({"noise": RecordedNoise(torch.zeros(2, 4, 3, 2, 2), [])}, r"The noise has the shape \[2, .* expected are latents of \[1, 4"),
+        ({"noise": RecordedNoise(START, [START])}, "fewer tensors than the run has steps"),
+        ({"noise": RecordedNoise(START, [START[..., :1]])}, "The noise of step 0 has the shape"),
+        ({"denoise": 0.0}, "denoise is 0.0; it must be above 0"),
+        ({"denoise": 0.001}, "2 steps at a denoise of 0.001 are a part of 2000 steps, but the schedule has 1000"),
+        ({"spacing": "karras"}, "spacing is 'karras'; it can be uniform or uniform_trailing"),
+        ({"guidance": 3.0}, "There is no setting 'guidance'; did you mean guidance_"),
         ({"negative_prompt": ["a", "b"]}, "1 clips to make and 2 prompts"),
     ],
 )
 def test_errors(model, wrong, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         model.text_to_video("a cat", **(SMALL | wrong))
 
 
 def test_a_single_prompt_for_the_encoder(model):
-    with pytest.raises(TypeError, match="put it in a list"):
+    with pytest.raises(InputError, match="put it in a list"):
         model.encode_text("a cat")
+
+
+def test_every_door_has_the_configuration_s_settings(tmp_path):
+    """Python, and the command line by its options; a change to None leaves the model's own."""
+    for name in (*published(), "tiny_t2v", "tiny_i2v", "tiny_dynamicrafter"):
+        config = load_config(name)
+        settings = Sampling.of(config, steps=None)
+        for field in ("frames", "height", "width", "steps", "eta", "guidance_scale", "guidance_rescale", "spacing", "playback_fps"):
+            assert getattr(settings, field) == getattr(config.sampling, field)
+        assert settings.fps == config.unet.default_fps
+    parsed = parser().parse_args(["generate", "videocrafter_tiny_t2v", "a red circle"])
+    given = {option.name: getattr(parsed, option.name, None) for option in sampling_options()}
+    assert Sampling.of(load_config("tiny_t2v"), **given) == Sampling.of(load_config("tiny_t2v"))
+
+
+def test_sample_gives_the_latents_that_are_decoded(model):
+    positive, negative = (Conditioning(model.encode_text([text])) for text in ("a cat", ""))
+    latents = model.sample(positive, negative, seed=5, **SMALL)
+    assert latents.shape == (1, 4, 3, 2, 2)
+    assert torch.equal(model.decode(latents), model.text_to_video("a cat", seed=5, **SMALL))
+
+
+@pytest.mark.parametrize("denoise, steps", [(1.0, 4), (0.5, 3), (0.1, 1)])
+def test_video_to_video_starts_from_the_noised_input(model, denoise, steps):
+    """By hand: the last steps of a longer schedule, from sqrt(a) s x_0 + sqrt(1 - a) noise."""
+    video = torch.rand(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    visited = model.schedule.uniform(round(steps / denoise))[:steps]
+    start, seen = SeededNoise((1, 4, 3, 2, 2), 7).start, []
+    a, scale = model.schedule.alphas_cumprod[visited[-1]], model.schedule.scale[visited[-1]]
+    expected = a.sqrt() * scale * model.encode(video) + (1 - a).sqrt() * start
+
+    def watch(inputs):
+        seen.append((inputs.x, int(inputs.timesteps[0])))
+
+    settings = {"steps": steps, "denoise": denoise, "seed": 7, "guidance_scale": 1.0}
+    assert model.text_to_video("a cat", video=video, hooks=[watch], **settings).shape == video.shape
+    assert [timestep for _, timestep in seen] == visited.flip(0).tolist()
+    assert goldens.error(seen[0][0], expected) <= 1e-6
+
+
+def test_an_input_video_decides_the_size(model):
+    made = model.text_to_video("a cat", video=torch.zeros(1, 3, 2, 24, 32), steps=1, denoise=0.5)
+    assert made.shape == (1, 3, 2, 24, 32)
+    with pytest.raises(InputError, match="The input video has the shape .* for 2 clips"):
+        model.text_to_video(["a cat", "a dog"], video=torch.zeros(1, 3, 2, 24, 32), steps=1)
+
+
+class WithReferences(Autoencoder):
+    """A decoder that adds the mean of the first reference's features to every frame."""
+
+    takes_references = True
+
+    def decode_video(self, z, references):
+        assert [each.shape[2] for each in references] == [2] * len(references)
+        frames = rearrange(self.decode(rearrange(z, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", t=z.shape[2])
+        return frames * 0.1 + references[0][:, :, :1].mean((1, 3, 4), keepdim=True)
+
+
+def test_a_decoder_can_take_reference_images(model):
+    latents, images = torch.randn(1, 4, 3, 2, 2), torch.rand(1, 3, 2, 16, 16) - 0.5
+    with pytest.raises(InputError, match="decodes frames without reference images"):
+        model.decode(latents, images)
+    autoencoder = WithReferences(model.config.autoencoder)
+    autoencoder.load_state_dict(model.networks["autoencoder"].state_dict())
+    other = vc_core.VideoModel(model.config, {**model.networks, "autoencoder": autoencoder})
+    features = autoencoder.encoder.features(images[:, :, 0])
+    assert [each.shape[-1] for each in features] == [16, *(16 >> level for level in range(1, len(features) - 1)), 16]
+    z = latents / model.config.autoencoder.scale_factor
+    frames = torch.stack([autoencoder.decode(z[:, :, frame]) for frame in range(3)], dim=2)
+    expected = (frames * 0.1 + features[0].mean((1, 2, 3))).clamp(-1, 1)
+    assert goldens.error(other.decode(latents, images), expected) <= 1e-5

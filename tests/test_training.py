@@ -15,13 +15,23 @@ import vc_core
 from examples.tiny_world import world as worlds
 from examples.tiny_world.__main__ import main
 from examples.tiny_world.clip import clear_unused_tokens, plane_positions, spread_target
-from examples.tiny_world.denoiser import LatentTable, kept_frames, open_clock, open_map, open_noise_path, phase_of, take_over
+from examples.tiny_world.denoiser import (
+    LatentTable,
+    init_from,
+    init_identity,
+    init_position_signal,
+    init_time_signal,
+    keyframe_latents,
+    phase_of,
+)
 from examples.tiny_world.settings import DEFAULT, DiffusionTraining, Phase, load_settings
 from examples.tiny_world.sight import cell_weights
 from examples.tiny_world.vae import anchors, normalise, random_frames
 from vc_core.config import ScheduleConfig, load_config
 from vc_core.diffusion.schedule import Schedule
 from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.conditioning import Conditioning
+from vc_core.models.transformers import Pass
 from vc_core.models.unet import UNet
 from vc_core.training.layers import training_layers
 from vc_core.training.loss import Batch, DiffusionLoss
@@ -63,12 +73,13 @@ def test_a_perfect_network_has_no_loss(prediction: str) -> None:
     loss = DiffusionLoss(table, LossSettings(prediction=prediction, prompt_dropout=0.0))
     clean = torch.randn(3, 4, 2, 2, 2)
 
-    def network(x: Tensor, t: Tensor, text: Tensor, image_tokens: Tensor | None, fps: Tensor | None) -> Tensor:
+    def network(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         alpha, scale = table.alphas_cumprod[t].view(-1, 1, 1, 1, 1), table.scale[t].view(-1, 1, 1, 1, 1)
         noise = (x - alpha.sqrt() * scale * clean) / (1 - alpha).sqrt()
         return noise if prediction == "eps" else (alpha.sqrt() * x - scale * clean) / (1 - alpha).sqrt()
 
-    value = loss(network, Batch(clean, torch.zeros(3, 1, 1), torch.zeros(1, 1, 1)), torch.Generator().manual_seed(0))
+    batch = Batch(clean, Conditioning(torch.zeros(3, 1, 1)), Conditioning(torch.zeros(1, 1, 1)))
+    value = loss(network, batch, torch.Generator().manual_seed(0))
     assert float(value) < 1e-6
 
 
@@ -89,29 +100,27 @@ def test_weights() -> None:
 
 
 def test_fps_image_tokens_and_channels_reach_the_network() -> None:
-    seen: dict[str, Tensor | None] = {}
+    seen: list[Conditioning] = []
 
-    def network(x: Tensor, t: Tensor, text: Tensor, image_tokens: Tensor | None, fps: Tensor | None) -> Tensor:
-        seen.update(x=x, image_tokens=image_tokens, fps=fps, text=text)
-        return x[:, :4]
+    def network(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        seen.append(conditioning)
+        return x
 
     loss = DiffusionLoss(Schedule.from_config(ScheduleConfig()), LossSettings(prompt_dropout=1.0))
-    batch = Batch(
-        latents=torch.zeros(2, 4, 3, 2, 2), text=torch.ones(2, 5, 6), empty_text=torch.zeros(1, 5, 6), fps=torch.tensor([8.0, 24.0]),
-        image_tokens=torch.ones(2, 7, 6), empty_image_tokens=torch.full((1, 7, 6), 3.0), concat=torch.full((2, 4, 3, 2, 2), 9.0),
-    )
+    fps, concat = torch.tensor([8.0, 24.0]), torch.full((2, 4, 3, 2, 2), 9.0)
+    conditioning = Conditioning(torch.ones(2, 5, 6), torch.ones(2, 7, 6), fps=fps, concat=concat)
+    batch = Batch(torch.zeros(2, 4, 3, 2, 2), conditioning, Conditioning(torch.zeros(1, 5, 6), torch.full((1, 7, 6), 3.0)))
     loss(network, batch, torch.Generator().manual_seed(0))
-    assert seen["x"] is not None and seen["x"].shape == (2, 8, 3, 2, 2) and bool((seen["x"][:, 4:] == 9).all())
-    assert seen["fps"] is not None and seen["fps"].tolist() == [8.0, 24.0]
-    assert bool((seen["text"] == 0).all()) and bool((seen["image_tokens"] == 3).all())  # type: ignore[union-attr]
+    assert seen[0].concat is concat and seen[0].fps is fps
+    assert not seen[0].text.any() and bool((seen[0].image_tokens == 3).all())  # type: ignore[union-attr]
 
 
 def test_prompt_dropout_drops_whole_prompts_at_its_rate() -> None:
     loss = DiffusionLoss(Schedule.from_config(ScheduleConfig()), LossSettings(prompt_dropout=0.25))
-    batch = Batch(torch.zeros(4000, 4, 1, 1, 1), torch.ones(4000, 2, 3), torch.zeros(1, 2, 3))
-    text, image = loss.dropped(batch, torch.Generator().manual_seed(0))
-    rows = text.mean((1, 2))
-    assert image is None and set(rows.tolist()) == {0.0, 1.0}
+    batch = Batch(torch.zeros(4000, 4, 1, 1, 1), Conditioning(torch.ones(4000, 2, 3)), Conditioning(torch.zeros(1, 2, 3)))
+    dropped = loss.dropped(batch, torch.Generator().manual_seed(0))
+    rows = dropped.text.mean((1, 2))
+    assert dropped.image_tokens is None and set(rows.tolist()) == {0.0, 1.0}
     assert 0.22 < float((rows == 0).float().mean()) < 0.28
 
 
@@ -275,9 +284,9 @@ def test_a_world_of_pictures_need_not_say_what_they_show() -> None:
     assert set(clips.prompts) <= set(worlds.all_sentences(worlds.World(motions=(worlds.ONWARDS,))))
 
 
-def test_kept_frames() -> None:
+def test_keyframe_latents() -> None:
     latents = torch.arange(2 * 5, dtype=torch.float32).view(2, 1, 5, 1, 1)
-    kept = kept_frames(latents, torch.tensor([worlds.MOTIONS.index(worlds.ONWARDS), worlds.MOTIONS.index(worlds.ROUND)]))
+    kept = keyframe_latents(latents, torch.tensor([worlds.MOTIONS.index(worlds.ONWARDS), worlds.MOTIONS.index(worlds.ROUND)]))
     assert kept.flatten(1).tolist() == [[0, 0, 0, 0, 0], [5, 0, 0, 0, 9]]
 
 
@@ -297,12 +306,13 @@ def test_positions_of_a_tower_tell_neighbours() -> None:
     assert min(near) > max(far)
 
 
-def test_open_map_tells_positions_whatever_is_seen() -> None:
+def test_init_position_signal_tells_positions_whatever_is_seen() -> None:
     unet = UNet(load_config("tiny_i2v").unet).eval()
-    open_map(unet)
+    init_position_signal(unet)
     block = unet.input_blocks[-1][0]
     x, embedding = torch.randn(3, 64, 4, 4), torch.randn(3, 256)
-    slopes = (block(x, embedding, 1) - block.skip_connection(x))[:, -2:].detach()  # the convolutions over time start as nothing
+    # The convolutions over time start as nothing.
+    slopes = (block(x, Pass(embedding, 1, torch.zeros(3, 1, 32))) - block.skip_connection(x))[:, -2:].detach()
     line = torch.tensor([-1.75, -0.5, 0.5, 1.75])
     assert torch.allclose(slopes[:, 0], line[:, None].expand(3, 4, 4), atol=0.02)
     assert torch.allclose(slopes[:, 1], line[None].expand(3, 4, 4), atol=0.02)
@@ -312,13 +322,13 @@ def test_taking_over_a_smaller_network() -> None:
     """New input channels have no effect at first; a network of other sizes is refused."""
     given, wider = UNet(load_config("tiny_t2v").unet).eval(), UNet(load_config("tiny_dynamicrafter").unet).eval()
     torch.nn.init.normal_(given.out[-1].weight)
-    take_over(wider, given.state_dict())
+    init_from(wider, given.state_dict())
     x, text, timestep = torch.randn(1, 4, 4, 8, 8), torch.randn(1, 77, 32), torch.tensor([500])
-    ours = wider(torch.cat([x, torch.randn_like(x)], 1), timestep, text)
-    assert torch.allclose(ours, given(x, timestep, text), atol=1e-5)
+    ours = wider(x, timestep, Conditioning(text, concat=torch.randn_like(x)))
+    assert torch.allclose(ours, given(x, timestep, Conditioning(text)), atol=1e-5)
     with pytest.raises(ValueError, match="time_embed.0.weight"):
         other = load_config({"unet": {"model_channels": 32, "head_channels": 32, "context_dim": 32}, "text_encoder": {"width": 32}})
-        take_over(UNet(other.unet), given.state_dict())
+        init_from(UNet(other.unet), given.state_dict())
 
 
 
@@ -369,10 +379,10 @@ def test_anchors_are_mean_colour_and_deviation() -> None:
 def test_the_noise_path_returns_the_input() -> None:
     torch.manual_seed(0)
     unet = UNet(load_config("tiny_t2v").unet)
-    open_noise_path(unet)
+    init_identity(unet)
     x = torch.randn(1, 4, 4, 8, 8)
     with torch.no_grad():
-        got = unet(x, torch.tensor([900]), torch.randn(1, 77, 32), fps=torch.tensor([8.0]))
+        got = unet(x, torch.tensor([900]), Conditioning(torch.randn(1, 77, 32), fps=torch.tensor([8.0])))
     assert float(((got - x) ** 2).mean()) < 0.02
 
 
@@ -383,7 +393,7 @@ def test_the_clock_tells_the_first_frames_from_the_last() -> None:
     x = torch.randn(1, 64, 16, 4 * 4)
     with torch.no_grad():
         assert torch.equal(convolution(x), x)  # closed, as it is made
-        open_clock(unet)
+        init_time_signal(unet)
         added = (convolution(x) - x).mean((0, 3))  # [C, T]
     assert bool((added[:-2] == 0).all())
     plus, minus = added[-2], added[-1]
@@ -408,7 +418,7 @@ def test_training_layers_compute_the_same() -> None:
     quick.load_state_dict(usual.state_dict())
     x, text = torch.randn(2, 4, 5, 8, 6), torch.randn(2, 77, config.context_dim)
     with torch.no_grad():
-        a, b = (unet(x, torch.tensor([3, 900]), text, fps=torch.tensor([8.0, 24.0])) for unet in (usual, quick))
+        a, b = (unet(x, torch.tensor([3, 900]), Conditioning(text, fps=torch.tensor([8.0, 24.0]))) for unet in (usual, quick))
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 

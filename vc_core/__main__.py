@@ -5,63 +5,62 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .checkpoint import CheckpointError, convert
+from .adapters.table import identify_adapter
+from .checkpoint import Checkpoint, CheckpointError, convert, open_checkpoint
 from .checkpoint.convert import DTYPES
-from .config import ConfigError, suggested_size, to_yaml
+from .config import ConfigError, SamplingConfig, suggested_size, to_yaml
+from .errors import InputError
 from .evaluation.image_fidelity import measure
 from .family.model_file import ModelFile, bundled_models
 from .fetch import FetchError, checkpoints_folder, fetch, published_files
-from .media.images import PictureError, read_picture
+from .media.images import PictureError, read_image
 from .media.video import SUFFIXES, VideoFileError, read_video, save_video
 from .pipeline import load
+from .sampling import Sampling
 
-#: What `generate` takes from the model's configuration where it isn't given.
-SETTINGS = ("steps", "eta", "guidance_scale", "guidance_rescale", "frames")
 DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """A prompt, and a picture where one is given, to a file."""
+    """A prompt, and an image where one is given, to a file."""
     if arguments.output.suffix.lower() not in SUFFIXES:  # said now rather than after the sampling
         raise VideoFileError(f"{arguments.output} should end in one of {', '.join(SUFFIXES)}.")
-    picture = None if arguments.image is None else read_picture(arguments.image)
-    end_picture = None if arguments.end_image is None else read_picture(arguments.end_image)
-    if picture is None and (end_picture is not None or arguments.loop):
-        raise ValueError("--end-image and --loop need a first image: give --image.")
-    model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype])
-    own = asdict(model.config.sampling)
-    given = {name: getattr(arguments, name) for name in SETTINGS}
-    settings = {name: own[name] if value is None else value for name, value in given.items()}
-    height, width = arguments.height, arguments.width
-    if picture is not None and height is None and width is None:
-        width, height = suggested_size(model.config.sampling, picture.shape[2], picture.shape[1])
+    image = None if arguments.image is None else read_image(arguments.image)
+    end_image = None if arguments.end_image is None else read_image(arguments.end_image)
+    video = None if arguments.video is None else read_video(arguments.video)[None]
+    if image is None and (end_image is not None or arguments.loop):
+        raise InputError("--end-image and --loop need a first image: give --image.")
+    model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
+    settings = {option.name: getattr(arguments, option.name, None) for option in sampling_options()}
+    if image is not None and settings["height"] is None and settings["width"] is None:
+        settings["width"], settings["height"] = suggested_size(model.config.sampling, image.shape[2], image.shape[1])
     with tqdm(desc="sampling", unit="step") as bar:
 
         def advance(step: int, total: int, *_: object) -> None:
             bar.total = total
             bar.update()
 
-        make = model.text_to_video
-        if picture is not None:
-            make = partial(
-                model.image_to_video, picture, end_image=end_picture, loop=arguments.loop,
-                image_guidance_scale=arguments.image_guidance_scale
-            )
-        video = make(
-            arguments.prompt, arguments.negative_prompt, height=height, width=width, fps=arguments.fps,
-            seed=arguments.seed, callback=advance, deep_cache_interval=arguments.deep_cache, **settings,
-        )  # fmt: skip
-    rate = arguments.playback_fps or model.config.sampling.playback_fps
-    save_video(video[0], arguments.output, rate)
+        sampling = Sampling.of(model.config, callback=advance, **settings)
+        prompts = arguments.prompt, arguments.negative_prompt
+        if image is None:
+            made = model.text_to_video(*prompts, video=video, sampling=sampling)
+        else:
+            made = model.image_to_video(image, *prompts, end_image=end_image, loop=arguments.loop, video=video, sampling=sampling)
+    save_video(made[0], arguments.output, sampling.playback_fps)
     print(arguments.output)
+
+
+def sampling_options() -> list[Field[Any]]:
+    """The fields of :class:`Sampling` that are options of the command line."""
+    return [each for each in fields(Sampling) if "help" in each.metadata]
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -69,10 +68,17 @@ def info(arguments: argparse.Namespace) -> None:
     file = ModelFile.open(arguments.model, arguments.config)
     print(f"{file.checkpoint.path}: {file.config.title} ({file.config.name})")
     for part, prefix in file.parts.items():
-        shapes = [file.checkpoint.shape(name) for name in file.checkpoint.names() if name.startswith(prefix)]
-        numbers = sum(torch.Size(shape).numel() for shape in shapes)
-        print(f"  {part}: {len(shapes)} tensors, {numbers / 1e6:.1f} million weights")
+        print(f"  {part}: {_counted(file.checkpoint, prefix)}")
+    for path in arguments.adapter:
+        checkpoint = open_checkpoint(path)
+        kind = identify_adapter(checkpoint)
+        print(f"  adapter {checkpoint.path.stem} ({kind.title}): {_counted(checkpoint, kind.prefix)}")
     print(to_yaml(file.config), end="")
+
+
+def _counted(checkpoint: Checkpoint, prefix: str) -> str:
+    shapes = [checkpoint.shape(name) for name in checkpoint.names() if name.startswith(prefix)]
+    return f"{len(shapes)} tensors, {sum(torch.Size(shape).numel() for shape in shapes) / 1e6:.1f} million weights"
 
 
 def convert_file(arguments: argparse.Namespace) -> None:
@@ -94,9 +100,9 @@ def convert_file(arguments: argparse.Namespace) -> None:
 
 def measure_file(arguments: argparse.Namespace) -> None:
     """How well a video keeps its picture."""
-    frames, picture = read_video(arguments.video), read_picture(arguments.picture)
+    frames, image = read_video(arguments.video), read_image(arguments.picture)
     model = load(arguments.model, arguments.config, arguments.device)
-    kept = measure(frames, picture, model.embed_image)
+    kept = measure(frames, image, model.embed_image)
     print(kept.table())
     if arguments.plot is not None:
         pixels = (kept.plot() * 255).round().byte().numpy()
@@ -123,27 +129,25 @@ def parser() -> argparse.ArgumentParser:
 
     make = command("generate", generate, "Make a video from a prompt, and from one or two images.")
     make.add_argument("prompt", help="what the video shows and how it moves")
+    make.add_argument("--negative-prompt", default="", help="negative prompt")
     make.add_argument("--image", type=Path, help="first image, for image-to-video models")
     make.add_argument("--end-image", type=Path, help="last image, for interpolation models")
     make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")
-    make.add_argument("--image-guidance-scale", type=float, help="separate CFG scale of the image; not given: --guidance-scale")
-    make.add_argument("--negative-prompt", default="", help="negative prompt")
+    make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
+    make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
-    make.add_argument("--frames", type=int, help="number of frames (published models: 16); not given: the model's own")
-    make.add_argument("--height", type=int, help="height in pixels, a multiple of 8; not given: the model's own")
-    make.add_argument("--width", type=int, help="width in pixels, a multiple of 8; not given: the model's own")
-    make.add_argument("--steps", type=int, help="sampling steps (DDIM); not given: the model's own")
-    make.add_argument("--eta", type=float, help="noise added at every step, 0 to 1; not given: the model's own")
-    make.add_argument("--guidance-scale", type=float, help="CFG scale: how closely to follow the prompt; not given: the model's own")
-    make.add_argument("--guidance-rescale", type=float, help="reduces the contrast of a high CFG scale, 0 to 1; not given: the model's own")
-    make.add_argument("--fps", type=float, help="speed of the motion, higher is slower; not given: the model's own")
-    make.add_argument("--playback-fps", type=int, help="playback speed, in frames per second; not given: the model's own")
-    make.add_argument("--deep-cache", type=int, default=1, metavar="N", help="run the full UNet every N steps; higher: faster, less exact")
-    make.add_argument("--seed", type=int, default=0, help="seed of all noise")
+    for option in sampling_options():
+        flag, kind = "--" + option.name.replace("_", "-"), str(option.type).removesuffix(" | None")
+        own = option.name == "fps" or hasattr(SamplingConfig, option.name)
+        default = "the model's own" if own else option.default
+        text = f"{option.metadata['help']} (default: {default})"
+        flags = (flag, "--deep-cache") if option.name == "deep_cache_interval" else (flag,)
+        make.add_argument(*flags, type={"int": int, "float": float, "str": str}[kind], help=text, default=argparse.SUPPRESS)
     make.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")
 
-    command("info", info, "Show which model a file contains, its parts and its configuration.")
+    show = command("info", info, "Show which model a file contains, its parts and its configuration.")
+    show.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file to list with the model")
 
     change = command("convert", convert_file, "Write the model of a file as .safetensors, with its configuration inside.")
     change.add_argument("target", type=Path, help="the .safetensors file to write")

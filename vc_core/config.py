@@ -19,6 +19,8 @@ PREDICTIONS = ("eps", "v")
 SPACINGS = ("uniform", "uniform_trailing")
 #: Where pictures may stand in a model's input channels, see :class:`ModelConfig`.
 KEYFRAMES = ("first", "ends")
+#: Heads of the temporal transformer after the first convolution, whatever the network's width.
+INIT_ATTENTION_HEADS = 8
 #: Whole numbers that may be 0.
 MAY_BE_NOTHING = ("max_relative_position", "image_tokens_per_frame", "default_fps", "num_res_blocks")
 #: No size of a model is larger; a table of so many timesteps still fits into any memory.
@@ -46,6 +48,8 @@ class UNetConfig:
     head_channels: int = 64
     transformer_depth: int = 1
     context_dim: int = 1024
+    #: A temporal transformer directly after the first convolution.
+    init_attention: bool = True
     #: Four (3, 1, 1) convolutions over time in each residual block.
     temporal_conv: bool = True
     #: Distances up to this are learned apart by temporal attention; 0 leaves relative positions out.
@@ -56,15 +60,25 @@ class UNetConfig:
     default_fps: int = 8
     #: A second pair of keys and values in cross-attention, for image tokens.
     image_attention: bool = False
-    #: A learned number in each of them that what is seen of the picture is multiplied by.
-    image_gain: bool = False
+    #: A learned gate on the image stream of each cross-attention (DynamiCrafter 256).
+    image_gate: bool = False
     #: Image tokens that each frame has of its own, in order; 0 where all frames see all tokens.
     image_tokens_per_frame: int = 0
 
     @property
     def concat_channels(self) -> int:
-        """Input channels beside the noisy latent, for the latents of pictures."""
+        """Input channels after those of the noisy latent, for latents that are concatenated to it."""
         return self.in_channels - self.out_channels
+
+    @property
+    def embedding_width(self) -> int:
+        """Channels of the embedding of time."""
+        return 4 * self.model_channels
+
+    @property
+    def init_attention_width(self) -> int:
+        """Channels inside the temporal transformer after the first convolution, which has 8 heads in every model."""
+        return INIT_ATTENTION_HEADS * self.head_channels
 
 
 @dataclass
@@ -241,6 +255,9 @@ def from_yaml(text: str) -> ModelConfig:
         raise ConfigError(f"The configuration in the file's metadata is not YAML: {error!s:.200}") from error
     if not isinstance(parsed, dict):
         raise ConfigError("The configuration in the file's metadata is a list, not names with values.")
+    unet = parsed.get("unet")
+    if isinstance(unet, dict) and "image_gain" in unet:  # the name that files converted by version 0.1 have
+        unet["image_gate"] = unet.pop("image_gain")
     return load_config({str(name): value for name, value in parsed.items()})
 
 
@@ -291,11 +308,8 @@ def _check(config: ModelConfig) -> None:
             raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(known)}.")
     if schedule.zero_terminal_snr and schedule.prediction == "eps":
         raise ConfigError("schedule: the last timestep has no signal (zero_terminal_snr), where only prediction v is defined.")
-    if unet.concat_channels not in (0, config.autoencoder.embed_dim):
-        raise ConfigError(
-            f"unet.in_channels is {unet.in_channels}; it can be {unet.out_channels}, or {unet.out_channels + config.autoencoder.embed_dim} "
-            "for a model that takes the latents of pictures."
-        )
+    if unet.concat_channels < 0:
+        raise ConfigError(f"unet.in_channels is {unet.in_channels}; it must be at least out_channels, which are {unet.out_channels}.")
     for level, multiplier in enumerate(unet.channel_mult):
         channels = unet.model_channels * multiplier
         if channels % 32:

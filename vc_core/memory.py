@@ -1,51 +1,88 @@
-"""What a pass through a network takes of memory beside its weights, told from its configuration.
+"""Memory: what a pass through a network takes beside its weights, and how much is computed at once.
 
-All of it grows with the positions (videos times frames times height times width), so that a count of numbers for each is enough. The
-peak is at one of few places, all at full resolution; which one depends on a network's widths.
+What a pass takes grows with its positions (videos times frames times height times width), so it is told from the configuration as
+a number of activations for each position, right to within 25 % for the published sizes. The peak is at one of few places, all at
+full resolution; which one depends on a network's widths.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .config import AutoencoderConfig, UNetConfig
-from .models.unet import INIT_ATTENTION_HEADS
+
+#: Share of a GPU's free memory that all passes of guidance may take together, and that one chunk of the autoencoder's may take.
+GUIDANCE_SHARE, AUTOENCODER_SHARE = 0.8, 0.5
+#: Pixels that a processor decodes at once, at least a frame: more gains nothing there.
+CPU_PIXELS = 256 * 256
+#: Chunks of a feed-forward at full resolution, whose activations would decide the peak of the whole network otherwise.
+FEED_FORWARD_CHUNKS = 4
+#: Activations inside a feed-forward that a processor computes at once, few enough not to need fresh memory each time.
+CPU_FEED_FORWARD_ELEMENTS = 2**22
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a GPU can still give, with what torch holds of it and doesn't use."""
+    """Bytes that a GPU can still give, including what torch has reserved and doesn't use."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
-def numbers_per_pixel(config: AutoencoderConfig) -> int:
-    """Numbers that are alive at the peak of decoding, for each pixel: the last upsampling, or the residual block after it."""
+def passes_fit(config: UNetConfig, positions: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a GPU has the memory for a UNet pass over so many positions of the latent at once. A processor gains nothing by it."""
+    if device.type != "cuda":
+        return False
+    return positions * activations_per_position(config) * dtype.itemsize < GUIDANCE_SHARE * free_memory(device)
+
+
+def frames_at_once(config: AutoencoderConfig, pixels: int, dtype: torch.dtype, device: torch.device) -> int:
+    """How many frames of so many pixels go through the autoencoder at once, at least 1."""
+    at_once = CPU_PIXELS
+    if device.type == "cuda":
+        at_once = int(AUTOENCODER_SHARE * free_memory(device) / (activations_per_pixel(config) * dtype.itemsize))
+    return max(1, at_once // pixels)
+
+
+def feed_forward_chunks(x: Tensor, config: UNetConfig) -> int:
+    """How many chunks a feed-forward computes ``x`` ``[..., width]`` in, one after the other.
+
+    Each chunk reads the layer's weights again, which costs little where there are most tokens, since layers are narrow there.
+    """
+    at_full_resolution = x.shape[-1] <= config.init_attention_width
+    chunks = FEED_FORWARD_CHUNKS if at_full_resolution else 1
+    if x.device.type == "cpu":
+        chunks = max(chunks, 8 * x.numel() // CPU_FEED_FORWARD_ELEMENTS)
+    return chunks
+
+
+def activations_per_pixel(config: AutoencoderConfig) -> int:
+    """Activations alive at the peak of decoding, for each pixel: in the last upsampling, or the residual block after it."""
     wide = config.channels * (config.channel_mult[1] if len(config.channel_mult) > 1 else 1)
-    # The block's input, its norm and the first convolution's result; or what is upsampled, that four times as large, and its convolution.
+    # The block's input, its norm and the first convolution's result; or the upsampling's input, its result, four times as
+    # large, and the convolution of that.
     return max(2 * wide + config.channels, 9 * wide // 4) + 2 * config.image_channels
 
 
-def numbers_per_position(config: UNetConfig, frames: int = 16) -> int:
-    """Numbers that are alive at the peak, for each position of the latent.
+def activations_per_position(config: UNetConfig, frames: int = 16) -> int:
+    """Activations alive at the peak of a UNet pass, for each position of the latent.
 
     Args:
         frames: of a video; they count where probabilities between frames are written out, for relative positions.
     """
-    width, kept = config.model_channels, config.num_res_blocks  # kept: skips at full resolution that wait for their block
+    width, skips = config.model_channels, config.num_res_blocks  # skips at full resolution that wait for their output block
 
     def attention(inner: int) -> int:
         # The block's input, the sum so far, its norm, queries, keys, values and the result of attention.
         together = 7 * inner
         if config.max_relative_position:
-            # Scaled queries and the part of the values' positions, and the probabilities with those that are summed up.
+            # Scaled queries, the values' relative part, and the probabilities with their sum.
             together += 2 * inner + 2 * frames * (inner // config.head_channels)
         return width + together
 
-    # The first temporal transformer is as wide as its heads make it.
-    places = [attention(INIT_ATTENTION_HEADS * config.head_channels)]
+    places = [attention(config.init_attention_width)] if config.init_attention else []
     if 1 in config.attention_resolutions:
-        places.append(attention(width) + kept * width)
-    # The first residual block after the last upsampling: what comes from below with its skip, their norm, the first convolution.
+        places.append(attention(width) + skips * width)
+    # The first residual block after the last upsampling: the hidden state with its skip, their norm, the first convolution.
     joined = width * ((config.channel_mult[1] if len(config.channel_mult) > 1 else 1) + 1)
-    places.append(2 * joined + width + kept * width)
+    places.append(2 * joined + width + skips * width)
     return max(places) + 2 * config.in_channels

@@ -15,7 +15,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from vc_core.config import ImageEncoderConfig, TextEncoderConfig
-from vc_core.models.image_encoder import prepare_pictures
+from vc_core.models.image_encoder import prepare_images
 from vc_core.models.text_encoder import tokenize
 
 from .settings import ClipTraining
@@ -89,7 +89,7 @@ class ClipLoss:
         said = torch.cat([clips.said, torch.full((2, 3), UNSAID)])
         penultimate, text = self.model.text_features(tokens)
 
-        pooled, patches = self.model.clip.visual(prepare_pictures(pictures, self.model.image_size))
+        pooled, patches = self.model.clip.visual(prepare_images(pictures, self.model.image_size))
         image = F.normalize(pooled, dim=-1)
         shows = torch.stack([colour, shape], 1)  # [pictures, 2]
         claims = clips.said[:, :2]

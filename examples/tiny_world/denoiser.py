@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vc_core.models.autoencoder import Autoencoder
-from vc_core.models.image_encoder import ImageEncoder, prepare_pictures
+from vc_core.models.conditioning import Conditioning, place_keyframes
+from vc_core.models.image_encoder import ImageEncoder, prepare_images
 from vc_core.models.projector import Projector
 from vc_core.models.text_encoder import TextEncoder, tokenize
 from vc_core.models.unet import UNet
@@ -76,19 +77,19 @@ class TextTable:
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 
-class PicturedUNet(nn.Module):
+class ImageUNet(nn.Module):
     """A UNet with the projector that makes its image tokens from an image tower's features."""
 
     def __init__(self, unet: UNet, projector: Projector) -> None:
         super().__init__()
         self.unet, self.projector = unet, projector
 
-    def forward(self, x: Tensor, timesteps: Tensor, text: Tensor, image_tokens: Tensor, fps: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """As `vc_core.models.unet.UNet.forward`, with features `[B, n, width]` in place of image tokens."""
-        return self.unet(x, timesteps, text, image_tokens=self.projector(image_tokens), fps=fps)
+        return self.unet(x, timesteps, replace(conditioning, image_tokens=self.projector(conditioning.image_tokens)))
 
 
-class Pictures:
+class FirstFrames:
     """What the image tower sees of a clip's first frame."""
 
     def __init__(self, encoder: ImageEncoder, world: World) -> None:
@@ -98,7 +99,7 @@ class Pictures:
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """`[B, 3, H, W]` in [-1, 1] to `[B, n, width]`."""
-        return self.encoder(prepare_pictures(pictures, self.encoder.config.image_size))
+        return self.encoder(prepare_images(pictures, self.encoder.config.image_size))
 
     def __call__(self, clips: Clips) -> Tensor:
         """`[B, n, width]`."""
@@ -106,16 +107,11 @@ class Pictures:
         return self.features(render(self.world, clips.colour, clips.shape, first[:, 0], first[:, 1]))
 
 
-def kept_frames(latents: Tensor, motion: Tensor) -> Tensor:
-    """The input channels beside the noisy latent (DynamiCrafter, arXiv:2310.12190, section 3.2), `[B, C, T, h, w]`.
-
-    A picture that is gone on from stands at every frame; of two that are joined, or of a loop, one stands at the first frame and
-    one at the last.
-    """
-    ends = torch.zeros_like(latents)
-    ends[:, :, 0], ends[:, :, -1] = latents[:, :, 0], latents[:, :, -1]
+def keyframe_latents(latents: Tensor, motion: Tensor) -> Tensor:
+    """The concat latents of clips, `[B, C, T, h, w]`: their first frame where a clip goes on from it, else their first and last."""
+    first, last, frames = latents[:, :, :1], latents[:, :, -1:], latents.shape[2]
     onwards = (motion == MOTIONS.index(ONWARDS))[:, None, None, None, None]
-    return torch.where(onwards, latents[:, :, :1], ends)
+    return torch.where(onwards, place_keyframes(first, None, frames), place_keyframes(first, last, frames))
 
 
 def phase_of(settings: DiffusionTraining, update: int) -> Phase:
@@ -128,28 +124,29 @@ class DenoiserLoss:
 
     def __init__(
         self, unet: Callable[..., Tensor], loss: DiffusionLoss, latents: LatentTable, text: TextTable, world: World,
-        settings: DiffusionTraining, pictures: Pictures | None = None, concat: bool = False,
+        settings: DiffusionTraining, images: FirstFrames | None = None, concat: bool = False,
     ) -> None:
         self.unet, self.loss, self.latents, self.text, self.world, self.settings = unet, loss, latents, text, world, settings
-        self.pictures, self.concat = pictures, concat
+        self.images, self.concat = images, concat
 
     def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
         phase = phase_of(self.settings, update)
         changes = {name: getattr(phase, name) for name in ("frames", "fps_min", "fps_max") if getattr(phase, name)}
         clips = sample(replace(self.world, **changes), phase.batch or self.settings.trainer.batch, generator)
-        batch = Batch(
-            latents=self.latents(clips.colour, clips.shape, clips.places),
-            text=self.text(clips.prompts), empty_text=self.text([""]), fps=clips.fps.float(),
+        latents = self.latents(clips.colour, clips.shape, clips.places)
+        conditioning = Conditioning(
+            self.text(clips.prompts),
+            image_tokens=self.images(clips) if self.images else None,
+            fps=clips.fps.float(),
+            concat=keyframe_latents(latents, clips.motion) if self.concat else None,
         )
-        if self.pictures:
-            batch.image_tokens, batch.empty_image_tokens = self.pictures(clips), self.pictures.empty
-        if self.concat:
-            batch.concat = kept_frames(batch.latents, clips.motion)
+        empty = Conditioning(self.text([""]), image_tokens=self.images.empty if self.images else None)
+        batch = Batch(latents, conditioning, empty)
         return self.loss(self.unet, batch, generator, phase.timestep_power, phase.weight_limit), {}
 
 
 @torch.no_grad()
-def take_over(unet: UNet, weights: Mapping[str, Tensor]) -> None:
+def init_from(unet: UNet, weights: Mapping[str, Tensor]) -> None:
     """Start from another UNet's weights: of what it lacks, input channels start without effect, attention to a picture as it is.
 
     Raises:
@@ -169,7 +166,7 @@ def take_over(unet: UNet, weights: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def open_noise_path(unet: UNet) -> None:
+def init_identity(unet: UNet) -> None:
     """Start the UNet as one that returns its input: nearly the right prediction of noise where there is much of it.
 
     The first convolution puts each latent channel and its negative side by side in one norm group, so that the group's mean
@@ -188,7 +185,7 @@ def open_noise_path(unet: UNet) -> None:
 
 
 @torch.no_grad()
-def open_clock(unet: UNet, strength: float = 0.3) -> None:
+def init_time_signal(unet: UNet, strength: float = 0.3) -> None:
     """Start with a signal that tells a clip's first frames from its last.
 
     Nothing in the network knows the time of a frame but the zeros beyond the clip's ends, on which convolutions over time
@@ -218,7 +215,7 @@ def open_clock(unet: UNet, strength: float = 0.3) -> None:
 
 
 @torch.no_grad()
-def open_map(unet: UNet, strength: float = 1.0) -> None:
+def init_position_signal(unet: UNet, strength: float = 1.0) -> None:
     """Start with a signal that tells each position of the coarsest level where it lies.
 
     As with time, nothing in the network knows a position but the zeros beyond the picture's edges; and what a picture's tokens

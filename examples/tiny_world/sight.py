@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vc_core.models.projector import Projector
 
-from .denoiser import Pictures
+from .denoiser import FirstFrames
 from .settings import SightTraining
 from .world import COLOURS, SHAPES, Clips, World, sample
 
@@ -43,7 +43,7 @@ def cell_weights(places: Tensor, size: int) -> Tensor:
 class SightLoss:
     """The loss of one update of `vc_core.training.trainer.Trainer`."""
 
-    def __init__(self, model: SeeingProjector, pictures: Pictures, world: World, settings: SightTraining) -> None:
+    def __init__(self, model: SeeingProjector, pictures: FirstFrames, world: World, settings: SightTraining) -> None:
         self.model, self.pictures, self.world, self.settings = model, pictures, world, settings
 
     def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:

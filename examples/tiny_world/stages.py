@@ -24,7 +24,17 @@ from vc_core.training.loss import DiffusionLoss
 from vc_core.training.trainer import Trainer, save_atomically
 
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
-from .denoiser import DenoiserLoss, LatentTable, PicturedUNet, Pictures, TextTable, open_clock, open_map, open_noise_path, take_over
+from .denoiser import (
+    DenoiserLoss,
+    FirstFrames,
+    ImageUNet,
+    LatentTable,
+    TextTable,
+    init_from,
+    init_identity,
+    init_position_signal,
+    init_time_signal,
+)
 from .settings import TrainingSettings
 from .sight import SeeingProjector, SightLoss
 from .vae import AutoencoderLoss, DecoderLoss, normalise, quieten
@@ -83,7 +93,7 @@ class Run:
     def denoiser(self, layers: Layers | None = None) -> nn.Module:
         """The UNet, together with the projector where the model has one, without weights of the run."""
         unet = UNet(self.config.unet, layers)
-        return unet if self.config.projector is None else PicturedUNet(unet, Projector(self.config.projector, layers))
+        return unet if self.config.projector is None else ImageUNet(unet, Projector(self.config.projector, layers))
 
 
 def train_autoencoder(run: Run) -> None:
@@ -153,7 +163,7 @@ def train_projector(run: Run) -> None:
         save_atomically(weights | {"latents": weights["latents"].repeat(1, repeats, 1)}, run.file("projector.pt"))
         return
     network = SeeingProjector(Projector(run.config.projector, training_layers()), run.config.projector.context_dim)
-    loss = SightLoss(network, Pictures(run.image_encoder(), world), world, settings)
+    loss = SightLoss(network, FirstFrames(run.image_encoder(), world), world, settings)
     trainer = Trainer(network, loss, settings.trainer, run.file("projector.state.pt"), "projector")
     trainer.resume()
     trainer.run()
@@ -165,21 +175,21 @@ def train_denoiser(run: Run) -> None:
     settings, world = run.settings.diffusion, run.settings.world
     torch.manual_seed(settings.trainer.seed)
     network = run.denoiser(training_layers())
-    unet = network.unet if isinstance(network, PicturedUNet) else network
+    unet = network.unet if isinstance(network, ImageUNet) else network
     assert isinstance(unet, UNet)
     if run.started("unet"):
-        take_over(unet, run.started("unet"))
+        init_from(unet, run.started("unet"))
     else:
-        open_noise_path(unet)
-        open_clock(unet)
-    if isinstance(network, PicturedUNet):
+        init_identity(unet)
+        init_time_signal(unet)
+    if isinstance(network, ImageUNet):
         network.projector.load_state_dict(torch.load(run.file("projector.pt"), weights_only=True))
         if not run.started("projector"):
-            open_map(unet)
+            init_position_signal(unet)
     step = DenoiserLoss(
         network, DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss),
         LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor), TextTable(run.text_encoder()), world, settings,
-        pictures=Pictures(run.image_encoder(), world) if run.config.image_encoder else None,
+        images=FirstFrames(run.image_encoder(), world) if run.config.image_encoder else None,
         concat=run.config.unet.in_channels > run.config.unet.out_channels,
     )
     trainer = Trainer(network, step, settings.trainer, run.file("unet.state.pt"), "unet")
@@ -192,7 +202,7 @@ def finish(run: Run) -> None:
     network = run.denoiser()
     run.load(network, "unet.pt")
     networks: dict[str, nn.Module] = {"unet": network, "autoencoder": run.autoencoder(), "text_encoder": run.text_encoder()}
-    if isinstance(network, PicturedUNet):
+    if isinstance(network, ImageUNet):
         networks |= {"unet": network.unet, "projector": network.projector, "image_encoder": run.image_encoder()}
     path = write_model(run.file(f"videocrafter_{run.config.name}.safetensors"), run.config, networks)
     print(f"The model is in {path} ({path.stat().st_size / 2**20:.1f} MiB).")

@@ -19,15 +19,10 @@ import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
 import folder_paths
-import torch
 from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tokenizer
-from torch import Tensor
 
 from ...vc_core.config import AutoencoderConfig, TextEncoderConfig
 from ...vc_core.family.model_file import ModelFile
-from ...vc_core.media.images import fit_picture
-from ...vc_core.models.image_encoder import prepare_pictures
-from .frames import frames_per_video
 
 #: Added to the names of the core's tensors, this is what ComfyUI's converter expects.
 TEXT_PREFIX = "cond_stage_model.model."
@@ -82,96 +77,6 @@ def load_clip_vision(file: ModelFile) -> comfy.clip_vision.ClipVisionModel:
     missing, _ = encoder.load_sd(comfy.clip_vision.convert_to_transformers(file.tensors("image_encoder"), ""))
     assert not missing, missing
     return encoder
-
-
-def image_features(encoder: Any, pictures: Tensor) -> Tensor:
-    """The image tower's features as the authors take them: the whole picture, stretched, and the last layer's tokens before the norm.
-
-    Args:
-        encoder: a CLIP_VISION.
-        pictures: an IMAGE ``[B, H, W, C]`` in [0, 1], as :func:`rgb_pictures` takes it.
-
-    Returns:
-        ``[B, 1 + patches, width]``.
-
-    Raises:
-        ValueError: another number of channels.
-    """
-    return _run_tower(encoder, rgb_pictures(pictures) * 2 - 1)[0].to(comfy.model_management.intermediate_device())
-
-
-def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[str, Any]) -> Tensor:
-    """The latents that a model's input channels get of pictures (see :meth:`vc_core.pipeline.VideoModel.keyframe_latents`).
-
-    Args:
-        vae: a VAE.
-        first: an IMAGE, one picture or one a video.
-        last: likewise, for videos that are to end with a picture.
-        latent: the LATENT that is sampled, whose size and frames they get.
-
-    Returns:
-        ``[videos * T, C, h, w]`` as the VAE gives them, or ``[T, C, h, w]`` where there is one picture.
-
-    Raises:
-        ValueError: two pictures for videos of one frame.
-    """
-    frames = frames_per_video(latent)
-    height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
-
-    def encoded(pictures: Tensor) -> Tensor:
-        fitted = fit_picture(rgb_pictures(pictures), height, width)
-        return vae.encode(fitted.movedim(1, -1))
-
-    start = encoded(first)[:, None].expand(-1, frames, -1, -1, -1)
-    if last is not None:
-        if frames < 2:
-            raise ValueError(f"The latent has {frames} frame; a clip between two pictures has at least 2.")
-        start = torch.cat([start[:, :1], torch.zeros_like(start[:, 2:]), encoded(last)[:, None]], dim=1)
-    return start.flatten(0, 1)
-
-
-def image_embeddings(encoder: Any, pictures: Tensor) -> Tensor:
-    """CLIP's embeddings ``[B, d]`` of pictures ``[B, 3, H, W]`` in [-1, 1], prepared as the authors do."""
-    return _run_tower(encoder, pictures)[2].float()
-
-
-def frames_for(vae: Any, latent: dict[str, Any]) -> Tensor:
-    """The frames ``[T, C, h, w]`` of a LATENT that a VAE is to decode.
-
-    Raises:
-        ValueError: there are none, or another kind of model made them.
-    """
-    samples: Tensor = latent["samples"]
-    channels = vae.latent_channels
-    if samples.ndim != 4 or samples.shape[1] != channels or not samples.numel():
-        raise ValueError(
-            f"The latent is {list(samples.shape)}, but this VAE decodes frames of {channels} channels, [frames, {channels}, height, "
-            "width], at least one. Connect the VAE of the model that made the latent, and a latent with frames in it."
-        )
-    return samples
-
-
-def rgb_pictures(pictures: Tensor) -> Tensor:
-    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (the alpha is left out) -> ``[B, 3, H, W]`` in its range, in float32.
-
-    Raises:
-        ValueError: there is no picture in it, or it has another type or number of channels.
-    """
-    if pictures.ndim != 4 or not pictures.numel() or not pictures.is_floating_point():
-        raise ValueError(
-            f"The picture is {list(pictures.shape)} of {pictures.dtype}, but an image is [pictures, height, width, channels] of floating "
-            "point numbers and has at least one pixel. Connect one that a loading or decoding node gives."
-        )
-    channels = pictures.shape[-1]
-    if channels not in (1, 3, 4):
-        raise ValueError(f"The picture has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such a one.")
-    return pictures[..., :3].float().expand(*pictures.shape[:-1], 3).movedim(-1, 1)
-
-
-def _run_tower(encoder: Any, pictures: Tensor) -> tuple[Tensor, ...]:
-    comfy.model_management.load_model_gpu(encoder.patcher)
-    pixels = prepare_pictures(pictures.to(encoder.load_device), encoder.image_size)
-    return encoder.model(pixel_values=pixels, intermediate_output=-2)
 
 
 def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipTarget:

@@ -9,7 +9,7 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...vc_core.diffusion.guidance import guide
+from ...vc_core.diffusion.guidance import Guidance, guide
 from .frames import FRAMES_KEY, fold, unfold
 from .model import FEATURES_KEY
 from .sampling import ScaledModelSampling
@@ -37,7 +37,7 @@ def with_guidance_rescale(model: Any, rescale: float, frames: int) -> Any:
     def guided(args: dict[str, Any]) -> Tensor:
         offset = of_prediction(args["model"].model_sampling, args["sigma"], args["input"])
         positive, negative = fold(args["cond"] - offset, frames), fold(args["uncond"] - offset, frames)
-        return unfold(guide(positive, negative, args["cond_scale"], rescale)) + offset
+        return unfold(guide(positive, negative, Guidance(args["cond_scale"], rescale))) + offset
 
     clone = model.clone()
     clone.set_model_sampler_cfg_function(guided)
@@ -52,7 +52,7 @@ class PictureGuider(comfy.samplers.CFGGuider):
 
     def set_guidance(self, text: float, image: float, rescale: float) -> None:
         """Args: the guidance by the text, by the picture, and 0 to 1 for how far contrast is taken back."""
-        self.text_scale, self.image_scale, self.rescale = text, image, rescale
+        self.guidance = Guidance(text, rescale, image_scale=image)
 
     def set_conds(self, positive: Any, negative: Any) -> None:
         """Both as CONDITIONING.
@@ -74,5 +74,5 @@ class PictureGuider(comfy.samplers.CFGGuider):
         offset = x - of_prediction(self.inner_model.model_sampling, timestep, x)
         # Guidance is linear but for the rescaling, which is to see the network's own terms.
         positive, negative, pictured = (fold(offset - each, frames) for each in predicted)
-        guided = guide(positive, negative, self.text_scale, self.rescale, image=pictured, image_scale=self.image_scale)
+        guided = guide(positive, negative, self.guidance, image=pictured)
         return offset - unfold(guided)

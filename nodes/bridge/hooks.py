@@ -8,16 +8,22 @@ the family's UNet is that of Stable Diffusion 2.1 with layers over time put betw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...vc_core.models.attention import CrossAttention, ImageTokens, SelfAttention
-from ...vc_core.models.hooks import AttentionHooks, Hooks, Site
+from ...vc_core.models.attention import CrossAttention, SelfAttention
+from ...vc_core.models.conditioning import Conditioning, ContextStream
+from ...vc_core.models.hooks import HookFactory, Hooks, PassInputs, Site, SpatialHooks, combine
 from ...vc_core.models.layers import Attention
 
+#: Key of ``transformer_options``: :data:`HookFactory` of the core's, which a node of this pack adds to a MODEL.
+HOOKS_KEY = "videocrafter_hooks"
+#: What the numbers in ``cond_or_uncond`` stand for.
+ROLES = ("positive", "negative", "image")
 #: Kinds of patches, all of them called with the options as their last argument.
 BLOCK_PATCHES = ("input_block_patch", "input_block_patch_after_skip", "output_block_patch")
 ATTENTION_PATCHES = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch")
@@ -29,17 +35,40 @@ FOREIGN_PATCHES = (
 FOREIGN_REPLACEMENTS = ("dit",)
 
 
-def hooks_of(transformer_options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, x: Tensor) -> Hooks | None:
-    """What ComfyUI asks for in one pass through the UNet, or nothing.
+def pass_inputs(options: dict[str, Any], x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> PassInputs:
+    """The inputs of one pass over videos ``[n, c, t, h, w]``, as the core's hooks get them.
 
     Args:
-        transformer_options: as ComfyUI gives them; they are not changed.
+        options: ComfyUI's ``transformer_options``.
+    """
+    conditionings = options.get("cond_or_uncond", [0])
+    videos = len(x) // len(conditionings)
+    roles = tuple(ROLES[min(each, len(ROLES) - 1)] for each in conditionings for _ in range(videos))
+    sigmas, step, steps = options.get("sample_sigmas"), 0, 1
+    if sigmas is not None and "sigmas" in options:
+        steps = max(1, len(sigmas) - 1)
+        step = min(steps - 1, int((sigmas - options["sigmas"].max().to(sigmas)).abs().argmin()))
+    return PassInputs(roles, x, timesteps, conditioning, step, steps)
+
+
+def hooks_of(options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, inputs: PassInputs) -> Hooks | None:
+    """The hooks of one pass: ComfyUI's patches first, then those of :data:`HOOKS_KEY`; None if there are none.
+
+    Args:
+        options: ComfyUI's ``transformer_options``; they are not changed.
         control: the residuals of ControlNets and T2I adapters under ``input``, ``middle`` and ``output``, the first block's last.
-        x: the UNet's input ``[(n t), c, h, w]``.
 
     Raises:
         ValueError: patches of a kind that only other networks have.
     """
+    factories: Sequence[HookFactory] = options.get(HOOKS_KEY, ())
+    patches = _patch_hooks(options, control, inputs)
+    return combine([each for each in (patches, *(factory(inputs) for factory in factories)) if each is not None])
+
+
+def _patch_hooks(
+    transformer_options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, inputs: PassInputs
+) -> Hooks | None:
     patches, replacements = transformer_options.get("patches", {}), transformer_options.get("patches_replace", {})
     foreign = [kind for kind in FOREIGN_PATCHES if patches.get(kind)]
     foreign += [kind for kind in FOREIGN_REPLACEMENTS if replacements.get(kind)]
@@ -51,7 +80,8 @@ def hooks_of(transformer_options: dict[str, Any], control: dict[str, list[Tensor
     asked = control is not None or any(patches.get(kind) for kind in (*BLOCK_PATCHES, *ATTENTION_PATCHES))
     if not asked and not any(replacements.get(kind) for kind in REPLACEMENTS):
         return None
-    return ComfyHooks({**transformer_options, "original_shape": list(x.shape)}, control or {})
+    videos, channels, frames, height, width = inputs.x.shape
+    return ComfyHooks({**transformer_options, "original_shape": [videos * frames, channels, height, width]}, control or {})
 
 
 class ComfyHooks(Hooks):
@@ -65,7 +95,7 @@ class ComfyHooks(Hooks):
         #: Rows of one conditioning.
         self.rows = options["original_shape"][0] // len(options.get("cond_or_uncond", [0]))
 
-    def attention(self, site: Site) -> AttentionHooks | None:
+    def spatial(self, site: Site) -> SpatialHooks | None:
         block = (site.part, site.block)
         self.options |= {
             "block": block, "block_index": site.depth, "transformer_index": site.transformer, "activations_shape": list(site.shape),
@@ -78,9 +108,9 @@ class ComfyHooks(Hooks):
         if not replaced and not any(self.patches.get(kind) for kind in ATTENTION_PATCHES):
             return None
         options = {name: value for name, value in self.options.items() if name not in ("patches", "patches_replace")}
-        return ComfyAttentionHooks(self.patches, replaced, options)
+        return ComfySpatialHooks(self.patches, replaced, options)
 
-    def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         self.options["block"] = ("input", number)
         hidden = self._controlled("input", number, hidden)
         for patch in self.patches.get("input_block_patch", ()):
@@ -120,7 +150,7 @@ class ComfyHooks(Hooks):
         return hidden + residual.to(hidden)
 
 
-class ComfyAttentionHooks(AttentionHooks):
+class ComfySpatialHooks(SpatialHooks):
     """One block of a spatial transformer.
 
     Args:
@@ -133,21 +163,26 @@ class ComfyAttentionHooks(AttentionHooks):
     ) -> None:
         self.patches, self.replaced, self.options = patches, replaced, options
 
-    def self_attention(self, layer: SelfAttention, x: Tensor) -> Tensor:
+    def self_attention(self, layer: SelfAttention, x: Tensor, attention: Attention | None) -> Tensor:
         self._describe(layer)
         x, keys, values = self._inputs("attn1_patch", x, x)
-        return self._output("attn1_output_patch", layer(x, keys, values, self._attention("attn1")))
+        return self._output("attn1_output_patch", layer(x, keys, values, self._replaced("attn1") or attention))
 
     def between(self, x: Tensor) -> Tensor:
         return self._output("middle_patch", x)
 
-    def cross_attention(self, layer: CrossAttention, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
+    def cross_attention(
+        self, layer: CrossAttention, x: Tensor, streams: list[ContextStream], attention: Attention | None
+    ) -> Tensor:
         self._describe(layer)
+        text, *others = streams
+        tokens = text.tokens
         if self.patches.get("attn2_patch") or "attn2" in self.replaced:
-            # The core reads the text once a video; a patch expects each picture's own.
-            text = text.repeat_interleave(len(x) // len(text), dim=0)
-        x, text, values = self._inputs("attn2_patch", x, text)
-        return self._output("attn2_output_patch", layer(x, text, image, values, self._attention("attn2")))
+            # The core reads the text once per video; a patch expects a row for each frame.
+            tokens = tokens.repeat_interleave(len(x) // len(tokens), dim=0)
+        x, tokens, values = self._inputs("attn2_patch", x, tokens)
+        text = replace(text, tokens=tokens, value_tokens=values, attention=self._replaced("attn2"))
+        return self._output("attn2_output_patch", layer(x, [text, *others], attention))
 
     def _describe(self, layer: SelfAttention | CrossAttention) -> None:
         self.options |= {"n_heads": layer.heads, "dim_head": layer.head_channels, "attn_precision": None}
@@ -159,7 +194,7 @@ class ComfyAttentionHooks(AttentionHooks):
             x, keys, values = patch(x, keys, values, self.options)
         return x, keys, values
 
-    def _attention(self, name: str) -> Attention | None:
+    def _replaced(self, name: str) -> Attention | None:
         replacement = self.replaced.get(name)
         if replacement is None:
             return None
@@ -181,7 +216,7 @@ def check_controlnet(control: Any, context_dim: int) -> None:
     Raises:
         ValueError: a ControlNet that reads other text, or one that is made of the model's own weights.
     """
-    for each in _chain(control):
+    for each in chain(control):
         if hasattr(each, "control_weights"):
             raise ValueError(
                 "A Control-LoRA is completed by the weights of the image model it was made for, which a VideoCrafter model doesn't have: "
@@ -196,28 +231,7 @@ def check_controlnet(control: Any, context_dim: int) -> None:
             )
 
 
-def hints_by_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> Any:
-    """Wraps the evaluation of one context window, so that each of its frames gets its own hint; core leaves the hints as they are.
-
-    The arguments are those of ``comfy.samplers.calc_cond_batch``.
-    """
-    window = model_options.get("transformer_options", {}).get("context_window")
-    controls = {id(each): each for given in conds for cond in given or () for each in _chain(cond.get("control"))}.values()
-    hinted = [each for each in controls if each.cond_hint_original is not None and len(each.cond_hint_original) > 1]
-    if window is None or not hinted:
-        return executor(model, conds, x, timestep, model_options)
-    frames = window.get_tensor(torch.arange(max(window.index_list) + 1), dim=0)
-    whole = [each.cond_hint_original for each in hinted]
-    try:
-        for each, hints in zip(hinted, whole, strict=True):
-            each.cond_hint_original, each.cond_hint = hints[frames % len(hints)], None
-        return executor(model, conds, x, timestep, model_options)
-    finally:
-        for each, hints in zip(hinted, whole, strict=True):
-            each.cond_hint_original, each.cond_hint = hints, None
-
-
-def _chain(control: Any) -> Iterable[Any]:
+def chain(control: Any) -> Iterable[Any]:
     while control is not None:
         yield control
         control = control.previous_controlnet

@@ -15,7 +15,7 @@ from torch import Tensor
 BEYOND = 1e15
 
 
-def check_room(needed: float, device: torch.device, what: str, remedy: str) -> None:
+def check_memory(needed: float, device: torch.device, what: str, remedy: str) -> None:
     """Refuse to take more memory than there is.
 
     Args:
@@ -34,7 +34,7 @@ def check_room(needed: float, device: torch.device, what: str, remedy: str) -> N
         raise ValueError(f"{what} takes {amount}, but {free / 1e9:.1f} GB of memory are free. {remedy}")
 
 
-def only_where_there_is_room(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Any:
+def check_pass(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Wraps a guider's ``outer_sample``: one pass over one conditioning must fit.
 
     Raises:
@@ -46,5 +46,5 @@ def only_where_there_is_room(executor: Any, noise: Tensor, latent_image: Tensor,
         frames, _, height, width = noise.shape
         needed = patcher.model.memory_required(list(noise.shape))
         what = f"A pass over {frames} frames of {8 * width}x{8 * height} pixels"
-        check_room(needed, patcher.load_device, what, "Make fewer or smaller frames, or use ContextWindowsManual.")
+        check_memory(needed, patcher.load_device, what, "Make fewer or smaller frames, or use ContextWindowsManual.")
     return executor(noise, latent_image, *args, **kwargs)

@@ -34,15 +34,16 @@ from torch import Tensor
 from ...vc_core.config import ModelConfig, UNetConfig
 from ...vc_core.diffusion.schedule import Schedule
 from ...vc_core.family.model_file import ModelFile
-from ...vc_core.memory import numbers_per_position
+from ...vc_core.memory import activations_per_position
+from ...vc_core.models.conditioning import Conditioning
 from ...vc_core.models.layers import Layers
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
-from . import previews
+from . import previews, windows
 from .deep_cache import deep_features_of
-from .frames import FRAMES_KEY, checked_frames, fold, one_timestep, one_window, unfold
-from .hooks import check_controlnet, hints_by_window, hooks_of
-from .memory import only_where_there_is_room
+from .frames import FRAMES_KEY, checked_frames, fold, unfold
+from .hooks import check_controlnet, hooks_of, pass_inputs
+from .memory import check_pass
 from .sampling import ScaledModelSampling
 
 #: Sequences up to this length (temporal attention, image tokens) are small to ComfyUI's choice of attention.
@@ -64,18 +65,18 @@ def attention_on(device: torch.device) -> Callable[..., Tensor]:
     return attention_pytorch if device.type == "cpu" and not chosen else optimized_attention
 
 
-class ChosenAttention:
-    """The attention that the user's ComfyUI is set to, in the shapes of :data:`vc_core.models.layers.Attention`."""
+def chosen_attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None, transformer_options: dict[str, Any] = {}
+) -> Tensor:
+    """The attention that the user's ComfyUI is set to, in the shapes of :data:`vc_core.models.layers.Attention`.
 
-    def __init__(self) -> None:
-        #: ``transformer_options`` where a node overrides the attention of a model, which then is handed what else would run.
-        self.overridden: dict[str, Any] = {}
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-        attention = attention_on(q.device)
-        if k.shape[1] <= SMALL_SEQUENCE and attention is not attention_pytorch:
-            attention = optimized_attention_for_device(q.device, mask=bias is not None, small_input=True)
-        return attention(q, k, v, heads, mask=bias, transformer_options=self.overridden)
+    Args:
+        transformer_options: where a node overrides the attention of a model, which then gets the one that would run otherwise.
+    """
+    attention = attention_on(q.device)
+    if k.shape[1] <= SMALL_SEQUENCE and attention is not attention_pytorch:
+        attention = optimized_attention_for_device(q.device, mask=bias is not None, small_input=True)
+    return attention(q, k, v, heads, mask=bias, transformer_options=transformer_options)
 
 
 class FoldedUNet(UNet):
@@ -84,13 +85,12 @@ class FoldedUNet(UNet):
     def __init__(
         self, config: UNetConfig, dtype: torch.dtype, device: Any = None, operations: Any = None, **described: Any
     ) -> None:
-        """``described`` is what :func:`core_terms` says of ``config``, which ComfyUI gives along."""
-        attention = ChosenAttention()
-        super().__init__(config, Layers(operations, attention, device, dtype))
-        self.dtype, self.chosen_attention = dtype, attention
+        """``described`` is :func:`core_terms` of ``config``, which ComfyUI passes too."""
+        super().__init__(config, Layers(operations, chosen_attention, device, dtype))
+        self.dtype = dtype
 
     def to(self, *args: Any, **kwargs: Any) -> FoldedUNet:
-        """As any module's; channels last is for pictures' weights, those of convolutions over time have an axis more and keep theirs."""
+        """As any module's, but channels-last is applied to 4-D weights only; those of Conv3d are 5-D."""
         if kwargs.get("memory_format") is torch.channels_last:
             for weight in self.parameters():
                 if weight.ndim == 4:
@@ -144,17 +144,24 @@ class FoldedUNet(UNet):
                 "conditioning node the latent that is sampled."
             )
 
-        # What is the same for all frames of a video is read off its first.
+        # What is the same for all frames of a video is read from its first.
         def of_video(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[::frames]
 
-        self.chosen_attention.overridden = transformer_options if "optimized_attention_override" in transformer_options else {}
-        out = super().forward(
-            fold(x, frames), of_video(timesteps), of_video(context), of_video(image_tokens), of_video(fps),
-            image_strength=of_video(image_strength), hooks=hooks_of(transformer_options, control, x),
-            deep=deep_features_of(transformer_options, x),
-        )  # fmt: skip
-        return unfold(out)
+        videos = fold(x, frames)
+        conditioning = Conditioning(
+            context[::frames], image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps)
+        )
+        inputs = pass_inputs(transformer_options, videos, timesteps[::frames], conditioning)
+        hooks = hooks_of(transformer_options, control, inputs)
+        attention = None
+        if "optimized_attention_override" in transformer_options:
+            attention = partial(chosen_attention, transformer_options=transformer_options)
+        run = self.prepare(videos, timesteps[::frames], conditioning, hooks, attention)
+        hidden = self.stem(videos, conditioning, run)
+        features = deep_features_of(transformer_options, x)
+        hidden = self.body(hidden, run) if features is None else features.run(self, hidden, run)
+        return unfold(self.head(hidden, run))
 
 
 def core_terms(config: UNetConfig) -> dict[str, Any]:
@@ -197,7 +204,7 @@ class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
         super().__init__(core_terms(config.unet))
         self.config, self.has_projector = config, has_projector
         # In core's unit: a hundredth of a MiB for each position and byte of a number.
-        self.memory_usage_factor = numbers_per_position(config.unet) / (0.01 * 2**20)
+        self.memory_usage_factor = activations_per_position(config.unet) / (0.01 * 2**20)
         self.latent_format = previews.FramesFormat(config.autoencoder.scale_factor)
 
     def process_clip_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -217,7 +224,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         self.image_proj_model: Projector | None = None
         if model_config.has_projector:
             operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
-            layers = Layers(operations, ChosenAttention(), device, self.get_dtype())
+            layers = Layers(operations, chosen_attention, device, self.get_dtype())
             self.image_proj_model = Projector(self.config.projector, layers).requires_grad_(False).eval()
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: dict[str, Any] = {}) -> float:
@@ -229,7 +236,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         """
         rows, places = input_shape[0], math.prod(input_shape[2:])
         dtype = self.manual_cast_dtype or self.get_dtype()
-        numbers = rows * places * numbers_per_position(self.config.unet)
+        numbers = rows * places * activations_per_position(self.config.unet)
         if attention_on(comfy.model_management.get_torch_device()) in WRITTEN_OUT:
             # The logits and their softmax, where frames are largest.
             heads = self.config.unet.model_channels // self.config.unet.head_channels
@@ -356,13 +363,11 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     plain = comfy.model_patcher.ModelPatcher
     patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, "videocrafter windows", one_window)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "videocrafter windows", one_timestep)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter room", only_where_there_is_room)
-    previews.install()
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter previews", previews.while_sampling)
+    # Of the wrappers of one kind, the first one added runs outermost.
+    windows.install(patcher)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter memory", check_pass)
+    previews.install(patcher)
     patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI gets another of it
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, "videocrafter", hints_by_window)
     # assign=True would bind the file's read-only mapping to the model, so weights are always copied.
     model.load_model_weights(weights, "")
     if model.image_proj_model is not None:

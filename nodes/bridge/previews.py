@@ -14,6 +14,7 @@ from functools import cache, partial, wraps
 from typing import Any
 
 import comfy.latent_formats
+import comfy.patcher_extension
 import latent_preview
 from comfy_api.feature_flags import supports_feature
 from comfy_execution.progress import get_progress_state
@@ -130,9 +131,15 @@ def moving(decode: Decode, preview_format: str, x0: Tensor) -> Picture:
     return reel.renew(decode, preview_format, x0) if reel else decode(preview_format, x0)
 
 
+def install(patcher: Any) -> None:
+    """Have a MODEL's sampling show moving previews."""
+    _wrap_previewer()
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter previews", while_sampling)
+
+
 @cache
-def install() -> None:
-    """From now on have ComfyUI's samplers ask for moving previews of latents in :class:`FramesFormat`; others' stay as they are."""
+def _wrap_previewer() -> None:
+    """Have core's ``get_previewer`` give moving previews for latents in :class:`FramesFormat`; others stay as they are."""
     usual = latent_preview.get_previewer
 
     @wraps(usual)

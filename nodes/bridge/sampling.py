@@ -16,7 +16,8 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...vc_core.diffusion.samplers import DDIMTables, ddim_step, seeded_noise
+from ...vc_core.diffusion.noise import SeededNoise
+from ...vc_core.diffusion.samplers import Tables, ddim, sample
 from ...vc_core.diffusion.schedule import Schedule
 from .frames import conditioned_frames, unfold
 
@@ -80,25 +81,32 @@ class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.mode
         return factor.reshape(factor.shape[:1] + (1,) * (like.ndim - 1)) if factor.ndim else factor
 
 
+def schedule_of(model: Any) -> ScaledModelSampling:
+    """A MODEL's noise schedule.
+
+    Raises:
+        ValueError: it is not a model of the family.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, ScaledModelSampling):
+        raise ValueError(
+            f"This node needs a VideoCrafter model with its own noise schedule; it got {type(model.model).__name__} with "
+            f"{type(sampling).__name__}. Use the node Load VideoCrafter Model, and no node that changes the schedule."
+        )
+    return sampling
+
+
 def authors_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto") -> Tensor:
     """The sigmas at the timesteps that the authors' DDIM visits, falling, with a 0 at the end.
 
     Args:
         spacing: of the timesteps; ``auto`` is the model's own.
-        denoise: the share of the schedule that is run, from its end, as core's ``BasicScheduler`` takes it.
+        denoise: the denoising strength, see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
 
     Raises:
         ValueError: ``steps / denoise`` is no number of steps that the schedule has.
     """
-    whole = steps if denoise >= 1 else round(steps / denoise)
-    if whole > sampling.schedule.timesteps:
-        raise ValueError(
-            f"{steps} steps at a denoise of {denoise:g} are a part of {whole}, but the schedule has {sampling.schedule.timesteps}: take "
-            "fewer steps or a higher denoise."
-        )
-    visited = sampling.schedule.spaced(whole, sampling.spacing if spacing == "auto" else spacing)
-    if denoise < 1:
-        visited = visited[:steps]
+    visited = sampling.schedule.visited(steps, sampling.spacing if spacing == "auto" else spacing, denoise)
     return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])
 
 
@@ -128,7 +136,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         return samples * denoise_mask + latent_image * (1 - denoise_mask)
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
-        return self._from_nothing or super().max_denoise(model_wrap, sigmas)
+        return self._from_nothing
 
 
 @torch.no_grad()
@@ -136,7 +144,10 @@ def _sample_ddim(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, eta: float, frames: int | None,
     step_noise: Iterable[Tensor] | None,
 ) -> Tensor:  # fmt: skip
-    """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``."""
+    """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``.
+
+    The loop and the update are the core's own, on its ``x_t = sqrt(a) * s * y``.
+    """
     sampling = model.inner_model.inner_model.model_sampling
     if not isinstance(sampling, ScaledModelSampling):
         raise ValueError(f"VideoCrafter's DDIM needs a VideoCrafter model's own schedule; this one's is {type(sampling).__name__}.")
@@ -144,31 +155,34 @@ def _sample_ddim(
     steps = len(tables.timesteps)
     frames = frames or conditioned_frames(model.inner_model.conds) or x.shape[0]
     noise = _step_noise(x, frames, extra_args.get("seed") or 0) if step_noise is None else iter(step_noise)
+    input_scales = sampling.input_scale(sigmas[:-1]).to(x)
+    y = x
 
-    # The update is the core's own, in its variable x_t = sqrt(a) * s * y.
-    for step in range(steps):
-        index = steps - 1 - step
-        sample = x * sampling.input_scale(sigmas[step]).to(x)
-        denoised = model(x, sigmas[step] * x.new_ones([x.shape[0]]), **extra_args)
+    def predict(sample: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        nonlocal y
+        step = steps - 1 - index
+        y = sample / input_scales[step]
+        denoised = model(y, sigmas[step] * y.new_ones([y.shape[0]]), **extra_args)
         alpha, scale = tables.alphas[index], tables.scale[index]
-        eps = (sample - alpha.sqrt() * scale * denoised) / (1 - alpha).sqrt()
-        following = ddim_step(denoised, eps, tables, index, next(noise).to(x))
+        return denoised, (sample - alpha.sqrt() * scale * denoised) / (1 - alpha).sqrt()
+
+    def report(step: int, steps: int, denoised: Tensor, following: Tensor) -> None:
         if callback is not None:
-            callback({"i": step, "x": x, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
-        last = step == steps - 1 and sigmas[-1] == 0
-        x = following if last else following / (tables.alphas_prev[index].sqrt() * tables.scale_prev[index])
-    return x
+            callback({"i": step, "x": y, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
+
+    clean = sample(predict, x * input_scales[0], steps, ddim(tables), noise, report)
+    # Where the last sigma is not 0 the result goes on to be sampled.
+    return clean if sigmas[-1] == 0 else clean / (tables.alphas_prev[0].sqrt() * tables.scale_prev[0])
 
 
-def _tables(sampling: ScaledModelSampling, sigmas: Tensor, eta: float) -> DDIMTables:
+def _tables(sampling: ScaledModelSampling, sigmas: Tensor, eta: float) -> Tables:
     """The update's tables at the timesteps of any falling sigmas, rising."""
     timesteps = sampling.timestep(sigmas.to(sampling.log_sigmas.device)).cpu().flip(0)
     # Sigma 0 is past the table; its nearest is the first timestep of training, where the authors' last step goes.
-    return DDIMTables.make(sampling.schedule, timesteps[1:], eta, end=int(timesteps[0]))
+    return Tables.make(sampling.schedule, timesteps[1:], eta, end=int(timesteps[0]))
 
 
 def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:
-    """The core's noise for this batch, without its first, which stands for the start."""
-    noise = seeded_noise((x.shape[0] // frames, x.shape[1], frames, *x.shape[2:]), seed)
-    next(noise)
-    return (unfold(tensor) for tensor in noise)
+    """The core's noise of each step for this batch."""
+    noise = SeededNoise((x.shape[0] // frames, x.shape[1], frames, *x.shape[2:]), seed)
+    return (unfold(tensor) for tensor in noise.steps())

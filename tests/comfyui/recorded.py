@@ -9,6 +9,7 @@ from torch import Tensor
 from harness.server import Server
 from vc_core.diffusion.deep_cache import DeepFeatures
 from vc_core.diffusion.schedule import Schedule
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.hooks import Hooks
 from vc_core.models.unet import UNet
 
@@ -43,8 +44,12 @@ class Pass:
         """The core's UNet on the same, ``[n, 4, h, w]``."""
         rows = ("timesteps", "context", "fps", "image_tokens", "image_strength")
         given = {name: self.tensors[name][:: self.frames] for name in rows if name in self.tensors}
-        text = given.pop("context")
-        out = unet(rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames), text=text, **given, hooks=hooks, deep=deep)
+        timesteps, conditioning = given.pop("timesteps"), Conditioning(given.pop("context"), **given)
+        x = rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames)
+        inputs = unet.prepare(x, timesteps, conditioning, hooks)
+        hidden = unet.stem(x, conditioning, inputs)
+        hidden = unet.body(hidden, inputs) if deep is None else deep.run(unet, hidden, inputs)
+        out = unet.head(hidden, inputs)
         return rearrange(out, "n c t h w -> (n t) c h w")
 
 

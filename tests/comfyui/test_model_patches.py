@@ -25,7 +25,7 @@ from tests.comfyui.works_with.table import PATCHES as GROUP
 from tests.comfyui.works_with.table import Line, proves
 from vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
 from vc_core.models.attention import SelfAttention
-from vc_core.models.hooks import AttentionHooks, Hooks, Site
+from vc_core.models.hooks import Hooks, Site, SpatialHooks
 from vc_core.models.layers import Layers, sdpa
 from vc_core.models.unet import UNet
 
@@ -211,8 +211,8 @@ def test_freeu_by_hand(comfyui, checkpoints, sampler):
 class ValuesAsTheyAre(Hooks):
     """Self-attention in the middle that lets each position see itself only."""
 
-    def attention(self, site: Site) -> AttentionHooks | None:
-        class Itself(AttentionHooks):
+    def spatial(self, site: Site) -> SpatialHooks | None:
+        class Itself(SpatialHooks):
             def self_attention(self, layer: SelfAttention, x: Tensor) -> Tensor:
                 return layer(x, attention=lambda q, k, v, heads: v)
 

@@ -89,6 +89,10 @@ class Checkpoint:
                 "Download it again"
             )
 
+    def renamed(self, names: Mapping[str, str]) -> Checkpoint:
+        """The same file with other names for some tensors, given by their names in it."""
+        return Checkpoint(self.path, {names.get(name, name): tensor for name, tensor in self._tensors.items()}, self.metadata)
+
     def _stored(self, name: str) -> _Stored:
         try:
             return self._tensors[name]

@@ -1,7 +1,7 @@
-"""Deep features of one pass through the UNet, reused in later ones.
+"""Deep features of one UNet pass, reused in later ones.
 
 DeepCache (Ma, Fang, Wang, "DeepCache: Accelerating Diffusion Models for Free", 2024, section 3): from one step to the next the
-deep layers' features hardly change, so that most steps can do with the shallow blocks and what the deep ones last made.
+deep layers' features hardly change, so that most steps run the shallow blocks only, on the deep features of an earlier step.
 """
 
 from __future__ import annotations
@@ -11,32 +11,56 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ..errors import InputError
+from ..models.transformers import Pass
+from ..models.unet import UNet
+
 
 @dataclass
 class DeepFeatures:
-    """What is kept of a pass.
+    """The deep features of a pass.
 
     Attributes:
-        shallow: how many of the first input blocks, and as many of the last output blocks, every pass runs.
-        kept: what the first of these output blocks was given, ``[(b t), c, h, w]``; none: the next pass runs whole and keeps it.
+        shallow: how many of the first input blocks, and of the last output blocks, run in every pass.
+        features: the input of the first of these output blocks, ``[(b t), c, h, w]``; None makes the next pass a full one.
     """
 
     shallow: int
-    kept: Tensor | None = None
+    features: Tensor | None = None
 
-    def pass_on(self, hidden: Tensor) -> Tensor:
-        """What the first of the last output blocks is given: what was kept, or else ``hidden``, which is kept from now on."""
-        if self.kept is None:
-            self.kept = hidden
-        return self.kept.clone()  # hooks may write into what they are given
+    def run(self, unet: UNet, hidden: Tensor, run: Pass) -> Tensor:
+        """In place of :meth:`UNet.body`: a full pass that stores its deep features, or a shallow one that reuses them.
+
+        Raises:
+            InputError: no block would run in every pass, or all would.
+        """
+        blocks = len(unet.input_blocks)
+        check_shallow(self.shallow, blocks)
+        first = blocks - self.shallow  # of the output blocks that run in every pass
+        if self.features is None:
+            hidden, skips = unet.down(hidden, run)
+            self.features = unet.up(unet.middle(hidden, run), skips, run, stop=first)
+        else:
+            hidden, skips = unet.down(hidden, run, self.shallow)
+        # Hooks may write into the hidden state, so the stored features are copied.
+        return unet.up(self.features.clone(), skips, run, start=first)
+
+
+def check_shallow(shallow: int, blocks: int) -> None:
+    """
+    Raises:
+        InputError: no block of a UNet with so many would run in every pass, or all would.
+    """
+    if not 0 < shallow < blocks:
+        raise InputError(f"blocks is {shallow}; this UNet has {blocks}, so it can be 1 to {blocks - 1}.")
 
 
 @dataclass
 class DeepCache:
-    """Deep features of everything that is evaluated step by step in one run.
+    """The deep features of everything that is evaluated step by step in one run.
 
     Attributes:
-        interval: every how many passes one runs whole; with 1 all do.
+        interval: every how many passes a full one runs; 1 makes all of them full.
         shallow: see :class:`DeepFeatures`.
     """
 
@@ -46,10 +70,10 @@ class DeepCache:
     _passes: dict[Hashable, int] = field(default_factory=dict)
 
     def next_pass(self, key: Hashable) -> DeepFeatures:
-        """The features for the next pass of what ``key`` stands for; they are empty where it is this pass's turn to run whole."""
+        """The features for the next pass of ``key``, such as a conditioning; they are empty where a full pass is due."""
         number = self._passes.get(key, 0)
         self._passes[key] = number + 1
         features = self._features.setdefault(key, DeepFeatures(self.shallow))
         if number % self.interval == 0:
-            features.kept = None
+            features.features = None
         return features

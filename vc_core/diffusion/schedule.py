@@ -7,13 +7,16 @@ end without any signal, ``a_t = 0``, where only the v prediction is defined.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import SPACINGS, ScheduleConfig
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,23 +26,15 @@ class Schedule:
     alphas_cumprod: Tensor
     #: The sample scale; ones for models without it.
     scale: Tensor
-    #: ``eps`` or ``v``, see :mod:`vc_core.diffusion.samplers`.
+    #: ``eps`` or ``v``, see :mod:`.samplers`.
     prediction: str = "eps"
     #: See :class:`vc_core.config.ScheduleConfig`.
     dynamic_rescale: bool = False
 
-    @classmethod
-    def from_config(cls, config: ScheduleConfig) -> Schedule:
-        betas = np.linspace(config.linear_start**0.5, config.linear_end**0.5, config.timesteps, dtype=np.float64) ** 2
-        alphas = np.cumprod(1.0 - betas)
-        if config.zero_terminal_snr:
-            alphas = zero_terminal(alphas)
-        scale = np.ones(config.timesteps)
-        if config.scale_end is not None:
-            falling = np.linspace(1.0, config.scale_end, config.scale_steps)[: config.timesteps]
-            scale[:] = config.scale_end
-            scale[: len(falling)] = falling
-        return cls(_float32(alphas), _float32(scale), config.prediction, config.dynamic_rescale)
+    @staticmethod
+    def from_config(config: ScheduleConfig) -> Schedule:
+        """The schedule of a configuration. Equal configurations share one, so its tensors must not be changed."""
+        return _cached(*astuple(config))
 
     @property
     def timesteps(self) -> int:
@@ -52,7 +47,7 @@ class Schedule:
         reference puts the last of some spacings one past the table (27 of 1000 is one) and fails; here it is the table's last.
 
         Raises:
-            ValueError: ``steps`` is not between 1 and the number of training timesteps.
+            InputError: ``steps`` is not between 1 and the number of training timesteps.
         """
         self._check_steps(steps)
         visited = torch.arange(0, self.timesteps, self.timesteps // steps) + 1
@@ -62,7 +57,7 @@ class Schedule:
         """Timesteps of even spacing that end at the last one, rising (Lin et al., arXiv:2305.08891, section 3.3).
 
         Raises:
-            ValueError: as :meth:`uniform`.
+            InputError: as :meth:`uniform`.
         """
         self._check_steps(steps)
         places = self.timesteps - np.arange(steps) * (self.timesteps / steps)
@@ -72,21 +67,58 @@ class Schedule:
         """The timesteps of a spacing by its name, one of :data:`vc_core.config.SPACINGS`.
 
         Raises:
-            ValueError: no such spacing, or as :meth:`uniform`.
+            InputError: no such spacing, or as :meth:`uniform`.
         """
         if spacing not in SPACINGS:
-            raise ValueError(f"The spacing of timesteps is {spacing!r}; it can be {' or '.join(SPACINGS)}.")
+            raise InputError(f"The spacing of timesteps is {spacing!r}; it can be {' or '.join(SPACINGS)}.")
         return self.uniform(steps) if spacing == "uniform" else self.uniform_trailing(steps)
+
+    def visited(self, steps: int, spacing: str, denoise: float = 1.0) -> Tensor:
+        """The timesteps of a run, rising.
+
+        Args:
+            spacing: one of :data:`vc_core.config.SPACINGS`.
+            denoise: the denoising strength, above 0 and at most 1. Below 1 the run has the last ``steps`` of a longer schedule's
+                ``steps / denoise``, as ComfyUI's schedulers do it.
+
+        Raises:
+            InputError: the whole schedule has more steps than there are training timesteps, or as :meth:`spaced`.
+        """
+        if denoise >= 1:
+            return self.spaced(steps, spacing)
+        whole = round(steps / denoise)
+        if whole > self.timesteps:
+            raise InputError(
+                f"{steps} steps at a denoise of {denoise:g} are a part of {whole} steps, but the schedule has {self.timesteps}: "
+                "use fewer steps or a higher denoise."
+            )
+        return self.spaced(whole, spacing)[:steps]
 
     def _check_steps(self, steps: int) -> None:
         if not 1 <= steps <= self.timesteps:
-            raise ValueError(f"steps is {steps}; it can be 1 to {self.timesteps}.")
+            raise InputError(f"steps is {steps}; it can be 1 to {self.timesteps}.")
 
 
 def zero_terminal(alphas: np.ndarray) -> np.ndarray:
     """Cumulative alphas whose last is 0 and whose first is as it was: their roots shifted and scaled (arXiv:2305.08891, algorithm 1)."""
     roots = np.sqrt(alphas)
     return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+
+
+@cache
+@torch.inference_mode(False)  # a schedule first made under inference mode would be of no use to training
+def _cached(*values: Any) -> Schedule:
+    config = ScheduleConfig(*values)
+    betas = np.linspace(config.linear_start**0.5, config.linear_end**0.5, config.timesteps, dtype=np.float64) ** 2
+    alphas = np.cumprod(1.0 - betas)
+    if config.zero_terminal_snr:
+        alphas = zero_terminal(alphas)
+    scale = np.ones(config.timesteps)
+    if config.scale_end is not None:
+        falling = np.linspace(1.0, config.scale_end, config.scale_steps)[: config.timesteps]
+        scale[:] = config.scale_end
+        scale[: len(falling)] = falling
+    return Schedule(_float32(alphas), _float32(scale), config.prediction, config.dynamic_rescale)
 
 
 def _float32(values: np.ndarray) -> Tensor:

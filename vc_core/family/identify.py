@@ -8,8 +8,7 @@ form, or from a configuration that the caller gives. Where several published mod
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,60 +19,21 @@ from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint
 from ..config import ConfigError, ConfigLike, ModelConfig, from_yaml, load_config, published
 from ..diffusion.schedule import Schedule
-
-#: Where the parts of a model stand in a published file.
-PREFIXES = {
-    "unet": "model.diffusion_model.",
-    "autoencoder": "first_stage_model.",
-    "text_encoder": "cond_stage_model.model.",
-    "image_encoder": "embedder.model.visual.",
-    "projector": "image_proj_model.",
-}
-#: Of use only to a UNet that takes image tokens.
-IMAGE_PARTS = ("image_encoder", "projector")
+from .parts import PARTS
+from .sizes import BLOCK, UNET_FLAGS, PartShapes
 
 #: What a UNet has rather than how large it is: by this a file is matched with a published model.
-FORM = ("in_channels", "out_channels", "temporal_conv", "relative_position", "fps_embedding", "image_attention", "image_gain")
+FORM = ("in_channels", "out_channels", "relative_position", *UNET_FLAGS)
 #: A last alpha below this is a terminal signal of zero.
-ALMOST_NOTHING = 1e-6
-#: Image tokens a frame of the models that take the latents of pictures, whose tensors don't tell it.
-TOKENS_PER_FRAME = 16
+ZERO_SIGNAL = 1e-6
+#: Other names for the start of a tensor's name in a UNet, and ours.
+RENAMED = {"framestride_embed.": "fps_embedding."}
+#: A tensor of the temporal transformer that every UNet of the family has in its middle.
+TEMPORAL = f"middle_block.2.{BLOCK}.attn1.to_q.weight"
 
 
-class Shapes:
-    """Names and shapes of a file's tensors, seen from one part of the model."""
-
-    def __init__(self, checkpoint: Checkpoint, prefix: str) -> None:
-        self.checkpoint, self.prefix = checkpoint, prefix
-        self.names = [name[len(prefix) :] for name in checkpoint.names() if name.startswith(prefix)]
-        self._known = set(self.names)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._known
-
-    def sizes(self, name: str, axes: int) -> tuple[int, ...]:
-        """The shape of a tensor that has so many axes, none of them empty.
-
-        Raises:
-            CheckpointError: there is no such tensor, or it has another number of axes.
-        """
-        if name not in self._known:
-            raise CheckpointError(
-                f"{self.checkpoint.path} has no tensor {self.prefix + name!r}, which every model of the VideoCrafter family has. "
-                "It may be another kind of model, or only a part of one."
-            )
-        found = tuple(self.checkpoint.shape(self.prefix + name))
-        if len(found) != axes or 0 in found:
-            raise CheckpointError(
-                f"{self.checkpoint.path}: tensor {self.prefix + name!r} is {list(found)}, where models of the VideoCrafter family have "
-                f"{axes} axes, none of them empty. The file is damaged, or of another model."
-            )
-        return found
-
-    def count(self, pattern: str) -> int:
-        """How many numbers ``{}`` stands for in the names that start with ``pattern``."""
-        expression = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
-        return len({found[1] for name in self.names if (found := expression.match(name))})
+#: Values of a configuration by part, as far as the tensors tell them.
+Found = dict[str, dict[str, Any]]
 
 
 def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
@@ -85,7 +45,7 @@ def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
         CheckpointError: there is no UNet of the family in it.
     """
     names = checkpoint.names()
-    parts = {part: prefix for part, prefix in PREFIXES.items() if any(name.startswith(prefix) for name in names)}
+    parts = {name: part.prefix for name, part in PARTS.items() if any(each.startswith(part.prefix) for each in names)}
     if "unet" not in parts and "input_blocks.0.0.weight" in checkpoint:
         parts["unet"] = ""
     if "unet" not in parts:
@@ -94,146 +54,57 @@ def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
             f"{checkpoint.path} holds no UNet of the VideoCrafter family: no name starts with 'model.diffusion_model.'. "
             f"Its {len(names)} tensors start with {shown}."
         )
-    if parts["unet"] + "init_attn.0.proj_in.weight" not in checkpoint:
+    if parts["unet"] + TEMPORAL not in checkpoint:
         raise CheckpointError(
-            f"{checkpoint.path} holds a UNet without temporal layers ('init_attn'): an image model such as Stable Diffusion, or a "
-            "video model of another family. Models of the VideoCrafter family are needed here."
+            f"{checkpoint.path} holds a UNet without temporal transformers ({TEMPORAL!r}): an image model such as Stable Diffusion, "
+            "or a video model of another family. Models of the VideoCrafter family are needed here."
         )
-    if parts["unet"] + "middle_block.1.transformer_blocks.0.attn2.to_k_ip.weight" not in checkpoint:
-        return {part: prefix for part, prefix in parts.items() if part not in IMAGE_PARTS}
+    if parts["unet"] + UNET_FLAGS["image_attention"] not in checkpoint:
+        return {name: prefix for name, prefix in parts.items() if not PARTS[name].for_images}
     return parts
+
+
+def with_our_names(checkpoint: Checkpoint) -> Checkpoint:
+    """A file whose tensors have the names that our networks have, where a published model has others."""
+    names = {}
+    for name in checkpoint.names():
+        stem = name.removeprefix(PARTS["unet"].prefix)
+        for theirs, ours in RENAMED.items():
+            if stem.startswith(theirs):
+                names[name] = name[: len(name) - len(stem)] + ours + stem[len(theirs) :]
+    return checkpoint.renamed(names) if names else checkpoint
 
 
 def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelConfig:
     """The configuration of the model in a file.
 
     Args:
-        config: what to use where the tensors are silent. It may not contradict them.
+        config: values for what the tensors don't tell. It may not contradict them.
 
     Raises:
-        CheckpointError: no model of the family, or a configuration that says otherwise than the tensors.
+        CheckpointError: no model of the family, or a configuration that contradicts the tensors.
     """
     parts = part_prefixes(checkpoint)
-    told: dict[str, Any] = {"unet": read_unet(Shapes(checkpoint, parts["unet"]))}
-    told |= {part: READERS[part](Shapes(checkpoint, prefix)) for part, prefix in parts.items() if part in READERS}
+    found: Found = {part: PARTS[part].sizes(PartShapes(checkpoint, prefix)) for part, prefix in parts.items()}
     for name in ("alphas_cumprod", "scale_arr"):
         if name in checkpoint:
-            Shapes(checkpoint, "").sizes(name, 1)
+            PartShapes(checkpoint, "").sizes(name, 1)
     if "alphas_cumprod" in checkpoint:
         alphas = checkpoint.tensor("alphas_cumprod")
-        told["schedule"] = {"timesteps": len(alphas), "zero_terminal_snr": bool(alphas[-1] < ALMOST_NOTHING)}
+        found["schedule"] = {"timesteps": len(alphas), "zero_terminal_snr": bool(alphas[-1] < ZERO_SIGNAL)}
 
     stated = checkpoint.metadata.get(CONFIG_KEY)
     try:
-        base = from_yaml(stated) if stated else _published_form(checkpoint, told, _name_of(config))
-        given = _complete(told, base, checkpoint, parts)
+        base = from_yaml(stated) if stated else _base(checkpoint, found, config)
+        given = _complete(found, base, checkpoint, parts)
         given.setdefault("schedule", {}).update(read_scale(checkpoint, base))
         result = load_config(given, base=base)
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint.path} describes a model that can't be: {error}") from error
     if config is not None:
         result = load_config(config, base=result)
-    _agree(checkpoint, told, result)
+    _agree(checkpoint, found, result)
     return result
-
-
-def read_unet(shapes: Shapes) -> dict[str, Any]:
-    """Sizes and form of the UNet, in the terms of :class:`vc_core.config.UNetConfig`."""
-    out_channels = shapes.sizes("out.2.weight", 4)[0]
-    width, in_channels, *_ = shapes.sizes("input_blocks.0.0.weight", 4)
-    levels: list[list[int]] = [[]]  # output channels of each residual block, by level
-    attention = set()
-    for index in range(1, shapes.count("input_blocks.{}.")):
-        if f"input_blocks.{index}.0.op.weight" in shapes:
-            levels.append([])
-            continue
-        levels[-1].append(shapes.sizes(f"input_blocks.{index}.0.in_layers.2.weight", 4)[0])
-        if f"input_blocks.{index}.1.norm.weight" in shapes:
-            attention.add(2 ** (len(levels) - 1))
-    if not all(levels):
-        raise CheckpointError(f"{shapes.checkpoint.path} has a UNet with a level without blocks. The file is damaged, or of another model.")
-    block = "transformer_blocks.0"
-    relative = f"middle_block.2.{block}.attn1.relative_position_k.embeddings_table"
-    pictured = f"middle_block.1.{block}.attn2.to_k_ip.weight" in shapes
-    return {
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "model_channels": width,
-        "channel_mult": [blocks[0] // width for blocks in levels],
-        "num_res_blocks": len(levels[0]),
-        "attention_resolutions": sorted(attention),
-        "head_channels": shapes.sizes("init_attn.0.proj_in.weight", 3)[0] // 8,
-        "transformer_depth": shapes.count("middle_block.1.transformer_blocks.{}."),
-        "context_dim": shapes.sizes(f"middle_block.1.{block}.attn2.to_k.weight", 2)[1],
-        "temporal_conv": "middle_block.0.temopral_conv.conv1.2.weight" in shapes,
-        "max_relative_position": (shapes.sizes(relative, 2)[0] - 1) // 2 if relative in shapes else 0,
-        "fps_embedding": "fps_embedding.0.weight" in shapes,
-        "image_attention": pictured,
-        "image_gain": f"middle_block.1.{block}.attn2.alpha" in shapes,
-        "image_tokens_per_frame": TOKENS_PER_FRAME if pictured and in_channels > out_channels else 0,
-    }
-
-
-def read_autoencoder(shapes: Shapes) -> dict[str, Any]:
-    """Sizes of the autoencoder, in the terms of :class:`vc_core.config.AutoencoderConfig`."""
-    # Read off the decoder, whose levels have a block even where the encoder's have none.
-    channels = shapes.sizes("encoder.conv_in.weight", 4)[0]
-    levels = shapes.count("decoder.up.{}.")
-    return {
-        "channels": channels,
-        "channel_mult": [shapes.sizes(f"decoder.up.{level}.block.0.conv1.weight", 4)[0] // channels for level in range(levels)],
-        "num_res_blocks": shapes.count("decoder.up.0.block.{}.") - 1,
-        "z_channels": shapes.sizes("decoder.conv_in.weight", 4)[1],
-        "embed_dim": shapes.sizes("post_quant_conv.weight", 4)[1],
-        "image_channels": shapes.sizes("encoder.conv_in.weight", 4)[1],
-    }
-
-
-def read_text_encoder(shapes: Shapes) -> dict[str, Any]:
-    """Sizes of the text tower, in the terms of :class:`vc_core.config.TextEncoderConfig`; its heads are not told."""
-    vocab_size, width = shapes.sizes("token_embedding.weight", 2)
-    return {
-        "width": width,
-        "layers": shapes.count("transformer.resblocks.{}."),
-        "embed_dim": shapes.sizes("text_projection", 2)[1],
-        "vocab_size": vocab_size,
-        "context_length": shapes.sizes("positional_embedding", 2)[0],
-    }
-
-
-def read_image_encoder(shapes: Shapes) -> dict[str, Any]:
-    """Sizes of the image tower, in the terms of :class:`vc_core.config.ImageEncoderConfig`; its heads are not told."""
-    width, _, patch, _ = shapes.sizes("conv1.weight", 4)
-    tokens = shapes.sizes("positional_embedding", 2)[0]
-    return {
-        "width": width,
-        "layers": shapes.count("transformer.resblocks.{}."),
-        "embed_dim": shapes.sizes("proj", 2)[1],
-        "patch_size": patch,
-        "image_size": patch * round((tokens - 1) ** 0.5),
-    }
-
-
-def read_projector(shapes: Shapes) -> dict[str, Any]:
-    """Sizes of the resampler, in the terms of :class:`vc_core.config.ProjectorConfig`; its heads are not told."""
-    _, queries, width = shapes.sizes("latents", 3)
-    return {
-        "width": width,
-        "depth": shapes.count("layers.{}."),
-        "queries": queries,
-        "feature_dim": shapes.sizes("proj_in.weight", 2)[1],
-        "context_dim": shapes.sizes("proj_out.weight", 2)[0],
-        "ff_mult": shapes.sizes("layers.0.1.1.weight", 2)[0] // width,
-    }
-
-
-#: What reads the sizes of each part beside the UNet.
-READERS: dict[str, Callable[[Shapes], dict[str, Any]]] = {
-    "autoencoder": read_autoencoder,
-    "text_encoder": read_text_encoder,
-    "image_encoder": read_image_encoder,
-    "projector": read_projector,
-}
 
 
 def read_scale(checkpoint: Checkpoint, base: ModelConfig) -> dict[str, Any]:
@@ -255,22 +126,24 @@ def _same_table(stored: torch.Tensor, ours: torch.Tensor) -> bool:
     return torch.allclose(stored[:length].float(), ours[:length], rtol=1e-2, atol=1e-4)
 
 
-def _published_form(checkpoint: Checkpoint, told: dict[str, Any], wanted: str | None) -> ModelConfig:
-    """The published configuration whose UNet has the same form; renamed where the sizes are others.
+def _base(checkpoint: Checkpoint, found: Found, config: ConfigLike | None) -> ModelConfig:
+    """What holds where the tensors are silent: the published configuration whose UNet has the same form, or else the caller's.
 
-    Args:
-        wanted: the name of the configuration that the caller gave, which decides between models of the same tensors.
+    It is renamed where the file's sizes are others.
     """
-    form = _form(told["unet"])
-    candidates = [config for config in map(load_config, published()) if _form(asdict(config.unet)) == form]
+    form = _form(found["unet"])
+    candidates = [each for each in map(load_config, published()) if _form(asdict(each.unet)) == form]
+    if not candidates and config is not None:
+        given = load_config(config)
+        candidates = [given] if _form(asdict(given.unet)) == form else []
     if not candidates:
         described = ", ".join(f"{key} {value}" for key, value in form.items())
         raise CheckpointError(
             f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). "
-            f"Supported are {', '.join(published())}."
+            f"Supported are {', '.join(published())}; another one needs a whole configuration (config=)."
         )
-    fitting = [config for config in candidates if not any(_differences(told, asdict(config)))]
-    chosen = _told_apart(checkpoint, fitting or candidates, wanted)
+    fitting = [each for each in candidates if not any(_differences(found, asdict(each)))]
+    chosen = _tell_apart(checkpoint, fitting or candidates, _name_of(config))
     return chosen if fitting else replace(chosen, name="custom", title=f"A model of the form of {chosen.name}")
 
 
@@ -283,40 +156,46 @@ def _name_of(config: ConfigLike | None) -> str | None:
     return None if config is None else str(config)
 
 
-def _told_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], wanted: str | None) -> ModelConfig:
-    """One of several published models with the same tensors: by what the caller says, its schedule, or its file's name."""
-    named = [config for config in candidates if config.name == wanted]
-    if "scale_arr" in checkpoint:
-        scale = checkpoint.tensor("scale_arr")
-        same = [config for config in candidates if _same_table(scale, Schedule.from_config(config.schedule).scale)]
-        candidates = same or candidates
-    elif "alphas_cumprod" in checkpoint:
-        alphas = checkpoint.tensor("alphas_cumprod")
-        candidates = [c for c in candidates if _same_table(alphas, Schedule.from_config(c.schedule).alphas_cumprod)] or candidates
+def _tell_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], name: str | None) -> ModelConfig:
+    """One of several published models with the same tensors: by the name that the caller gave, the schedule, or the file's name."""
+    named = [config for config in candidates if config.name == name]
+    candidates = _with_same_schedule(checkpoint, candidates) or candidates
     if named or len(candidates) == 1:
         return (named or candidates)[0]
     # dynamicrafter_512_interp_v1 -> {"512", "interp"}: the one with the most of its words in the file's name.
-    spoken = {config.name: set(config.name.split("_")[1:-1]) for config in candidates}
+    words = {config.name: set(config.name.split("_")[1:-1]) for config in candidates}
     stem = checkpoint.path.stem.lower()
-    heard = {name: sum(word in stem for word in words) - sum(word not in stem for word in words) for name, words in spoken.items()}
-    best = [config for config in candidates if heard[config.name] == max(heard.values())]
+    scores = {name: sum(1 if word in stem else -1 for word in each) for name, each in words.items()}
+    best = [config for config in candidates if scores[config.name] == max(scores.values())]
     only_their_use_differs = len({config.schedule.scale_end for config in candidates}) == 1
-    if only_their_use_differs or (len(best) == 1 and any(word in stem for word in spoken[best[0].name])):
+    if only_their_use_differs or (len(best) == 1 and any(word in stem for word in words[best[0].name])):
         return best[0]
     names = ", ".join(config.name for config in candidates)
     raise CheckpointError(
-        f"{checkpoint.path} could be any of {names}: their tensors are the same, and the file has no schedule (scale_arr) and no name "
-        "that tells. Say which it is, by config= (in ComfyUI: the loader's model), or put its name into the file's."
+        f"{checkpoint.path} could be any of {names}: their tensors are the same, and neither a schedule in the file (scale_arr) nor "
+        "its name tells which. Choose one by config= (in ComfyUI: the loader's model), or put its name into the file's name."
     )
+
+
+def _with_same_schedule(checkpoint: Checkpoint, candidates: list[ModelConfig]) -> list[ModelConfig]:
+    """Those whose schedule the file has, if it has one."""
+    schedules = [Schedule.from_config(config.schedule) for config in candidates]
+    if "scale_arr" in checkpoint:
+        table, ours = checkpoint.tensor("scale_arr"), [schedule.scale for schedule in schedules]
+    elif "alphas_cumprod" in checkpoint:
+        table, ours = checkpoint.tensor("alphas_cumprod"), [schedule.alphas_cumprod for schedule in schedules]
+    else:
+        return candidates
+    return [config for config, each in zip(candidates, ours, strict=True) if _same_table(table, each)]
 
 
 def _form(unet: dict[str, Any]) -> dict[str, Any]:
     return {key: unet[key] for key in FORM if key in unet} | {"relative_position": unet["max_relative_position"] > 0}
 
 
-def _complete(told: dict[str, Any], base: ModelConfig, checkpoint: Checkpoint, parts: dict[str, str]) -> dict[str, Any]:
-    """What the tensors tell, with what they tell only together or not at all, as near to it as can be guessed."""
-    given = {part: dict(values) for part, values in told.items()}
+def _complete(found: Found, base: ModelConfig, checkpoint: Checkpoint, parts: dict[str, str]) -> dict[str, Any]:
+    """What the tensors tell, completed by the best guess where they don't: the numbers of heads, and the sizes of missing parts."""
+    given = {part: dict(values) for part, values in found.items()}
     context = given["unet"]["context_dim"]
     text = given.setdefault("text_encoder", {"width": context})
     if text["width"] != base.text_encoder.width:
@@ -324,7 +203,7 @@ def _complete(told: dict[str, Any], base: ModelConfig, checkpoint: Checkpoint, p
     if base.projector:
         projector = given.setdefault("projector", {"context_dim": context})
         if "projector" in parts:
-            inner = Shapes(checkpoint, parts["projector"]).sizes("layers.0.0.to_q.weight", 2)[0]
+            inner = PartShapes(checkpoint, parts["projector"]).sizes("layers.0.0.to_q.weight", 2)[0]
             if inner != base.projector.heads * base.projector.head_channels:
                 projector["heads"] = _heads(inner, 64)
                 projector["head_channels"] = inner // projector["heads"]
@@ -341,8 +220,8 @@ def _heads(width: int, usual: int) -> int:
     return width // usual if width % usual == 0 else 2
 
 
-def _agree(checkpoint: Checkpoint, told: dict[str, Any], config: ModelConfig) -> None:
-    wrong = list(_differences(told, asdict(config)))
+def _agree(checkpoint: Checkpoint, found: Found, config: ModelConfig) -> None:
+    wrong = list(_differences(found, asdict(config)))
     if wrong:
         raise CheckpointError(f"The configuration contradicts {checkpoint.path}: " + "; ".join(wrong) + ".")
     schedule = Schedule.from_config(config.schedule)
@@ -354,8 +233,8 @@ def _agree(checkpoint: Checkpoint, told: dict[str, Any], config: ModelConfig) ->
             )
 
 
-def _differences(told: dict[str, Any], config: dict[str, Any]) -> Iterable[str]:
-    for part, values in told.items():
+def _differences(found: Found, config: dict[str, Any]) -> Iterable[str]:
+    for part, values in found.items():
         for key, value in values.items():
             if config[part][key] != value:
                 yield f"{part}.{key} is {value} by the tensors and {config[part][key]} by the configuration"

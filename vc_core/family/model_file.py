@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint, open_checkpoint
-from ..config import ConfigError, ConfigLike, ModelConfig
-from ..models.autoencoder import Autoencoder
-from ..models.image_encoder import ImageEncoder
+from ..config import ConfigLike, ModelConfig, from_yaml, to_yaml
 from ..models.layers import Layers
-from ..models.projector import Projector
-from ..models.text_encoder import TextEncoder
-from ..models.unet import UNet
-from .identify import identify, part_prefixes
+from .checking import check_tensors
+from .identify import identify, part_prefixes, with_our_names
+from .parts import PARTS
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-T = TypeVar("T")
-#: How many wrong tensors an error lists.
-LISTED = 20
 
 
 def bundled_models() -> dict[str, Path]:
@@ -33,35 +25,30 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
 
 
-#: How each part of a model is built on ``meta``: names and shapes without weights.
-BLANK: dict[str, Callable[[ModelConfig], nn.Module]] = {
-    "unet": lambda config: UNet(config.unet, Layers(device="meta")),
-    "autoencoder": lambda config: Autoencoder(config.autoencoder, Layers(device="meta")),
-    "text_encoder": lambda config: TextEncoder(config.text_encoder, device="meta"),
-    "image_encoder": lambda config: ImageEncoder(_needed(config.image_encoder, "image_encoder"), device="meta"),
-    "projector": lambda config: Projector(_needed(config.projector, "projector"), Layers(device="meta")),
-}
+def meta_networks(config: ModelConfig) -> dict[str, nn.Module]:
+    """Every network of a configuration on ``meta``: names and shapes without weights."""
+    parts = [part for part in PARTS if getattr(config, part) is not None]
+    return {part: PARTS[part].build(config, Layers(device="meta")) for part in parts}
 
 
-def skeleton(config: ModelConfig) -> dict[str, nn.Module]:
-    """Every network of a model on ``meta``."""
-    parts = [part for part in BLANK if getattr(config, part) is not None]
-    return {part: BLANK[part](config) for part in parts}
+def part_shapes(config: ModelConfig, part: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a part's tensors by their names in its network."""
+    return _cached_shapes(part, to_yaml(config))
 
 
-def _needed(part: T | None, name: str) -> T:
-    if part is None:
-        raise ConfigError(f"The file holds an {name}, but its configuration has none.")
-    return part
+@lru_cache(maxsize=64)
+def _cached_shapes(part: str, yaml: str) -> dict[str, tuple[int, ...]]:
+    network = PARTS[part].build(from_yaml(yaml), Layers(device="meta"))
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that is known to hold a model."""
+    """A file that holds a model, checked."""
 
     checkpoint: Checkpoint
     config: ModelConfig
-    #: The parts that it holds, named as in :func:`skeleton`, and what their tensors' names start with.
+    #: The parts in it, by the names of :data:`PARTS`, and what their tensors' names start with.
     parts: dict[str, str]
 
     @classmethod
@@ -76,14 +63,14 @@ class ModelFile:
             CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors
                 are missing, unexpected or of another shape, all of which are listed.
         """
-        checkpoint = open_checkpoint(bundled_models().get(str(path), Path(path)))
+        checkpoint = with_our_names(open_checkpoint(bundled_models().get(str(path), Path(path))))
         file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint))
-        file._check()
+        check_tensors(checkpoint, [(prefix, part_shapes(file.config, part)) for part, prefix in file.parts.items()])
         return file
 
     def names(self, part: str) -> list[str]:
-        """What the tensors of one part are called in the file."""
-        return [self.parts[part] + name for name in BLANK[part](self.config).state_dict()]
+        """The names of one part's tensors in the file."""
+        return [self.parts[part] + name for name in part_shapes(self.config, part)]
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The weights of one part under the names of its network, as the file has them, memory-mapped.
@@ -92,30 +79,13 @@ class ModelFile:
             CheckpointError: a tensor that is damaged, or has NaN or infinite numbers.
         """
         prefix = self.parts[part]
-        return {name: self.checkpoint.sound_tensor(prefix + name) for name in BLANK[part](self.config).state_dict()}
+        return {name: self.checkpoint.sound_tensor(prefix + name) for name in part_shapes(self.config, part)}
 
     def load(self, part: str, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
         """The network of one part with its weights, for inference."""
-        network = BLANK[part](self.config)
+        network = PARTS[part].build(self.config, Layers(device="meta"))
         prefix = self.parts[part]
-        weights = {name: self.checkpoint.sound_tensor(prefix + name).to(device, dtype) for name in network.state_dict()}
+        # One tensor after the other, so that the file's mapping and the converted weights are not in memory together.
+        weights = {name: self.checkpoint.sound_tensor(prefix + name).to(device, dtype) for name in part_shapes(self.config, part)}
         network.load_state_dict(weights, assign=True)
         return network.requires_grad_(False).eval()
-
-    def _check(self) -> None:
-        problems: list[str] = []
-        for part, prefix in self.parts.items():
-            expected = {prefix + name: tuple(tensor.shape) for name, tensor in BLANK[part](self.config).state_dict().items()}
-            present = {name: tuple(self.checkpoint.shape(name)) for name in self.checkpoint.names() if name.startswith(prefix)}
-            problems += [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in present]
-            # Without a prefix there is no telling what else a file's tensors belong to.
-            problems += [f"unexpected {name}" for name in present if prefix and name not in expected]
-            problems += [
-                f"{name} is {list(present[name])}, expected {list(shape)}"
-                for name, shape in expected.items()
-                if name in present and present[name] != shape
-            ]
-        if problems:
-            more = f"\n  ... and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-            listed = "\n  ".join(problems[:LISTED])
-            raise CheckpointError(f"{self.checkpoint.path} does not fit the model it was taken for:\n  {listed}{more}")

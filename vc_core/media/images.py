@@ -1,4 +1,4 @@
-"""Pictures: reading a file, and fitting one to the size of a video."""
+"""Images: reading a file, and fitting one to the size of a video."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 
-def fit_picture(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Pictures in the size of a video: as large as covers it, and of that the middle.
+def fit_image(images: Tensor, height: int, width: int) -> Tensor:
+    """Images fitted to the size of a video: scaled to cover it, then cut at the centre.
 
     Args:
-        pictures: ``[B, 3, H, W]``, in any range.
+        images: ``[B, 3, H, W]``, in any range.
 
     Returns:
         ``[B, 3, height, width]`` in the same range; unchanged where the size is right already.
     """
-    scale = max(height / pictures.shape[2], width / pictures.shape[3])
-    size = max(height, round(pictures.shape[2] * scale)), max(width, round(pictures.shape[3] * scale))
-    if size != tuple(pictures.shape[2:]):
-        pictures = torch.nn.functional.interpolate(pictures.float(), size=size, mode="bilinear", antialias=True)
+    scale = max(height / images.shape[2], width / images.shape[3])
+    size = max(height, round(images.shape[2] * scale)), max(width, round(images.shape[3] * scale))
+    if size != tuple(images.shape[2:]):
+        images = torch.nn.functional.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return pictures[:, :, top : top + height, left : left + width]
+    return images[:, :, top : top + height, left : left + width]
 
 
 class PictureError(ValueError):
-    """A file that can't be read as a picture."""
+    """A file that can't be read as an image."""
 
 
-def read_picture(path: Path) -> Tensor:
-    """A picture as the models take it: upright, of an animation the first frame, without its alpha.
+def read_image(path: Path) -> Tensor:
+    """An image as the models take it: upright, of an animation the first frame, without its alpha.
 
     Args:
         path: any file that Pillow reads; grey, with a palette, and of 16 bits a channel too.
@@ -41,18 +41,18 @@ def read_picture(path: Path) -> Tensor:
         ``[3, H, W]`` in [-1, 1].
 
     Raises:
-        PictureError: no such file, or no picture in it.
+        PictureError: no such file, or no image in it.
     """
     if not path.is_file():
-        raise PictureError(f"There is no picture {path}.")
+        raise PictureError(f"There is no image {path}.")
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits, which older Pillows read into 32
-                grey = np.asarray(picture, dtype=np.float32).clip(0, 65535) / 65535
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits, which older Pillows read into 32
+                grey = np.asarray(image, dtype=np.float32).clip(0, 65535) / 65535
                 pixels = np.repeat(grey[..., None], 3, axis=2)
             else:
-                pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+                pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise PictureError(f"{path} can't be read as a picture: {error}. A PNG, JPEG or WebP can.") from error
+        raise PictureError(f"{path} can't be read as an image: {error}. A PNG, JPEG or WebP can.") from error
     return torch.from_numpy(pixels).permute(2, 0, 1) * 2 - 1

@@ -5,6 +5,7 @@ Module names are those under ``first_stage_model.`` in the published files.
 
 from __future__ import annotations
 
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
@@ -84,8 +85,17 @@ class Level(nn.Module):
         self.upsample: Upsample | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w]`` -> ``[n, c', h', w']``."""
+        return self.resample(self.blocks(x))
+
+    def blocks(self, x: Tensor) -> Tensor:
+        """The blocks alone, ``[n, c, h, w]`` -> ``[n, c', h, w]``."""
         for block in self.block:
             x = block(x)
+        return x
+
+    def resample(self, x: Tensor) -> Tensor:
+        """The change to the next resolution alone."""
         resample = self.downsample or self.upsample
         return x if resample is None else resample(x)
 
@@ -104,7 +114,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures to the moments of their latents."""
+    """Images to the moments of their latents."""
 
     def __init__(self, config: AutoencoderConfig, layers: Layers) -> None:
         super().__init__()
@@ -130,9 +140,20 @@ class Encoder(nn.Module):
             hidden = level(hidden)
         return self.conv_out(nn.functional.silu(self.norm_out(self.mid(hidden)), inplace=True))
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The result of each level's blocks, full resolution first, and that of the first convolution, each ``[n, c, h, w]``."""
+        hidden = first = self.conv_in(x)
+        found = []
+        level: Level
+        for level in self.down:  # type: ignore[assignment]
+            hidden = level.blocks(hidden)
+            found.append(hidden)
+            hidden = level.resample(hidden)
+        return [*found, first]
+
 
 class Decoder(nn.Module):
-    """Latents to pictures. Levels are numbered as the encoder's, so the last comes first."""
+    """Latents to images. Levels are numbered as the encoder's, so the last comes first."""
 
     def __init__(self, config: AutoencoderConfig, layers: Layers) -> None:
         super().__init__()
@@ -172,10 +193,22 @@ class Autoencoder(nn.Module):
         self.quant_conv = layers.conv2d(2 * config.z_channels, 2 * config.embed_dim, 1)
         self.post_quant_conv = layers.conv2d(config.embed_dim, config.z_channels, 1)
 
+    #: Whether :meth:`decode_video` decodes with features of reference images; decoders that do override it.
+    takes_references = False
+
     def encode(self, frames: Tensor) -> Tensor:
-        """Pictures ``[N, 3, H, W]`` in [-1, 1] -> mean and log variance ``[N, 2 * embed_dim, h, w]``, one after the other."""
+        """Images ``[N, 3, H, W]`` in [-1, 1] -> mean and log variance ``[N, 2 * embed_dim, h, w]``, one after the other."""
         return self.quant_conv(self.encoder(frames))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents ``[N, embed_dim, h, w]`` -> pictures ``[N, 3, H, W]`` around [-1, 1], not clamped."""
+        """Latents ``[N, embed_dim, h, w]`` -> images ``[N, 3, H, W]`` around [-1, 1], not clamped."""
         return self.decoder(self.post_quant_conv(z))
+
+    def reference_features(self, images: Tensor) -> list[Tensor]:
+        """The encoder's features of reference images ``[B, 3, K, H, W]``, each ``[B, c, K, h, w]``; see :meth:`Encoder.features`."""
+        found = self.encoder.features(rearrange(images, "b c k h w -> (b k) c h w"))
+        return [rearrange(each, "(b k) c h w -> b c k h w", k=images.shape[2]) for each in found]
+
+    def decode_video(self, z: Tensor, references: list[Tensor]) -> Tensor:
+        """Latents ``[B, embed_dim, T, h, w]`` and reference features -> frames ``[B, 3, T, H, W]`` around [-1, 1], not clamped."""
+        raise NotImplementedError(f"{type(self).__name__} decodes frames without references.")

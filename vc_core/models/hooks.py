@@ -1,73 +1,253 @@
-"""Places in the UNet where somebody else may look in and change what passes.
+"""Places in the UNet where adapters, patches and training-free methods look in and change what passes.
 
-A UNet that is given a :class:`Hooks` asks it at each of its places; one that isn't asks nothing. The classes here change
-nothing: derive from them and override the places that matter. A row is a frame, ``(b t)`` of them, everywhere.
+A UNet pass with :class:`Hooks` calls them at each place below; a pass without calls nothing. The classes here change nothing:
+derive from them and override the places that matter. Hooks belong to one pass: they are made for it by a :data:`HookFactory`
+and never shared between passes, which may run in threads on several GPUs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TypeVar
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .attention import CrossAttention, ImageTokens, SelfAttention
+from ..errors import InputError
+from .attention import CrossAttention, SelfAttention, TemporalAttention
+from .conditioning import Conditioning, ContextStream
+from .layers import Attention
 
 
 @dataclass(frozen=True)
 class Site:
-    """A spatial transformer's block.
+    """One block of a spatial or a temporal transformer.
 
     Attributes:
-        part: ``input``, ``middle`` or ``output``.
+        part: ``input``, ``middle`` or ``output``; ``init`` for the temporal transformer after the first convolution.
         block: the number of the UNet's block in that part, from 0.
-        transformer: the number of the spatial transformer in the whole UNet, in the order in which they run.
-        depth: the number of the block in its transformer.
-        shape: what the transformer was given, ``((b t), c, h, w)``.
+        depth: the number of the block in its transformer, from 0.
+        transformer: the number of the spatial transformer in the whole UNet, from 0 in the order in which they run; -1 for
+            temporal transformers.
+        batch, frames, channels, height, width: of the transformer's input, ``[(batch frames), channels, height, width]``.
     """
 
     part: str
     block: int
-    transformer: int
     depth: int
-    shape: tuple[int, ...]
+    transformer: int
+    batch: int
+    frames: int
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of the transformer's input."""
+        return self.batch * self.frames, self.channels, self.height, self.width
 
 
-class AttentionHooks:
-    """The places within one block of a spatial transformer."""
+class SpatialHooks:
+    """The places in one block of a spatial transformer. A row is a frame, ``[(b t), l, width]``.
 
-    def self_attention(self, layer: SelfAttention, x: Tensor) -> Tensor:
-        """In the place of the self-attention: ``[(b t), l, width]``, normed -> the same shape."""
-        return layer(x)
+    ``attention`` is the attention function of the pass, if it has one; hand it on to the layer.
+    """
+
+    def self_attention(self, layer: SelfAttention, x: Tensor, attention: Attention | None) -> Tensor:
+        """In place of the self-attention: normed input -> the same shape."""
+        return layer(x, attention=attention)
 
     def between(self, x: Tensor) -> Tensor:
-        """After the self-attention was added, before the cross-attention's norm: ``[(b t), l, width]`` -> the same shape."""
+        """After the self-attention was added, before the cross-attention's norm."""
         return x
 
-    def cross_attention(self, layer: CrossAttention, x: Tensor, text: Tensor, image: ImageTokens | None) -> Tensor:
-        """In the place of the cross-attention: ``[(b t), l, width]``, normed, text ``[b, n, context]`` -> ``[(b t), l, width]``."""
-        return layer(x, text, image)
+    def context_streams(self, streams: list[ContextStream]) -> list[ContextStream]:
+        """The context streams that the cross-attention reads: text first, then image tokens. Return others, or more."""
+        return streams
+
+    def cross_attention(
+        self, layer: CrossAttention, x: Tensor, streams: list[ContextStream], attention: Attention | None
+    ) -> Tensor:
+        """In place of the cross-attention: normed input and context streams -> the shape of the input."""
+        return layer(x, streams, attention)
+
+
+class TemporalHooks:
+    """The places in one block of a temporal transformer. Tokens are ``[b, t, l, width]``, l being the positions of a frame."""
+
+    def block_input(self, x: Tensor) -> Tensor:
+        """The input of the block."""
+        return x
+
+    def block(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """In place of the whole block, which ``run`` is; it may run several times, or not at all."""
+        return run(x)
+
+    def attention(self, layer: TemporalAttention, x: Tensor, name: str, attention: Attention | None) -> Tensor:
+        """In place of one of the two attentions, ``attn1`` or ``attn2`` by name: normed input -> the same shape.
+
+        ``layer.project``, ``layer.attend`` (with edits of logits and probabilities) and ``layer.to_out`` are its parts.
+        """
+        return layer(x, attention)
+
+    def between(self, x: Tensor) -> Tensor:
+        """After the first attention was added, before the second one's norm."""
+        return x
 
 
 class Hooks:
-    """The places in one pass through the UNet, in the order of the methods."""
+    """The places in one pass through the UNet. A row is a frame, ``(b t)`` of them, except where another shape is given."""
 
-    def attention(self, site: Site) -> AttentionHooks | None:
-        """What looks in at a block of a spatial transformer; none leaves it as it is."""
+    def spatial(self, site: Site) -> SpatialHooks | None:
+        """The hooks of one block of a spatial transformer; None leaves it as it is."""
         return None
 
-    def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """``[(b t), c, h, w]`` -> what the next block gets, and what is kept for the output block on the other side.
+    def temporal(self, site: Site) -> TemporalHooks | None:
+        """The hooks of one block of a temporal transformer; None leaves it as it is."""
+        return None
 
-        The first block ends after the temporal transformer that follows it.
+    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """The input of the next block and the skip for the output block on the other side, each ``[(b t), c, h, w]``.
+
+        Both are the result of the block unless other hooks changed one of them. The first block includes the temporal
+        transformer that follows it.
         """
-        return hidden, hidden
+        return hidden, skip
 
     def after_middle_block(self, hidden: Tensor) -> Tensor:
         """``[(b t), c, h, w]`` -> the same shape."""
         return hidden
 
     def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """What comes from below ``[(b t), c, h, w]`` and what was kept ``[(b t), c', h, w]``, before they become one."""
+        """The hidden state ``[(b t), c, h, w]`` and the skip ``[(b t), c', h, w]``, before they are concatenated."""
         return hidden, skip
+
+
+@dataclass(frozen=True)
+class PassInputs:
+    """The inputs of one UNet pass, from which its hooks are made.
+
+    Attributes:
+        roles: of each of the B videos, ``positive``, ``negative``, or ``image`` (the negative text with the positive's image).
+        x: the noisy latent ``[B, C, T, h, w]``.
+        timesteps: ``[B]``, or ``[B, T]`` where each frame has its own.
+        step, steps: the number of this sampling step, from 0, and of all steps.
+    """
+
+    roles: tuple[str, ...]
+    x: Tensor
+    timesteps: Tensor
+    conditioning: Conditioning
+    step: int = 0
+    steps: int = 1
+
+
+#: Makes the hooks of one pass; None for a pass without.
+HookFactory = Callable[[PassInputs], Hooks | None]
+
+
+def make_hooks(factories: Sequence[HookFactory], inputs: PassInputs) -> Hooks | None:
+    """The hooks of a pass that several factories contribute to, called in their order at each place."""
+    return combine([hooks for factory in factories if (hooks := factory(inputs)) is not None])
+
+
+def combine(hooks: Sequence[Hooks]) -> Hooks | None:
+    """Several hooks as one; None if there are none."""
+    return CombinedHooks(hooks) if len(hooks) > 1 else hooks[0] if hooks else None
+
+
+class CombinedHooks(Hooks):
+    """Several hooks in one pass, each on the result of the one before.
+
+    Of those that replace the same attention layer, only one can act; a second one is refused.
+    """
+
+    def __init__(self, hooks: Sequence[Hooks]) -> None:
+        self.hooks = hooks
+
+    def spatial(self, site: Site) -> SpatialHooks | None:
+        found = [each for hooks in self.hooks if (each := hooks.spatial(site)) is not None]
+        return _CombinedSpatial(found) if len(found) > 1 else found[0] if found else None
+
+    def temporal(self, site: Site) -> TemporalHooks | None:
+        found = [each for hooks in self.hooks if (each := hooks.temporal(site)) is not None]
+        return _CombinedTemporal(found) if len(found) > 1 else found[0] if found else None
+
+    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        for hooks in self.hooks:
+            hidden, skip = hooks.after_input_block(number, hidden, skip)
+        return hidden, skip
+
+    def after_middle_block(self, hidden: Tensor) -> Tensor:
+        for hooks in self.hooks:
+            hidden = hooks.after_middle_block(hidden)
+        return hidden
+
+    def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        for hooks in self.hooks:
+            hidden, skip = hooks.before_output_block(number, hidden, skip)
+        return hidden, skip
+
+
+T = TypeVar("T", SpatialHooks, TemporalHooks)
+
+
+def _replacing(hooks: Sequence[T], base: type[T], place: str) -> T:
+    """The hooks that act in place of a layer.
+
+    Raises:
+        InputError: more than one of them do.
+    """
+    acting = [each for each in hooks if getattr(type(each), place) is not getattr(base, place)]
+    if len(acting) > 1:
+        names = " and ".join(type(each).__name__ for each in acting)
+        raise InputError(f"{names} both replace the {place.replace('_', ' ')} of the same block: apply one of them.")
+    return acting[0] if acting else hooks[0]
+
+
+class _CombinedSpatial(SpatialHooks):
+    def __init__(self, hooks: Sequence[SpatialHooks]) -> None:
+        self.hooks = hooks
+
+    def self_attention(self, layer: SelfAttention, x: Tensor, attention: Attention | None) -> Tensor:
+        return _replacing(self.hooks, SpatialHooks, "self_attention").self_attention(layer, x, attention)
+
+    def between(self, x: Tensor) -> Tensor:
+        for hooks in self.hooks:
+            x = hooks.between(x)
+        return x
+
+    def context_streams(self, streams: list[ContextStream]) -> list[ContextStream]:
+        for hooks in self.hooks:
+            streams = hooks.context_streams(streams)
+        return streams
+
+    def cross_attention(
+        self, layer: CrossAttention, x: Tensor, streams: list[ContextStream], attention: Attention | None
+    ) -> Tensor:
+        return _replacing(self.hooks, SpatialHooks, "cross_attention").cross_attention(layer, x, streams, attention)
+
+
+class _CombinedTemporal(TemporalHooks):
+    def __init__(self, hooks: Sequence[TemporalHooks]) -> None:
+        self.hooks = hooks
+
+    def block_input(self, x: Tensor) -> Tensor:
+        for hooks in self.hooks:
+            x = hooks.block_input(x)
+        return x
+
+    def block(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        for hooks in self.hooks:
+            run = partial(hooks.block, run)
+        return run(x)
+
+    def attention(self, layer: TemporalAttention, x: Tensor, name: str, attention: Attention | None) -> Tensor:
+        return _replacing(self.hooks, TemporalHooks, "attention").attention(layer, x, name, attention)
+
+    def between(self, x: Tensor) -> Tensor:
+        for hooks in self.hooks:
+            x = hooks.between(x)
+        return x

@@ -1,4 +1,4 @@
-"""OpenCLIP's image tower, all of its tokens, as VideoCrafter1's image to video reads a picture (arXiv:2310.19512, section 3.2).
+"""OpenCLIP's image tower, all of its tokens, as VideoCrafter1's image to video reads an image (arXiv:2310.19512, section 3.2).
 
 Module names are those under ``embedder.model.visual.`` in the published files; the last norm and the projection are among them
 and take no part in that; they make CLIP's embedding, for measuring.
@@ -20,22 +20,22 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def prepare_pictures(pictures: Tensor, size: int = 224) -> Tensor:
-    """Pictures as the authors give them to the tower: the whole picture, stretched to a square.
+def prepare_images(images: Tensor, size: int = 224) -> Tensor:
+    """Images as the authors give them to the tower: the whole image, stretched to a square.
 
     Args:
-        pictures: ``[B, 3, H, W]`` in [-1, 1], any size.
+        images: ``[B, 3, H, W]`` in [-1, 1], any size.
 
     Returns:
         ``[B, 3, size, size]``, with CLIP's mean and deviation taken out.
     """
-    resized = resize(pictures.float(), (size, size), interpolation="bicubic", align_corners=True, antialias=True)
-    mean, std = (torch.tensor(values, device=pictures.device)[:, None, None] for values in (MEAN, STD))
+    resized = resize(images.float(), (size, size), interpolation="bicubic", align_corners=True, antialias=True)
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
     return ((resized + 1) / 2 - mean) / std
 
 
 class ImageEncoder(nn.Module):
-    """Prepared pictures to their class token and patches: the last layer's output, without the norm after it."""
+    """Prepared images to their class token and patches: the last layer's output, without the norm after it."""
 
     def __init__(self, config: ImageEncoderConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ImageEncoder(nn.Module):
         self.proj = nn.Parameter(torch.zeros(width, config.embed_dim, **where))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """:func:`prepare_pictures`' ``[B, 3, image_size, image_size]`` -> ``[B, 1 + patches, width]``."""
+        """:func:`prepare_images`' ``[B, 3, image_size, image_size]`` -> ``[B, 1 + patches, width]``."""
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # 'b c h w -> b (h w) c'
         first = self.class_embedding.expand(len(patches), 1, -1)
         hidden = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
@@ -61,5 +61,5 @@ class ImageEncoder(nn.Module):
         return hidden
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """CLIP's own embedding of the pictures, ``[B, embed_dim]``, not normalized."""
+        """CLIP's own embedding of the images, ``[B, embed_dim]``, not normalized."""
         return self.ln_post(self(pixels)[:, 0]) @ self.proj

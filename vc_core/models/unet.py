@@ -4,34 +4,27 @@ Stable Diffusion's UNet sees every frame as an image; time is added by a tempora
 temporal convolutions inside the residual blocks, or both. Module names are those of the published checkpoints, with their
 misspelling of ``temopral_conv``.
 
-Between the blocks a video is ``[(b t), c, h, w]``. Where it lies in memory with its channels last, the tokens of frames, the tokens
-of positions and the plane that convolutions over time see are all views of the same numbers, and nothing is copied between them.
-Sums are taken in place where one side is needed no more.
+Between the blocks a video is ``[(b t), c, h, w]``. In channels-last, spatial tokens, temporal tokens and the temporal convolution's
+input are views of one storage, and nothing is copied between them. Sums are taken in place where an operand is needed no more.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import count, islice
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import UNetConfig
-from ..diffusion.deep_cache import DeepFeatures
-from .attention import ImageTokens, SpatialTransformer, TemporalTransformer
+from .conditioning import Conditioning
 from .hooks import Hooks
-from .layers import Layers, zeroed
-
-#: Heads of the temporal transformer that follows the first convolution, whatever the network's width.
-INIT_ATTENTION_HEADS = 8
-#: Pieces that feed-forwards at full resolution are taken in, which decide what the whole network takes otherwise.
-FEED_FORWARD_PIECES = 4
+from .layers import Attention, Layers, zeroed
+from .transformers import Pass, Place, SpatialTransformer, TemporalTransformer
 
 
 def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of ``values`` ``[B]`` at ``width / 2`` frequencies from 1 down to 1/10000 -> ``[B, width]`` in float32."""
+    """Cosines, then sines, of ``values`` ``[n]`` at ``width / 2`` frequencies from 1 down to 1/10000 -> ``[n, width]`` in float32."""
     half = width // 2
     frequencies = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=torch.float32, device=values.device))
     angles = values.float()[:, None] * frequencies
@@ -50,7 +43,7 @@ class TemporalConvolution(nn.Module):
         super().__init__()
 
         def stage(dropout: bool) -> list[nn.Module]:
-            # The published stages hold a dropout, except the first; it keeps its place, for the names.
+            # The published stages hold a dropout, except the first; an identity keeps its number in the names.
             dropped = [nn.Identity()] if dropout else []
             return [layers.group_norm(channels), nn.SiLU(inplace=True), *dropped, layers.temporal_conv(channels)]
 
@@ -68,26 +61,27 @@ class TemporalConvolution(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions in space with the embedding of time between them; then, if asked for, convolutions over time."""
+    """Two convolutions in space with the embedding of time between them; in some models convolutions over time follow."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, layers: Layers, temporal_conv: bool) -> None:
+    def __init__(self, config: UNetConfig, inputs: int, outputs: int, layers: Layers) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(layers.group_norm(inputs), nn.SiLU(inplace=True), layers.conv2d(inputs, outputs, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), layers.linear(embedding, outputs))
+        self.emb_layers = nn.Sequential(nn.SiLU(), layers.linear(config.embedding_width, outputs))
         self.out_layers = nn.Sequential(
             layers.group_norm(outputs), nn.SiLU(inplace=True), nn.Identity(), zeroed(layers.conv2d(outputs, outputs, 3, padding=1))
         )
         self.skip_connection = nn.Identity() if inputs == outputs else layers.conv2d(inputs, outputs, 1)
-        self.temopral_conv = TemporalConvolution(outputs, layers) if temporal_conv else None
+        self.temopral_conv = TemporalConvolution(outputs, layers) if config.temporal_conv else None
 
-    def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
-        """``[(b t), c, h, w]``, embedding ``[b, e]`` -> ``[(b t), c', h, w]``."""
+    def forward(self, x: Tensor, run: Pass) -> Tensor:
+        """``[(b t), c, h, w]`` -> ``[(b t), c', h, w]``."""
         hidden = self.in_layers(x)
-        hidden += repeat(self.emb_layers(embedding), "b c -> (b t) c 1 1", t=frames)
+        embedding = self.emb_layers(run.embedding)
+        hidden += embedding.repeat_interleave(len(x) // len(embedding), dim=0)[:, :, None, None]
         hidden = self.out_layers(hidden)
         hidden += self.skip_connection(x)
         if self.temopral_conv is not None:
-            plane = self.temopral_conv(rearrange(hidden, "(b t) c h w -> b c t (h w)", t=frames))
+            plane = self.temopral_conv(rearrange(hidden, "(b t) c h w -> b c t (h w)", t=run.frames))
             hidden = rearrange(plane, "b c t (h w) -> (b t) c h w", h=x.shape[-2])
         return hidden
 
@@ -99,19 +93,32 @@ class Downsample(nn.Module):
         super().__init__()
         self.op = layers.conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, run: Pass) -> Tensor:
+        """``[(b t), c, h, w]`` -> ``[(b t), c, h / 2, w / 2]``."""
         return self.op(x)
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour to the size of the skip that comes next, which is double or, where halving rounded up, one less."""
+    """Nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int, layers: Layers) -> None:
         super().__init__()
         self.conv = layers.conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """``[(b t), c, h, w]`` -> ``[(b t), c, *size]``: that of the next skip, double or one less where halving rounded up."""
         return self.conv(nn.functional.interpolate(x, size=size, mode="nearest"))
+
+
+class UNetBlock(nn.ModuleList):
+    """One of the numbered blocks: a residual block with its transformers, or a change of size, or both."""
+
+    def forward(self, hidden: Tensor, run: Pass, size: tuple[int, int] | None = None) -> Tensor:
+        """``[(b t), c, h, w]`` -> ``[(b t), c', h', w']``. ``size`` is the size after upsampling, for blocks that do that."""
+        for layer in self:
+            # Rebinding hidden frees the previous activation.
+            hidden = layer(hidden, size) if isinstance(layer, Upsample) else layer(hidden, run)
+        return hidden
 
 
 class UNet(nn.Module):
@@ -122,175 +129,185 @@ class UNet(nn.Module):
         layers = layers or Layers()
         self.config = config
         width = config.model_channels
-        embedding = 4 * width
-
-        def embed() -> nn.Sequential:
-            return nn.Sequential(layers.linear(width, embedding), nn.SiLU(), layers.linear(embedding, embedding))
-
-        def residual(inputs: int, outputs: int) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, embedding, layers, config.temporal_conv)
-
-        def attention(channels: int, level: int) -> list[nn.Module]:
-            heads, depth, pieces = config.head_channels, config.transformer_depth, FEED_FORWARD_PIECES if level == 0 else 1
-            return [
-                SpatialTransformer(channels, config.context_dim, heads, depth, layers, config.image_attention, config.image_gain, pieces),
-                TemporalTransformer(channels, channels, heads, depth, layers, config.max_relative_position, pieces=pieces),
-            ]
-
-        def stage(inputs: int, level: int) -> list[nn.Module]:
-            outputs = config.channel_mult[level] * width
-            attends = 2**level in config.attention_resolutions
-            return [residual(inputs, outputs), *(attention(outputs, level) if attends else [])]
-
-        self.time_embed = embed()
+        self.time_embed = self._embedding(layers)
         if config.fps_embedding:
-            self.fps_embedding = embed()
-
-        self.input_blocks = nn.ModuleList([nn.ModuleList([layers.conv2d(config.in_channels, width, 3, padding=1)])])
-        inner = INIT_ATTENTION_HEADS * config.head_channels
-        self.init_attn = nn.ModuleList([
-            TemporalTransformer(
-                width, inner, config.head_channels, config.transformer_depth, layers, config.max_relative_position, pointwise_conv=True,
-                pieces=FEED_FORWARD_PIECES,
-            )
-        ])  # fmt: skip
-        channels, skips = width, [width]
+            self.fps_embedding = self._embedding(layers)
+        self._build_input_blocks(layers)
         last = len(config.channel_mult) - 1
+        inner = width * config.channel_mult[last]
+        # The middle attends even where the level it stands on does not.
+        self.middle_block = UNetBlock([
+            ResidualBlock(config, inner, inner, layers),
+            *self._transformers(inner, "middle", 0, layers),
+            ResidualBlock(config, inner, inner, layers),
+        ])
+        self._build_output_blocks(layers)
+        self.out = nn.Sequential(
+            layers.group_norm(width * config.channel_mult[0]),
+            nn.SiLU(inplace=True),
+            zeroed(layers.conv2d(width * config.channel_mult[0], config.out_channels, 3, padding=1)),
+        )
+
+    def _embedding(self, layers: Layers) -> nn.Sequential:
+        width, inner = self.config.model_channels, self.config.embedding_width
+        return nn.Sequential(layers.linear(width, inner), nn.SiLU(), layers.linear(inner, inner))
+
+    def _transformers(self, channels: int, part: str, block: int, layers: Layers) -> list[nn.Module]:
+        place = Place(part, block, sum(isinstance(module, SpatialTransformer) for module in self.modules()))
+        return [
+            SpatialTransformer(self.config, channels, layers, place),
+            TemporalTransformer(self.config, channels, layers, Place(part, block)),
+        ]
+
+    def _stage(self, inputs: int, level: int, part: str, block: int, layers: Layers) -> list[nn.Module]:
+        channels = self.config.channel_mult[level] * self.config.model_channels
+        attends = 2**level in self.config.attention_resolutions
+        transformers = self._transformers(channels, part, block, layers) if attends else []
+        return [ResidualBlock(self.config, inputs, channels, layers), *transformers]
+
+    def _build_input_blocks(self, layers: Layers) -> None:
+        config = self.config
+        width, last = config.model_channels, len(config.channel_mult) - 1
+        self.input_blocks = nn.ModuleList([UNetBlock([layers.conv2d(config.in_channels, width, 3, padding=1)])])
+        if config.init_attention:
+            self.init_attn = UNetBlock([TemporalTransformer(config, width, layers, Place("init", 0), initial=True)])
+        channels = width
         for level, multiplier in enumerate(config.channel_mult):
             for _ in range(config.num_res_blocks):
-                self.input_blocks.append(nn.ModuleList(stage(channels, level)))
+                self.input_blocks.append(UNetBlock(self._stage(channels, level, "input", len(self.input_blocks), layers)))
                 channels = multiplier * width
-                skips.append(channels)
             if level != last:
-                self.input_blocks.append(nn.ModuleList([Downsample(channels, layers)]))
-                skips.append(channels)
+                self.input_blocks.append(UNetBlock([Downsample(channels, layers)]))
 
-        # The middle attends even where the level it stands on does not.
-        self.middle_block = nn.ModuleList([residual(channels, channels), *attention(channels, last), residual(channels, channels)])
-
+    def _build_output_blocks(self, layers: Layers) -> None:
+        config = self.config
+        levels = list(enumerate(config.channel_mult))
+        # Skips have the channels of the input blocks: the first convolution's, then per level its blocks' and its downsampling's.
+        skips = [config.model_channels]
+        for level, multiplier in levels:
+            skips += [multiplier * config.model_channels] * (config.num_res_blocks + (level < len(levels) - 1))
+        channels = skips[-1]
         self.output_blocks = nn.ModuleList()
-        for level, multiplier in reversed(list(enumerate(config.channel_mult))):
+        for level, multiplier in reversed(levels):
             for index in range(config.num_res_blocks + 1):
-                block = stage(channels + skips.pop(), level)
-                channels = multiplier * width
+                block = self._stage(channels + skips.pop(), level, "output", len(self.output_blocks), layers)
+                channels = multiplier * config.model_channels
                 if level and index == config.num_res_blocks:
                     block.append(Upsample(channels, layers))
-                self.output_blocks.append(nn.ModuleList(block))
-
-        self.out = nn.Sequential(
-            layers.group_norm(channels), nn.SiLU(inplace=True), zeroed(layers.conv2d(channels, config.out_channels, 3, padding=1))
-        )
+                self.output_blocks.append(UNetBlock(block))
 
     def forward(
         self,
         x: Tensor,
         timesteps: Tensor,
-        text: Tensor,
-        image_tokens: Tensor | None = None,
-        fps: Tensor | None = None,
-        temporal_attention: bool = True,
-        image_strength: Tensor | None = None,
+        conditioning: Conditioning,
         hooks: Hooks | None = None,
-        deep: DeepFeatures | None = None,
-        begun: Tensor | None = None,
+        attention: Attention | None = None,
+        temporal_attention: bool = True,
     ) -> Tensor:
         """Predict the noise (or v) in ``x``.
 
         Args:
-            x: noisy latents ``[B, in_channels, T, h, w]``, any T, h and w; the latents of pictures, where a model takes them, stand
-                after the noisy latent's channels.
-            timesteps: ``[B]``, 0 to 999; fractions are allowed.
-            text: ``[B, n, context_dim]``.
-            image_tokens: ``[B, m, context_dim]``, or none. In models with tokens for each frame, m is their number times T and they
-                are shared out in order; where it isn't, every frame sees all of them.
-            fps: frames a second ``[B]``, the configuration's default where none is given; ignored by models without that input.
+            x: noisy latents ``[B, C, T, h, w]``, any T, h and w. C is ``out_channels``, or ``in_channels`` where the
+                conditioning has no concat latents.
+            timesteps: ``[B]``, 0 to 999, or ``[B, T]`` where each frame has its own; fractions are allowed.
+            hooks: called at the places of :mod:`.hooks`, for this pass only.
+            attention: in place of the layers' own attention function, for this pass only.
             temporal_attention: False leaves all temporal transformers out, for temporal guidance.
-            image_strength: ``[B]``, what the attention to image tokens is multiplied by; 1 where it is not given.
-            hooks: what looks in at its places, see :mod:`.hooks`.
-            deep: an earlier pass's deep features, which are used in place of what would make them; empty ones are filled.
-            begun: what :meth:`begin` made of ``x``, where several passes see the same; hooks that write into it change it for all.
 
         Returns:
             ``[B, out_channels, T, h, w]``.
-
-        Raises:
-            ValueError: deep features of no block, or of all.
         """
-        blocks = len(self.input_blocks)
-        if deep is not None and not 0 < deep.shallow < blocks:
-            raise ValueError(f"{deep.shallow} shallow blocks are asked for; this UNet has {blocks}, so it can be 1 to {blocks - 1}.")
-        shallow = blocks if deep is None or deep.kept is None else deep.shallow
+        run = self.prepare(x, timesteps, conditioning, hooks, attention, temporal_attention)
+        return self.head(self.body(self.stem(x, conditioning, run), run), run)
+
+    def prepare(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        hooks: Hooks | None = None,
+        attention: Attention | None = None,
+        temporal_attention: bool = True,
+    ) -> Pass:
+        """What all blocks of a pass see; the arguments are those of :meth:`forward`."""
         frames = x.shape[2]
-        image = None if image_tokens is None else ImageTokens(self._shared_out(image_tokens, frames), image_strength)
-        embedding = self._embed(x, timesteps, fps)
-        transformers = count()
+        text = conditioning.text.flatten(0, 1) if conditioning.text.ndim == 4 else conditioning.text
+        image, per_frame = conditioning.image_tokens, self.config.image_tokens_per_frame
+        if image is not None and per_frame and image.shape[1] == per_frame * frames:
+            image = rearrange(image, "b (t m) c -> (b t) m c", t=frames)
+        embedding = self._embed(x, timesteps, conditioning)
+        return Pass(embedding, frames, text, image, conditioning.image_strength, hooks, attention, temporal_attention)
 
-        def run(layer: nn.Module, hidden: Tensor, part: str, number: int) -> Tensor:
-            if isinstance(layer, ResidualBlock):
-                return layer(hidden, embedding, frames)
-            if isinstance(layer, SpatialTransformer):
-                return layer(hidden, text, image, hooks, (part, number, next(transformers)))
-            if isinstance(layer, TemporalTransformer):
-                return layer(hidden, frames) if temporal_attention else hidden
-            if isinstance(layer, Upsample):
-                return layer(hidden, size=skips[-1].shape[-2:])
-            return layer(hidden)
+    def stem(self, x: Tensor, conditioning: Conditioning, run: Pass) -> Tensor:
+        """The first convolution and the temporal transformer after it -> ``[(b t), c, h, w]``.
 
-        # Each layer's result takes the place of what it was made of, which nothing here holds any longer then.
-        skips: list[Tensor] = []
-        hidden = self.begin(x, temporal_attention) if begun is None else begun
-        del begun
-        for number, block in enumerate(islice(self.input_blocks, shallow)):
-            for layer in block if number else ():  # type: ignore[union-attr]
-                hidden = run(layer, hidden, "input", number)
-            hidden, skip = (hidden, hidden) if hooks is None else hooks.after_input_block(number, hidden)
-            skips.append(skip)
-            del skip
-        if shallow == blocks:
-            for layer in self.middle_block:
-                hidden = run(layer, hidden, "middle", 0)
-            if hooks is not None:
-                hidden = hooks.after_middle_block(hidden)
-        else:
-            # Hooks are told the transformers' numbers as if all had run.
-            left_out = [*islice(self.input_blocks, shallow, None), self.middle_block, *islice(self.output_blocks, blocks - shallow)]
-            transformers = count(next(transformers) + sum(isinstance(each, SpatialTransformer) for part in left_out for each in part))  # type: ignore[attr-defined]
-        for number, block in islice(enumerate(self.output_blocks), blocks - shallow, None):
-            if deep is not None and number == blocks - deep.shallow:
-                hidden = deep.pass_on(hidden)
-            skip = skips.pop()
-            if hooks is not None:
-                hidden, skip = hooks.before_output_block(number, hidden, skip)
-            hidden = torch.cat([hidden, skip], dim=1)
-            del skip
-            for layer in block:  # type: ignore[attr-defined]
-                hidden = run(layer, hidden, "output", number)
-        return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=frames)
-
-    def begin(self, x: Tensor, temporal_attention: bool = True) -> Tensor:
-        """The first block, which sees nothing but the video: all of guidance's passes over ``x`` can begin with what it made.
-
-        ``x`` and ``temporal_attention`` are those of :meth:`forward`; the result is ``[(b t), c, h, w]``.
+        It sees the latents alone, so that passes over the same latents without hooks can share its result.
         """
+        if conditioning.concat is not None:
+            x = torch.cat([x, conditioning.concat.to(x)], dim=1)
         hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=best_layout(x.device))
-        for layer in self.input_blocks[0]:  # type: ignore[attr-defined]
-            hidden = layer(hidden)
-        if temporal_attention:
-            for layer in self.init_attn:
-                hidden = layer(hidden, x.shape[2])
+        hidden = self.input_blocks[0][0](hidden)  # type: ignore[index]
+        return self.init_attn(hidden, run) if self.config.init_attention else hidden
+
+    def body(self, hidden: Tensor, run: Pass) -> Tensor:
+        """All blocks between :meth:`stem` and :meth:`head`, ``[(b t), c, h, w]`` -> the same shape."""
+        hidden, skips = self.down(hidden, run)
+        return self.up(self.middle(hidden, run), skips, run)
+
+    def down(self, hidden: Tensor, run: Pass, blocks: int | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The input blocks after the stem -> the hidden state, and the skips of all blocks, the stem's first.
+
+        Args:
+            blocks: how many input blocks run, the stem included; all if not given.
+        """
+        hidden, skip = self._after_input_block(0, hidden, run)
+        skips = [skip]
+        for number in range(1, len(self.input_blocks) if blocks is None else blocks):
+            hidden = self.input_blocks[number](hidden, run)
+            hidden, skip = self._after_input_block(number, hidden, run)
+            skips.append(skip)
+        return hidden, skips
+
+    def middle(self, hidden: Tensor, run: Pass) -> Tensor:
+        """``[(b t), c, h, w]`` -> the same shape."""
+        hidden = self.middle_block(hidden, run)
+        return hidden if run.hooks is None else run.hooks.after_middle_block(hidden)
+
+    def up(self, hidden: Tensor, skips: list[Tensor], run: Pass, start: int = 0, stop: int | None = None) -> Tensor:
+        """The output blocks from ``start`` to before ``stop`` -> ``[(b t), c, h, w]``. Skips are taken from the end of the list."""
+        for number in range(start, len(self.output_blocks) if stop is None else stop):
+            skip = skips.pop()
+            if run.hooks is not None:
+                hidden, skip = run.hooks.before_output_block(number, hidden, skip)
+            hidden = torch.cat([hidden, skip], dim=1)
+            del skip  # frees it before the block runs
+            size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
+            hidden = self.output_blocks[number](hidden, run, size)
         return hidden
 
-    def _shared_out(self, image_tokens: Tensor, frames: int) -> Tensor:
-        per_frame = self.config.image_tokens_per_frame
-        if per_frame and image_tokens.shape[1] == per_frame * frames:
-            return rearrange(image_tokens, "b (t m) c -> (b t) m c", t=frames)
-        return image_tokens
+    def head(self, hidden: Tensor, run: Pass) -> Tensor:
+        """The last norm and convolution, ``[(b t), c, h, w]`` -> ``[B, out_channels, T, h, w]``."""
+        return rearrange(self.out(hidden), "(b t) c h w -> b c t h w", t=run.frames)
 
-    def _embed(self, x: Tensor, timesteps: Tensor, fps: Tensor | None) -> Tensor:
-        width = self.config.model_channels
-        embedding = self.time_embed(sinusoidal_embedding(timesteps, width).to(x.dtype))
+    def _after_input_block(self, number: int, hidden: Tensor, run: Pass) -> tuple[Tensor, Tensor]:
+        return (hidden, hidden) if run.hooks is None else run.hooks.after_input_block(number, hidden, hidden)
+
+    def _embed(self, x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """``[b, e]``, or ``[(b t), e]`` for a timestep per frame."""
+        width, rows = self.config.model_channels, timesteps.numel()
+        embedding = sinusoidal_embedding(timesteps.flatten(), width).to(x.dtype)
+        if conditioning.time is not None:
+            embedding = embedding + _to_rows(conditioning.time, rows).to(x)
+        embedding = self.time_embed(embedding)
         if self.config.fps_embedding:
+            fps = conditioning.fps
             if fps is None:
-                fps = torch.full_like(timesteps, self.config.default_fps)
-            embedding = embedding + self.fps_embedding(sinusoidal_embedding(fps, width).to(x.dtype))
+                fps = torch.full((1,), self.config.default_fps, device=x.device)
+            embedding = embedding + _to_rows(self.fps_embedding(sinusoidal_embedding(fps, width).to(x.dtype)), rows)
         return embedding
+
+
+def _to_rows(values: Tensor, rows: int) -> Tensor:
+    """``[b, c]`` -> ``[rows, c]``, each row repeated for its frames."""
+    return values.repeat_interleave(rows // len(values), dim=0)

@@ -13,19 +13,23 @@ from torch import nn
 from ..checkpoint.convert import CONFIG_KEY
 from ..config import ModelConfig, to_yaml
 from ..diffusion.schedule import Schedule
-from ..family.identify import PREFIXES
+from ..family.parts import PARTS
 
 
 def write_model(path: Path, config: ModelConfig, networks: Mapping[str, nn.Module]) -> Path:
     """The weights in float16 under the published names, the schedule in float32, the configuration in the metadata.
 
     Args:
-        networks: by the names of `vc_core.family.identify.PREFIXES`.
+        networks: by the names of `vc_core.family.parts.PARTS`.
 
     Raises:
         ValueError: a weight is too large for float16.
     """
-    tensors = {PREFIXES[part] + name: value.half() for part, network in networks.items() for name, value in network.state_dict().items()}
+    tensors = {
+        PARTS[part].prefix + name: value.half()
+        for part, network in networks.items()
+        for name, value in network.state_dict().items()
+    }
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"{name} has values that float16 can't hold.")

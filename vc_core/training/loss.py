@@ -9,13 +9,15 @@ guidance (Ho and Salimans, arXiv:2207.12598).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..config import PREDICTIONS
 from ..diffusion.schedule import Schedule
+from ..errors import InputError
+from ..models.conditioning import Conditioning
 from .settings import LossSettings
 
 WEIGHTINGS = ("none", "min_snr", "v")
@@ -23,15 +25,11 @@ WEIGHTINGS = ("none", "min_snr", "v")
 
 @dataclass
 class Batch:
-    """What one update sees. Latents are in the diffusion's scale (times 0.18215)."""
+    """The data of one update. Latents are in the diffusion's scale (times 0.18215)."""
 
     latents: Tensor  # [B, C, T, h, w]
-    text: Tensor  # [B, n, context]
-    empty_text: Tensor  # [1, n, context]
-    fps: Tensor | None = None  # [B]
-    image_tokens: Tensor | None = None  # [B, m, width], or what the network makes them of
-    empty_image_tokens: Tensor | None = None  # [1, m, width], for the prompts that are dropped
-    concat: Tensor | None = None  # [B, c, T, h, w], input channels beside the noisy latent
+    conditioning: Conditioning
+    empty: Conditioning  # of one video, for the prompts that are dropped
 
 
 def expand(values: Tensor) -> Tensor:
@@ -43,16 +41,16 @@ class DiffusionLoss:
     """Noises a batch, calls the network, compares.
 
     Raises:
-        ValueError: a setting is none of the known ones, or eps is asked for where the last timestep has no signal.
+        InputError: a setting is none of the known ones, or eps is asked for where the last timestep has no signal.
     """
 
     def __init__(self, schedule: Schedule, settings: LossSettings) -> None:
         if settings.prediction not in PREDICTIONS:
-            raise ValueError(f"The prediction is {settings.prediction!r}; it can be {' or '.join(PREDICTIONS)}.")
+            raise InputError(f"The prediction is {settings.prediction!r}; it can be {' or '.join(PREDICTIONS)}.")
         if settings.weighting not in WEIGHTINGS:
-            raise ValueError(f"The weighting is {settings.weighting!r}; it can be {', '.join(WEIGHTINGS)}.")
+            raise InputError(f"The weighting is {settings.weighting!r}; it can be {', '.join(WEIGHTINGS)}.")
         if settings.prediction == "eps" and float(schedule.alphas_cumprod[-1]) <= 0:
-            raise ValueError("The schedule ends without signal (zero terminal SNR); only the v prediction is defined there.")
+            raise InputError("The schedule ends without signal (zero terminal SNR); only the v prediction is defined there.")
         self.schedule, self.settings = schedule, settings
 
     def noised(self, latents: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
@@ -83,15 +81,16 @@ class DiffusionLoss:
             return ((ratio + 1) / ratio).clamp(max=limit)
         return torch.ones_like(ratio)
 
-    def dropped(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Text and image tokens with the empty ones in place of some rows."""
-        drawn = torch.rand(len(batch.text), generator=generator).to(batch.text.device)[:, None, None]
+    def dropped(self, batch: Batch, generator: torch.Generator) -> Conditioning:
+        """The conditioning with empty text and image tokens in place of some rows."""
+        text, image = batch.conditioning.text, batch.conditioning.image_tokens
+        drawn = torch.rand(len(text), generator=generator).to(text.device)[:, None, None]
         both = drawn < self.settings.prompt_dropout
         text_too = drawn < self.settings.prompt_dropout + self.settings.text_dropout
-        text, image = torch.where(text_too, batch.empty_text, batch.text), batch.image_tokens
-        if image is not None and batch.empty_image_tokens is not None:
-            image = torch.where(both, batch.empty_image_tokens, image)
-        return text, image
+        text = torch.where(text_too, batch.empty.text, text)
+        if image is not None and batch.empty.image_tokens is not None:
+            image = torch.where(both, batch.empty.image_tokens, image)
+        return replace(batch.conditioning, text=text, image_tokens=image)
 
     def draw_timesteps(self, batch: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
         """Timesteps `[B]` of the density t^(power - 1), evenly spread (Kingma et al., arXiv:2107.00630, appendix I.1)."""
@@ -106,11 +105,9 @@ class DiffusionLoss:
         latents = batch.latents
         timesteps = self.draw_timesteps(len(latents), generator, timestep_power).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        text, image = self.dropped(batch, generator)
+        conditioning = self.dropped(batch, generator)
         x = self.noised(latents, timesteps, noise)
-        if batch.concat is not None:
-            x = torch.cat([x, batch.concat], dim=1)
-        error = unet(x, timesteps, text, image_tokens=image, fps=batch.fps) - self.target(latents, timesteps, noise)
+        error = unet(x, timesteps, conditioning) - self.target(latents, timesteps, noise)
         return (self.weight(timesteps, weight_limit) * (error.float() ** 2).mean((1, 2, 3, 4))).mean()
 
     def _tables(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import vc_core
 from harness import goldens
 from harness.bench import APART, DYNAMICRAFTER, NOTHING, SCALE, SHIP, SWAN, T2V, T2V_V1, Bench, Link, apart, core_latent, same
 from harness.graphs import out
+from vc_core.models.conditioning import Conditioning
 
 from .table import CONDITIONING, Check, row
 
@@ -21,7 +22,7 @@ def first_prediction(bench: Bench, context: Tensor) -> Tensor:
     alpha, scale = golden["alphas_cumprod"][999], golden["scale_arr"][999]
     video = noise.transpose(0, 1)[None]
     with torch.no_grad():
-        eps = vc_core.load(bench.path).unet(video, torch.tensor([999]), context, fps=torch.tensor([8.0]))
+        eps = vc_core.load(bench.path).unet(video, torch.tensor([999]), Conditioning(context, fps=torch.tensor([8.0])))
     return ((video - (1 - alpha).sqrt() * eps) / alpha.sqrt() / scale)[0].transpose(0, 1) / SCALE
 
 

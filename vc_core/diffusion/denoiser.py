@@ -1,0 +1,100 @@
+"""The passes of one sampling step: which conditionings run, whether in one batch, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..memory import passes_fit
+from ..models.conditioning import Conditioning
+from ..models.hooks import HookFactory, PassInputs, make_hooks
+from ..models.unet import UNet
+from .deep_cache import DeepCache, DeepFeatures
+from .guidance import Guidance, guide
+
+
+@dataclass
+class GuidedDenoiser:
+    """The UNet under guidance, for one run. Samples stay in float32 outside of it.
+
+    Attributes:
+        dtype: what the UNet computes in.
+        together: all conditionings in one batch, or one after the other; None decides by a GPU's free memory at the first step. With
+            hooks they always run one after the other.
+        deep_cache: a new one for each run, whose deep features are reused from step to step.
+        hooks: make the hooks of each pass.
+    """
+
+    unet: UNet
+    positive: Conditioning
+    negative: Conditioning
+    guidance: Guidance
+    dtype: torch.dtype = torch.float32
+    together: bool | None = None
+    deep_cache: DeepCache | None = None
+    hooks: Sequence[HookFactory] = ()
+    _batch: Conditioning | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.passes = {"positive": self.positive}
+        if self.guidance.image_scale is not None:
+            self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
+        elif self.guidance.scale != 1.0:
+            self.passes |= {"negative": self.negative}
+        if self.hooks:
+            self.together = False
+
+    def __call__(self, x: Tensor, timesteps: Tensor, step: int = 0, steps: int = 1) -> Tensor:
+        """The guided prediction for ``x`` ``[B, C, T, h, w]`` at ``timesteps`` ``[B]``, in float32.
+
+        Args:
+            step, steps: the number of this sampling step and of all steps, for hooks.
+        """
+        inputs = PassInputs(("positive",) * len(x), x.to(self.dtype), timesteps, self.positive, step, steps)
+        without_time = self._run(inputs, temporal_attention=False) if self.guidance.temporal_scale else None
+        predicted = self._predict_all(inputs)
+        positive = predicted["positive"]
+        return guide(positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), without_time)
+
+    def _predict_all(self, inputs: PassInputs) -> dict[str, Tensor]:
+        stem = self._shared_stem(inputs)
+        batch = self._batched(inputs.x)
+        if batch is None:
+            each = {role: replace(inputs, roles=(role,) * len(inputs.x), conditioning=c) for role, c in self.passes.items()}
+            return {role: self._run(given, stem) for role, given in each.items()}
+        count = len(self.passes)
+        roles = tuple(role for role in self.passes for _ in inputs.x)
+        x, timesteps = torch.cat([inputs.x] * count), torch.cat([inputs.timesteps] * count)
+        repeated = replace(inputs, roles=roles, x=x, timesteps=timesteps, conditioning=batch)
+        out = self._run(repeated, None if stem is None else torch.cat([stem] * count))
+        return dict(zip(self.passes, out.chunk(count), strict=True))
+
+    def _run(self, inputs: PassInputs, stem: Tensor | None = None, temporal_attention: bool = True) -> Tensor:
+        hooks = make_hooks(self.hooks, inputs)
+        run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning, hooks, temporal_attention=temporal_attention)
+        hidden = self.unet.stem(inputs.x, inputs.conditioning, run) if stem is None else stem
+        features = self._deep_features(inputs, temporal_attention)
+        hidden = self.unet.body(hidden, run) if features is None else features.run(self.unet, hidden, run)
+        return self.unet.head(hidden, run).float()
+
+    def _deep_features(self, inputs: PassInputs, temporal_attention: bool) -> DeepFeatures | None:
+        return None if self.deep_cache is None else self.deep_cache.next_pass((inputs.roles, temporal_attention))
+
+    def _shared_stem(self, inputs: PassInputs) -> Tensor | None:
+        """The stem's result, where several passes without hooks see the same latents."""
+        if len(self.passes) == 1 or self.hooks or any(each.concat is not self.positive.concat for each in self.passes.values()):
+            return None
+        run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning)
+        return self.unet.stem(inputs.x, inputs.conditioning, run)
+
+    def _batched(self, x: Tensor) -> Conditioning | None:
+        """All conditionings as one, if they run in one batch; decided at the first step, when all else of the run is in memory."""
+        if self.together is None:
+            positions = len(self.passes) * x.numel() // x.shape[1]
+            self.together = passes_fit(self.unet.config, positions, self.dtype, x.device)
+        if self.together and self._batch is None:
+            self._batch = Conditioning.stack(*self.passes.values())
+        return self._batch if self.together else None

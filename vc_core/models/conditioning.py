@@ -1,0 +1,92 @@
+"""What one UNet pass is conditioned on, beside the noisy latent and the timestep.
+
+Text and image are two context streams of the spatial cross-attention (VideoCrafter1, arXiv:2310.19512, section 3.2). Adapters
+add streams of their own by a hook, see :mod:`.hooks`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .layers import Attention
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The conditioning of B videos. What a model has no input for is ignored."""
+
+    #: Text tokens ``[B, n, context_dim]``, or ``[B, T, n, context_dim]`` where each frame has a text of its own.
+    text: Tensor
+    #: Image tokens ``[B, m, context_dim]``. In models with tokens for each frame, m is their number times T, frame after frame;
+    #: with any other m, every frame reads all of them.
+    image_tokens: Tensor | None = None
+    #: Factor on the attention to the image tokens, ``[B]``; 1 if not given.
+    image_strength: Tensor | None = None
+    #: Frames per second, or the frame stride, ``[B]``; the configuration's default if not given.
+    fps: Tensor | None = None
+    #: Latents for the input channels after those of the noisy latent, ``[B, C, T, h, w]``.
+    concat: Tensor | None = None
+    #: A second condition of time, ``[B, model_channels]``, added to the timestep's sinusoid before ``time_embed``.
+    time: Tensor | None = None
+
+    @staticmethod
+    def stack(*parts: Conditioning) -> Conditioning:
+        """One batch of all parts.
+
+        Texts of different lengths are repeated to their least common multiple, which attention can't tell apart. A field that
+        one part lacks is left out.
+        """
+        length = math.lcm(*(part.text.shape[-2] for part in parts))
+        repeated = [torch.cat([part.text] * (length // part.text.shape[-2]), dim=-2) for part in parts]
+        stacked = {field.name: _cat([getattr(part, field.name) for part in parts]) for field in fields(Conditioning)[1:]}
+        return Conditioning(torch.cat(repeated), **stacked)
+
+
+def _cat(values: list[Tensor | None]) -> Tensor | None:
+    present = [value for value in values if value is not None]
+    return torch.cat(present) if len(present) == len(values) else None
+
+
+@dataclass(frozen=True)
+class ContextStream:
+    """Tokens that a cross-attention layer reads, with the layers that make keys and values of them."""
+
+    #: ``[b, m, context]`` where all frames of a video read the same, ``[(b t), m, context]`` where each frame has its own.
+    tokens: Tensor
+    to_k: nn.Module
+    to_v: nn.Module
+    #: What values are made of if not of ``tokens``; of its shape but for the width.
+    value_tokens: Tensor | None = None
+    #: Factor on this stream's result, ``[b]`` or ``[(b t)]``.
+    strength: Tensor | None = None
+    #: Applied to this stream's result ``[..., width]`` before it is added, such as a learned gate or a norm.
+    gate: Callable[[Tensor], Tensor] | None = None
+    #: In place of the pass's attention function.
+    attention: Attention | None = None
+
+
+def place_keyframes(first: Tensor, last: Tensor | None, frames: int) -> Tensor:
+    """Latents of images as concat latents of a video (DynamiCrafter, arXiv:2310.12190, section 3.2).
+
+    One image stands at every frame; of two, one at the first frame and one at the last, with zeros between.
+
+    Args:
+        first, last: ``[B, C, 1, h, w]``.
+
+    Returns:
+        ``[B, C, frames, h, w]``.
+
+    Raises:
+        InputError: two images for a video of one frame.
+    """
+    if last is None:
+        return first.expand(-1, -1, frames, -1, -1)
+    if frames < 2:
+        raise InputError(f"frames is {frames}; a clip between two images has at least 2.")
+    return torch.cat([first, torch.zeros_like(first).expand(-1, -1, frames - 2, -1, -1), last], dim=2)

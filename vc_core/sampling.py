@@ -1,0 +1,95 @@
+"""The settings of one sampling run, the same at every door: Python, command line and nodes."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .config import SPACINGS, ModelConfig
+from .diffusion.guidance import Guidance
+from .diffusion.noise import Noise
+from .diffusion.samplers import Callback
+from .errors import InputError
+from .models.hooks import HookFactory
+
+
+def _option(text: str, default: Any = None) -> Any:
+    """A setting that the command line has too, with its help."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The settings of one run. :meth:`of` fills in a model's own defaults.
+
+    Attributes:
+        noise: in place of the seed's.
+        callback: called after each step.
+        hooks: make the hooks of each UNet pass, beside those of the model's adapters.
+    """
+
+    frames: int = _option("number of frames; published models: 16", 16)
+    height: int = _option("height in pixels, a multiple of 8", 320)
+    width: int = _option("width in pixels, a multiple of 8", 512)
+    steps: int = _option("sampling steps; the uniform schedule can run one more, as the authors' does", 50)
+    eta: float = _option("noise added at every step, 0 (none) to 1", 1.0)
+    guidance_scale: float = _option("CFG scale: how closely to follow the prompt; 1: no guidance", 12.0)
+    guidance_rescale: float = _option("reduces the contrast of a high CFG scale, 0 to 1", 0.0)
+    image_guidance_scale: float | None = _option("separate CFG scale of the image, with a third pass at each step; none: the CFG scale")
+    temporal_guidance_scale: float = _option("how far to push away from the prediction without temporal attention; 0: off", 0.0)
+    fps: float = _option("speed of the motion, higher is slower; not the speed of playback", 8.0)
+    spacing: str = _option("spacing of the timesteps: " + " or ".join(SPACINGS), "uniform")
+    denoise: float = _option("denoising strength; below 1 starts from the input video, the lower, the closer to it", 1.0)
+    seed: int = _option("seed of all noise; the second video of a batch has the next seed, and so on", 0)
+    deep_cache_interval: int = _option("run the full UNet every N steps; higher: faster, less exact", 1)
+    deep_cache_blocks: int = _option("first and last blocks that run at every step, with a deep cache interval above 1", 3)
+    playback_fps: int = _option("playback speed of the saved file, in frames per second", 8)
+    noise: Noise | None = None
+    callback: Callback | None = None
+    hooks: Sequence[HookFactory] = ()
+
+    @classmethod
+    def of(cls, config: ModelConfig, **changes: Any) -> Sampling:
+        """A model's own settings, with changes; a change to None leaves the model's own.
+
+        Raises:
+            InputError: there is no such setting, or a value that can't be.
+        """
+        names = [each.name for each in fields(cls)]
+        unknown = [name for name in changes if name not in names]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], names, n=1) or [", ".join(names)]
+            raise InputError(f"There is no setting {unknown[0]!r}; did you mean {near[0]}?")
+        own = {**asdict(config.sampling), "fps": float(config.unet.default_fps)}
+        settings = cls(**{**own, **{name: value for name, value in changes.items() if value is not None}})
+        settings.check()
+        return settings
+
+    @property
+    def guidance(self) -> Guidance:
+        """The scales of guidance."""
+        return Guidance(self.guidance_scale, self.guidance_rescale, self.temporal_guidance_scale, self.image_guidance_scale)
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: a value that can't be.
+        """
+        # What depends on the model (the size's multiple, the most steps) is checked where it is used.
+        checks = (
+            ("frames", self.frames >= 1, "a clip has at least 1"),
+            ("steps", self.steps >= 1, "it must be at least 1"),
+            ("fps", self.fps > 0 and math.isfinite(self.fps), "it must be more than 0"),
+            ("denoise", 0 < self.denoise <= 1, "it must be above 0 and at most 1"),
+            ("eta", 0 <= self.eta <= 1, "it must be 0 to 1"),
+            ("guidance_rescale", 0 <= self.guidance_rescale <= 1, "it must be 0 to 1"),
+            ("guidance_scale", math.isfinite(self.guidance_scale), "it must be a finite number"),
+            ("deep_cache_interval", self.deep_cache_interval >= 1, "it must be at least 1, which is every step"),
+            ("spacing", self.spacing in SPACINGS, f"it can be {' or '.join(SPACINGS)}"),
+        )
+        for name, right, possible in checks:
+            if not right:
+                raise InputError(f"{name} is {getattr(self, name)!r}; {possible}.")
