@@ -17,7 +17,7 @@ from . import endurance, fuzz
 PAGE = REPOSITORY / "docs" / "robustness.md"
 #: Tests of files, and what they show.
 FILES = {
-    "tests/test_hostile_files.py": "hostile pickles, in torch's zip and in its older form: nothing run, refused by name",
+    "tests/test_hostile_files.py": "hostile pickles: nothing run, refused by name",
     "tests/test_damaged_files.py": "damaged files, and such as lie about themselves: an error that says so, no hang, no flood of memory",
     "tests/test_damaged_models.py": "misshapen, missing, NaN and infinite tensors, and hostile descriptions: an error that names them",
     "tests/test_checkpoint_convert.py": "converting, interrupted and killed too: the old file or the new one",

@@ -19,7 +19,7 @@ from .config import ConfigError, suggested_size, to_yaml
 from .evaluation.image_fidelity import measure
 from .family.model_file import ModelFile, bundled_models
 from .fetch import FetchError, checkpoints_folder, fetch, published_files
-from .media.images import PictureError, read_picture
+from .media.images import ImageFileError, read_picture
 from .media.video import SUFFIXES, VideoFileError, read_video, save_video
 from .pipeline import load
 
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (CheckpointError, ConfigError, FetchError, VideoFileError, PictureError, ValueError) as error:
+    except (CheckpointError, ConfigError, FetchError, VideoFileError, ImageFileError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

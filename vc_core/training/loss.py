@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..config import PREDICTIONS
 from ..diffusion.schedule import Schedule
+from ..errors import InputError
 from .settings import LossSettings
 
 WEIGHTINGS = ("none", "min_snr", "v")
@@ -43,16 +44,16 @@ class DiffusionLoss:
     """Noises a batch, calls the network, compares.
 
     Raises:
-        ValueError: a setting is none of the known ones, or eps is asked for where the last timestep has no signal.
+        InputError: a setting is none of the known ones, or eps is asked for where the last timestep has no signal.
     """
 
     def __init__(self, schedule: Schedule, settings: LossSettings) -> None:
         if settings.prediction not in PREDICTIONS:
-            raise ValueError(f"The prediction is {settings.prediction!r}; it can be {' or '.join(PREDICTIONS)}.")
+            raise InputError(f"The prediction is {settings.prediction!r}; it can be {' or '.join(PREDICTIONS)}.")
         if settings.weighting not in WEIGHTINGS:
-            raise ValueError(f"The weighting is {settings.weighting!r}; it can be {', '.join(WEIGHTINGS)}.")
+            raise InputError(f"The weighting is {settings.weighting!r}; it can be {', '.join(WEIGHTINGS)}.")
         if settings.prediction == "eps" and float(schedule.alphas_cumprod[-1]) <= 0:
-            raise ValueError("The schedule ends without signal (zero terminal SNR); only the v prediction is defined there.")
+            raise InputError("The schedule ends without signal (zero terminal SNR); only the v prediction is defined there.")
         self.schedule, self.settings = schedule, settings
 
     def noised(self, latents: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:

@@ -1,0 +1,18 @@
+"""The errors whose message is meant for a user. Any other exception that leaves vc_core is a bug of ours."""
+
+from __future__ import annotations
+
+
+class VideoCrafterError(ValueError):
+    """Base class of all errors that a user can cause and mend; the message says what is wrong, what is possible and what to do.
+
+    The command line prints such an error in one line. Any other exception keeps its traceback.
+    """
+
+
+class InputError(VideoCrafterError):
+    """An argument or a setting that can't be used."""
+
+
+class FileWriteError(VideoCrafterError):
+    """A file that can't be written; what was there before is unchanged."""
