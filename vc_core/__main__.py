@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("--plot", type=Path, help="a picture file to draw it into")
     keep.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
-    text = "Get a published model's file, going on where an earlier try stopped; needs huggingface_hub."
+    text = "Download a published model's file and check it; needs huggingface_hub."
     get = commands.add_parser("fetch", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     get.set_defaults(run=fetch_file)
     get.add_argument("name", choices=list(published_files()), metavar="name", help=", ".join(published_files()))
