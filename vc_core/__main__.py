@@ -17,7 +17,8 @@ from .checkpoint import CheckpointError, convert
 from .checkpoint.convert import DTYPES
 from .config import ConfigError, suggested_size, to_yaml
 from .evaluation.image_fidelity import measure
-from .family.model_file import ModelFile, bundled_models
+from .family.bundled import bundled_models
+from .family.model_file import ModelFile
 from .fetch import FetchError, checkpoints_folder, fetch, published_files
 from .media.images import ImageFileError, read_picture
 from .media.video import SUFFIXES, VideoFileError, read_video, save_video

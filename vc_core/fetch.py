@@ -68,8 +68,8 @@ def checkpoints_folder() -> Path:
 def fetch(name: str, folder: Path, endpoint: str | None = None, report: Callable[[str], None] = print) -> Path:
     """Download a model's file into a folder, unless it is there already.
 
-    huggingface_hub continues after a broken connection; whether it also continues in a later call depends on its release. The file
-    gets its name only when its SHA-256 is right.
+    Whether a broken download is continued at once, by the next call or not at all depends on huggingface_hub's release; recent ones
+    continue it at once. The file gets its name only when its SHA-256 is right.
 
     Args:
         name: a published model, as in :func:`published_files`.

@@ -20,17 +20,12 @@ from ..models.layers import Layers
 from ..models.projector import Projector
 from ..models.text_encoder import TextEncoder
 from ..models.unet import UNet
+from .bundled import bundled_models, with_shared_parts
 from .identify import identify, part_prefixes
 
-BUNDLED = Path(__file__).parents[1] / "bundled"
 T = TypeVar("T")
 #: How many wrong tensors an error lists.
 LISTED = 20
-
-
-def bundled_models() -> dict[str, Path]:
-    """The models that come with the package, by name."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
 
 
 #: How each part of a model is built on ``meta``: names and shapes without weights.
@@ -76,7 +71,7 @@ class ModelFile:
             CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors
                 are missing, unexpected or of another shape, all of which are listed.
         """
-        checkpoint = open_checkpoint(bundled_models().get(str(path), Path(path)))
+        checkpoint = with_shared_parts(open_checkpoint(bundled_models().get(str(path), Path(path))))
         file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint))
         file._check()
         return file
