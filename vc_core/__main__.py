@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .checkpoint import CheckpointError, convert
+from .checkpoint import convert
 from .checkpoint.convert import DTYPES
-from .config import ConfigError, suggested_size, to_yaml
+from .config import suggested_size, to_yaml
+from .errors import InputError, VideoCrafterError
 from .evaluation.image_fidelity import measure
 from .family.bundled import bundled_models
 from .family.model_file import ModelFile
-from .fetch import FetchError, checkpoints_folder, fetch, published_files
-from .media.images import ImageFileError, read_picture
+from .fetch import checkpoints_folder, fetch, published_files
+from .media.images import read_picture
 from .media.video import SUFFIXES, VideoFileError, read_video, save_video
 from .pipeline import load
 
@@ -36,7 +37,7 @@ def generate(arguments: argparse.Namespace) -> None:
     picture = None if arguments.image is None else read_picture(arguments.image)
     end_picture = None if arguments.end_image is None else read_picture(arguments.end_image)
     if picture is None and (end_picture is not None or arguments.loop):
-        raise ValueError("--end-image and --loop need a picture to start from: give --image.")
+        raise InputError("--end-image and --loop need an image to start from: give --image.")
     model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype])
     own = asdict(model.config.sampling)
     given = {name: getattr(arguments, name) for name in SETTINGS}
@@ -95,18 +96,29 @@ def convert_file(arguments: argparse.Namespace) -> None:
 
 def measure_file(arguments: argparse.Namespace) -> None:
     """How well a video keeps its picture."""
+    plot: Path | None = arguments.plot
+    if plot is not None and (plot.suffix.lower() not in Image.registered_extensions() or not plot.parent.is_dir()):
+        raise InputError(f"--plot is {plot}; give the path of an image file, such as plot.png, in a folder that exists.")
     frames, picture = read_video(arguments.video), read_picture(arguments.picture)
     model = load(arguments.model, arguments.config, arguments.device)
     kept = measure(frames, picture, model.embed_image)
     print(kept.table())
-    if arguments.plot is not None:
+    if plot is not None:
         pixels = (kept.plot() * 255).round().byte().numpy()
-        Image.fromarray(pixels).save(arguments.plot)
+        Image.fromarray(pixels).save(plot)
 
 
 def fetch_file(arguments: argparse.Namespace) -> None:
     """A published model's file from its authors' repository."""
     fetch(arguments.name, arguments.folder)
+
+
+def device(name: str) -> torch.device:
+    """A device of this machine, for argparse."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a GPU that torch has no support for
+        raise argparse.ArgumentTypeError(f"{name!r} can't be used here ({str(error).splitlines()[0]:.160})") from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--playback-fps", type=int, help="the saved file's frames a second; the model's own unless given")
     make.add_argument("--deep-cache", type=int, default=1, metavar="N", help="run the deep layers every N steps only; faster, less exact")
     make.add_argument("--seed", type=int, default=0)
-    make.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    make.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="of the weights; computed in too where the device can")
 
     command("info", info, "Say which model a file holds, and its configuration.")
@@ -154,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("video", type=Path, help="the video")
     keep.add_argument("picture", type=Path, help="the picture it was made from")
     keep.add_argument("--plot", type=Path, help="a picture file to draw it into")
-    keep.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    keep.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
 
     text = "Download a published model's file and check it; needs huggingface_hub."
     get = commands.add_parser("fetch", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -165,11 +177,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 for success, 1 for an error that is told in a line."""
+    """Run a command.
+
+    Args:
+        argv: the arguments; those of the process unless given.
+
+    Returns:
+        0 for success, 1 for an error of the user, which is printed in one line. Any other exception is a bug and passes through.
+    """
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (CheckpointError, ConfigError, FetchError, VideoFileError, ImageFileError, ValueError) as error:
+    except VideoCrafterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
