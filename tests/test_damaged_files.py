@@ -53,7 +53,7 @@ def test_a_storage_that_is_not_aligned_is_read(tmp_path):
         ({"stride": (1, 1)}, "1 dimensions and 2 strides"),
         ({"shape": (-4,)}, r"shape \(-4,\)"),
         ({"shape": (2.0,)}, "shape"),
-        ({"shape": "4"}, "no lists of numbers"),
+        ({"shape": "4"}, "not lists of numbers"),
         ({"shape": (2**40,), "stride": (0,)}, "repeated out of the 4"),
         ({"shape": (0,), "offset": 5}, "reaches to number 4"),
         ({"shape": (1,) * 65, "stride": (1,) * 65}, "65 dimensions"),

@@ -6,9 +6,10 @@ file that names one whose only use is to run something is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import torch
 
@@ -157,26 +158,31 @@ def _record(storage: object, offset: object, shape: object, stride: object) -> T
     if not isinstance(storage, Storage):
         raise CheckpointError("damaged: a tensor is built on something that is not a storage")
     if not isinstance(shape, (tuple, list)) or not isinstance(stride, (tuple, list)):
-        raise CheckpointError("damaged: the shape or the strides of a tensor are no lists of numbers")
+        raise CheckpointError("damaged: the shape or the strides of a tensor are not lists of numbers")
     if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"damaged: a tensor has {len(shape)} dimensions and {len(stride)} strides")
     # A pickle can contain integers of a million digits, which would take forever to multiply.
-    if not isinstance(offset, int) or any(type(n) is not int or not 0 <= n < 2**63 for n in (offset, *shape, *stride)):
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (offset, *shape, *stride)):
         raise CheckpointError(f"damaged: a tensor has offset {short_repr(offset)}, shape {short_repr(shape)}, strides {short_repr(stride)}")
-    numel = 1
-    for size in shape:
-        numel *= size
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True)) if numel else offset - 1
+    record = TensorRecord(storage, cast(int, offset), tuple(shape), tuple(stride))
+    _check_bounds(record)
+    return record
+
+
+def _check_bounds(record: TensorRecord) -> None:
+    """Refuse a tensor that reaches beyond its storage, or that repeats it without measure."""
+    storage, numel = record.storage, math.prod(record.shape)
+    steps = ((size - 1) * step for size, step in zip(record.shape, record.stride, strict=True))
+    last = record.offset + sum(steps) if numel else record.offset - 1
     if last >= storage.numel:
         raise CheckpointError(
-            f"damaged: a tensor of shape {short_repr(tuple(shape))} reaches to number {last} of storage {short_repr(storage.key)}, "
+            f"damaged: a tensor of shape {short_repr(record.shape)} reaches to number {last} of storage {short_repr(storage.key)}, "
             f"which has {storage.numel}"
         )
     if numel > max(storage.numel, MAX_REPEATED_ELEMENTS):
         raise CheckpointError(
             f"refused: a tensor claims {numel} numbers, repeated out of the {storage.numel} of storage {short_repr(storage.key)}"
         )
-    return TensorRecord(storage, offset, tuple(shape), tuple(stride))
 
 
 def _tensor(storage: object, offset: object, shape: object, stride: object, *_: object) -> TensorRecord:

@@ -12,6 +12,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -137,34 +138,46 @@ def _members(members: list[zipfile.ZipInfo], mapping: mmap.mmap) -> tuple[dict[s
     blocks: dict[str, _Block] = {}
     for member in members:
         name = member.orig_filename
-        if name.startswith("/") or re.search(r"[\\\x00-\x1f]|^[A-Za-z]:|(^|/)\.\.(/|$)", name) or name != member.filename:
-            raise CheckpointError(f"refused: its zip has a member called {name!r:.120}, which points out of the archive")
+        _check_member(member)
         if name in blocks:
             raise CheckpointError(f"refused: its zip has {name!r:.120} twice")
-        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise CheckpointError(
-                f"refused: {name!r:.120} in its zip is compressed ({member.compress_size} to {member.file_size} bytes), "
-                "which torch.save never does; unpack and save it again with torch.save if you trust it"
-            )
-        if member.flag_bits & _ENCRYPTED:
-            raise CheckpointError(f"refused: {name!r:.120} in its zip is encrypted")
         blocks[name] = _Block(_start(member, mapping), member.file_size, member.CRC)
     end = 0
     for name, block in sorted(blocks.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if block.start < end:
             raise CheckpointError(f"refused: {name!r:.120} in its zip overlaps another member")
         end = block.start + block.nbytes
-    pickles = [name for name in blocks if name.lower().endswith(".pkl")]
-    if any("/code/" in name or name.endswith("/constants.pkl") for name in blocks):
+    return blocks, _root(blocks)
+
+
+def _check_member(member: zipfile.ZipInfo) -> None:
+    """Refuse a member with a name, a compression or an encryption that torch.save never writes."""
+    name = member.orig_filename
+    if name.startswith("/") or re.search(r"[\\\x00-\x1f]|^[A-Za-z]:|(^|/)\.\.(/|$)", name) or name != member.filename:
+        raise CheckpointError(f"refused: its zip has a member called {name!r:.120}, which points out of the archive")
+    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+        raise CheckpointError(
+            f"refused: {name!r:.120} in its zip is compressed ({member.compress_size} to {member.file_size} bytes), "
+            "which torch.save never does; unpack and save it again with torch.save if you trust it"
+        )
+    if member.flag_bits & _ENCRYPTED:
+        raise CheckpointError(f"refused: {name!r:.120} in its zip is encrypted")
+
+
+def _root(names: Iterable[str]) -> str:
+    """The folder (with its slash) of data.pkl, which must be the only pickle."""
+    names = list(names)
+    pickles = [name for name in names if name.lower().endswith(".pkl")]
+    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         raise CheckpointError("a TorchScript program, not a checkpoint. Get the model's checkpoint (its state_dict) instead")
     if len(pickles) > 1:
         raise CheckpointError(f"refused: its zip has {len(pickles)} pickles ({', '.join(pickles[:3])!r:.160}), not one")
     if not pickles or pickles[0].rpartition("/")[2] != "data.pkl":
         raise CheckpointError(
-            f"a zip, but not one that torch.save wrote: it has no data.pkl, but {', '.join(list(blocks)[:5]) or 'nothing'!r:.200}"
+            f"a zip, but not one that torch.save wrote: it has no data.pkl, but {', '.join(names[:5]) or 'nothing'!r:.200}"
             ". Unpack it and use the checkpoint inside"
         )
-    return blocks, pickles[0].removesuffix("data.pkl")
+    return pickles[0].removesuffix("data.pkl")
 
 
 def _start(member: zipfile.ZipInfo, mapping: mmap.mmap) -> int:
