@@ -29,7 +29,7 @@ from harness.server import Server, running
 from .fuzz_graphs import MODELS, NO_MODELS, Maker
 
 #: Errors that the pack raises on purpose.
-OURS = ("ValueError", "CheckpointError", "ConfigError")
+OURS = ("ValueError", "InputError", "CheckpointError", "ConfigError")
 #: How the error of a graph begins that ComfyUI doesn't run.
 REFUSED = "ComfyUI refused the graph"
 #: ComfyUI hands links to a node on whether or not it has such inputs; no node can answer that.

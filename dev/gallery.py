@@ -20,7 +20,7 @@ from torch import Tensor
 
 import vc_core
 from harness.comfyui import REPOSITORY
-from vc_core.family.model_file import bundled_models
+from vc_core.family.bundled import bundled_models
 from vc_core.pipeline import VideoModel
 
 FOLDER = REPOSITORY / "docs" / "gallery"

@@ -17,7 +17,7 @@ from . import endurance, fuzz
 PAGE = REPOSITORY / "docs" / "robustness.md"
 #: Tests of files, and what they show.
 FILES = {
-    "tests/test_hostile_files.py": "hostile pickles, zip and older format: no code is run; the error names what is refused",
+    "tests/test_hostile_files.py": "hostile pickles: no code is run; the error names what is refused",
     "tests/test_damaged_files.py": "damaged files, files with false headers: a clear error, no hang, no excessive memory",
     "tests/test_damaged_models.py": "missing, misshapen, NaN and infinite tensors, hostile configurations: the error names them",
     "tests/test_checkpoint_convert.py": "converting files, also when interrupted or killed: either the old or the new file remains",

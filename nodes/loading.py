@@ -7,7 +7,8 @@ import torch
 from comfy_api.latest import io
 
 from ..vc_core.config import published
-from ..vc_core.family.model_file import ModelFile, bundled_models
+from ..vc_core.family.bundled import bundled_models
+from ..vc_core.family.model_file import ModelFile
 from ..vc_core.family.parts import PARTS
 from .bridge.encoders import MissingPart, load_clip, load_clip_vision, load_vae
 from .bridge.model import load_model

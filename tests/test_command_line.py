@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
+
 import av
 import numpy as np
 import pytest
@@ -11,9 +15,14 @@ from safetensors import safe_open
 
 import vc_core
 from harness import goldens
+from harness.comfyui import REPOSITORY
 from vc_core.__main__ import main
-from vc_core.media.images import read_image
-from vc_core.media.video import save_video
+from vc_core.checkpoint import CheckpointError
+from vc_core.config import ConfigError
+from vc_core.errors import FileWriteError, InputError, VideoCrafterError
+from vc_core.fetch import FetchError
+from vc_core.media.images import ImageFileError, read_image
+from vc_core.media.video import VideoFileError, save_video
 
 SMALL = ["--frames", "3", "--height", "16", "--width", "16", "--steps", "2"]
 
@@ -100,13 +109,57 @@ def test_a_converted_file_makes_the_same_video(path, tmp_path):
         (["generate", "{path}", "a cat", "--output", "clip.avi"], "should end in one of .mp4"),
         (["generate", "{path}", "a cat", "--height", "20"], "multiple of 8, such as 16 or 24"),
         (["generate", "{path}", "a cat", "--frames", "0"], "at least 1"),
-        (["generate", "{path}", "a cat", "--image", "none.png"], "There is no picture none.png"),
-        (["generate", "{path}", "a cat", "--image", "{path}"], "can't be read as a picture"),
+        (["generate", "{path}", "a cat", "--image", "none.png"], "There is no image none.png"),
+        (["generate", "{path}", "a cat", "--image", "{path}"], "can't be read as an image"),
         (["generate", "{path}", "a cat", "--config", "nothing.yaml"], "no configuration 'nothing.yaml'"),
+        (["generate", "{path}", "a cat", "--loop"], "need an image to start from"),
         (["convert", "{path}", "{path}"], "is the file to convert itself"),
+        (["measure", "{path}", "{path}", "none.png"], "can't be read as a video"),
+        (["measure", "{path}", "{path}", "none.png", "--plot", "plot.txt"], "such as plot.png"),
+        (["measure", "{path}", "none.mp4", "none.png", "--plot", "none/plot.png"], "in a folder that exists"),
+        (["measure", "{path}", "none.mp4", "none.png"], "There is no video none.mp4"),
     ],
 )
 def test_errors_are_one_line(path, arguments, message, capsys):
     assert main([argument.format(path=path) for argument in arguments]) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and message in error
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert not any(line.startswith(("Traceback", "error: ")) for line in lines[:-1])
+
+
+def test_a_device_that_is_not_there(path, capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", str(path), "a cat", "--device", "abacus"])
+    assert "argument --device: 'abacus' can't be used here" in capsys.readouterr().err
+
+
+BUG = """
+import sys, vc_core.__main__ as command
+def buggy(path, config):
+    first, second = (1, 2, 3)
+command.ModelFile.open = buggy
+sys.exit(command.main(["info", "model.ckpt"]))
+"""
+
+
+def test_a_bug_keeps_its_traceback():
+    """Python's own ValueError is no error of the user, though ours are ValueErrors too."""
+    done = subprocess.run([sys.executable, "-c", BUG], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "error: too many values" not in done.stderr
+    assert "Traceback" in done.stderr and "in buggy" in done.stderr and "ValueError: too many values" in done.stderr
+
+
+def test_all_errors_for_users_have_one_base():
+    for error in (CheckpointError, ConfigError, FetchError, VideoFileError, ImageFileError, InputError, FileWriteError):
+        assert issubclass(error, VideoCrafterError) and issubclass(error, ValueError)
+
+
+def test_no_bad_input_is_a_plain_value_error():
+    """A ValueError that vc_core raises itself would be shown as a bug."""
+    raised = [
+        f"{path.relative_to(REPOSITORY)}:{node.lineno}"
+        for path in sorted((REPOSITORY / "vc_core").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and getattr(node.exc.func, "id", "") == "ValueError"
+    ]
+    assert raised == []

@@ -152,8 +152,7 @@ def load_all(path: Path) -> None:
     _ = model.unet, model.encode_text(["a dog"]), model.decode(torch.zeros(1, 4, 1, 8, 8))
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older form"])
-def test_a_model_as_lightning_saves_it_loads_by_its_tensors_alone(tmp_path, zipped):
+def test_a_model_as_lightning_saves_it_loads_by_its_tensors_alone(tmp_path):
     """With what its trainer keeps beside them: callbacks, hyper-parameters, loops, the states of optimizers and schedulers."""
     weights = goldens.weights("t2v_512_v2")
     parameter = torch.nn.Parameter(torch.ones(3))
@@ -172,7 +171,7 @@ def test_a_model_as_lightning_saves_it_loads_by_its_tensors_alone(tmp_path, zipp
         "hparams_name": "kwargs",
         "hyper_parameters": {"unet_config": {"target": "lvdm.UNetModel", "params": {"in_channels": 4}}, "betas": (0.9, 0.999)},
     }  # fmt: skip
-    torch.save(content, tmp_path / "model.ckpt", _use_new_zipfile_serialization=zipped)
+    torch.save(content, tmp_path / "model.ckpt")
     model = vc_core.load(tmp_path / "model.ckpt")
     golden = goldens.read("t2v_512_v2", "unet")
     ours = model.unet(golden["0.x"], golden["0.timesteps"], Conditioning(golden["0.context"], fps=golden["0.fps"]))

@@ -1,4 +1,4 @@
-"""Fetching published files, from a hub of our own on this machine."""
+"""Fetching published files, from a hub of our own on this machine, by the real huggingface_hub."""
 
 from __future__ import annotations
 
@@ -17,27 +17,24 @@ from vc_core.config import published
 from vc_core.fetch import FetchError, fetch, published_files
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
-NAME = "i2v_512_v1"  # no SHA-256 of it is recorded, so that the hub's is taken
+NAME = "i2v_512_v1"  # its SHA-256 is not recorded here, so the hub's is used
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves one file as the hub does. A `broken` one ends a connection after as many bytes as it still `sends`, and others at once."""
+    """Serves one file as the hub does.
+
+    ``breaks`` lists after how many bytes the next connections end; those after them are sound.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.told = CONTENT, hashlib.sha256(CONTENT).hexdigest()
-        self.broken, self.sends = False, 0
+        self.content, self.etag = CONTENT, hashlib.sha256(CONTENT).hexdigest()
+        self.breaks: list[int] = []
         self.ranges: list[str] = []
+        self.xet = False
         self.address = f"http://127.0.0.1:{self.server_port}"
-
-    def left(self) -> int | None:
-        """How many bytes this connection is to send; None for all."""
-        if not self.broken:
-            return None
-        sent, self.sends = self.sends, 0
-        return sent
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -65,20 +62,26 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(piece)))
         if asked:
             self.send_header("Content-Range", f"bytes {begin}-{len(self.server.content) - 1}/{len(self.server.content)}")
-        self.send_header("ETag", f'"{self.server.told}"')
+        self.send_header("ETag", f'"{self.server.etag}"')
         self.send_header("X-Repo-Commit", "1" * 40)
+        if self.server.xet:
+            self.send_header("X-Xet-Hash", "2" * 64)
+            self.send_header("Link", f'<{self.server.address}/xet>; rel="xet-auth"')
         self.end_headers()
         if with_content:
-            left = self.server.left()
-            self.wfile.write(piece[:left])
-            self.close_connection = left is not None
+            end = self.server.breaks.pop(0) if self.server.breaks else None
+            self.wfile.write(piece[:end])
+            self.close_connection = end is not None
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def hub():
+def hub(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 20)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False, raising=False)  # the default; older releases have no Xet
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)  # between the library's own attempts
     server = Hub()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -92,34 +95,49 @@ def test_a_file_is_fetched_checked_and_left_alone_afterwards(hub, tmp_path):
     assert target == tmp_path / "videocrafter_i2v_512_v1.ckpt" and target.read_bytes() == CONTENT
     assert list(tmp_path.iterdir()) == [target]  # nothing else is left
     asked = len(hub.ranges)
-    said = []
-    assert fetch(NAME, tmp_path, endpoint=hub.address, say=said.append) == target
-    assert len(hub.ranges) == asked and "is there already" in said[0]
+    messages = []
+    assert fetch(NAME, tmp_path, endpoint=hub.address, report=messages.append) == target
+    assert len(hub.ranges) == asked and "is there already" in messages[0]
 
 
-def test_a_broken_fetch_goes_on_where_it_stopped(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 20)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)  # before the tries that the library makes by itself
-    hub.broken, hub.sends = True, 5_000_000
-    with pytest.raises(FetchError, match="the same command goes on from there"):
-        fetch(NAME, tmp_path, endpoint=hub.address)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
-    begin = next(tmp_path.iterdir()).stat().st_size
-    assert 0 < begin <= 5_000_000
-    hub.broken = False
-    hub.ranges.clear()
+def test_a_broken_connection_is_continued(hub, tmp_path):
+    hub.breaks = [5_000_000, 2_000_000]
     assert fetch(NAME, tmp_path, endpoint=hub.address).read_bytes() == CONTENT
-    assert hub.ranges == [f"bytes={begin}-"]
+    first, *others = hub.ranges
+    positions = [int(asked.removeprefix("bytes=").removesuffix("-")) for asked in others]
+    assert first == "" and len(positions) == 2 and 0 < positions[0] <= 5_000_000 and positions[0] < positions[1] <= 7_000_000
+
+
+def test_after_a_failure_the_same_command_succeeds(hub, tmp_path):
+    hub.breaks = [5_000_000] + [0] * 20
+    with pytest.raises(FetchError, match="Run the same command again. Or download https://huggingface.co/.* with a browser"):
+        fetch(NAME, tmp_path, endpoint=hub.address)
+    assert not (tmp_path / "videocrafter_i2v_512_v1.ckpt").exists()
+    hub.breaks = []
+    target = fetch(NAME, tmp_path, endpoint=hub.address)
+    assert target.read_bytes() == CONTENT and list(tmp_path.iterdir()) == [target]
+
+
+def test_files_that_the_hub_also_has_by_xet_come_by_http(hub, tmp_path):
+    hub.xet = True
+    assert fetch(NAME, tmp_path, endpoint=hub.address).read_bytes() == CONTENT and hub.ranges == [""]
+
+
+def test_a_file_without_a_published_sha256(hub, tmp_path):
+    hub.etag = "3" * 40
+    messages = []
+    assert fetch(NAME, tmp_path, endpoint=hub.address, report=messages.append).read_bytes() == CONTENT
+    assert "was not checked" in messages[-1]
 
 
 def test_a_damaged_file_is_refused_and_removed(hub, tmp_path):
     hub.content = CONTENT[:-1] + b"x"
-    with pytest.raises(FetchError, match="is damaged: its SHA-256 is"):
+    with pytest.raises(FetchError, match="is damaged: its SHA-256 is .*fetch it again"):
         fetch(NAME, tmp_path, endpoint=hub.address)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_recorded_sum_holds_whatever_the_hub_says(hub, tmp_path, monkeypatch):
+def test_the_recorded_sha256_counts_and_not_the_hubs(hub, tmp_path, monkeypatch):
     recorded = {NAME: replace(published_files()[NAME], sha256="0" * 64)}
     monkeypatch.setattr(fetching, "published_files", lambda: recorded)
     with pytest.raises(FetchError, match=f"not {'0' * 64}"):
@@ -127,10 +145,10 @@ def test_the_recorded_sum_holds_whatever_the_hub_says(hub, tmp_path, monkeypatch
 
 
 def test_without_a_network_it_says_what_to_do_by_hand(tmp_path):
-    with pytest.raises(FetchError) as told:
+    with pytest.raises(FetchError) as caught:
         fetch(NAME, tmp_path, endpoint="http://127.0.0.1:9")  # nobody listens there
-    assert "https://huggingface.co/VideoCrafter/Image2Video-512/resolve/main/model.ckpt" in str(told.value)
-    assert str(tmp_path / "videocrafter_i2v_512_v1.ckpt") in str(told.value)
+    assert "https://huggingface.co/VideoCrafter/Image2Video-512/resolve/main/model.ckpt" in str(caught.value)
+    assert str(tmp_path / "videocrafter_i2v_512_v1.ckpt") in str(caught.value)
 
 
 def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
@@ -146,7 +164,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
         fetch(NAME, tmp_path)
 
 
-def test_the_command_line_tells_errors_in_a_line(tmp_path, capsys):
+def test_the_command_line_prints_errors_in_one_line(tmp_path, capsys):
     assert main(["fetch", NAME, "--folder", str(tmp_path / "nowhere")]) == 1
     assert "There is no folder" in capsys.readouterr().err
 
@@ -155,6 +173,6 @@ def test_every_published_model_has_a_file():
     files = published_files()
     assert sorted(files) == published()
     for file in files.values():
-        assert file.name.removeprefix("videocrafter_") in file.save_as  # by its name a file is told from others of the same tensors
+        assert file.name.removeprefix("videocrafter_") in file.save_as  # models with the same tensors are identified by their file's name
         assert not file.sha256 or re.fullmatch("[0-9a-f]{64}", file.sha256)
     assert len({file.save_as for file in files.values()}) == len(files)

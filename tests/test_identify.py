@@ -184,7 +184,7 @@ def test_wrong_tensors_are_all_listed(tmp_path):
 
 def test_other_models_are_refused(tmp_path):
     save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}, tmp_path / "sd.safetensors")
-    with pytest.raises(CheckpointError, match="without temporal layers"):
+    with pytest.raises(CheckpointError, match="without temporal transformers"):
         vc_core.load(tmp_path / "sd.safetensors")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="no UNet of the VideoCrafter family.*start with weight"):

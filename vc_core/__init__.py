@@ -5,7 +5,7 @@
 >>> video = model.text_to_video("a black swan swims on the pond")  # [1, 3, 16, 320, 512] in [-1, 1]
 """
 
-from .family.model_file import bundled_models
+from .family.bundled import bundled_models
 from .pipeline import VideoModel, load
 
 __all__ = ["VideoModel", "bundled_models", "load"]

@@ -14,14 +14,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from .adapters.table import identify_adapter
-from .checkpoint import Checkpoint, CheckpointError, convert, open_checkpoint
+from .checkpoint import Checkpoint, convert, open_checkpoint
 from .checkpoint.convert import DTYPES
-from .config import ConfigError, SamplingConfig, suggested_size, to_yaml
-from .errors import InputError
+from .config import SamplingConfig, suggested_size, to_yaml
+from .errors import InputError, VideoCrafterError
 from .evaluation.image_fidelity import measure
-from .family.model_file import ModelFile, bundled_models
-from .fetch import FetchError, checkpoints_folder, fetch, published_files
-from .media.images import PictureError, read_image
+from .family.bundled import bundled_models
+from .family.model_file import ModelFile
+from .fetch import checkpoints_folder, fetch, published_files
+from .media.images import read_image
 from .media.video import SUFFIXES, VideoFileError, read_video, save_video
 from .pipeline import load
 from .sampling import Sampling
@@ -100,18 +101,29 @@ def convert_file(arguments: argparse.Namespace) -> None:
 
 def measure_file(arguments: argparse.Namespace) -> None:
     """How well a video keeps its picture."""
+    plot: Path | None = arguments.plot
+    if plot is not None and (plot.suffix.lower() not in Image.registered_extensions() or not plot.parent.is_dir()):
+        raise InputError(f"--plot is {plot}; give the path of an image file, such as plot.png, in a folder that exists.")
     frames, image = read_video(arguments.video), read_image(arguments.picture)
     model = load(arguments.model, arguments.config, arguments.device)
     kept = measure(frames, image, model.embed_image)
     print(kept.table())
-    if arguments.plot is not None:
+    if plot is not None:
         pixels = (kept.plot() * 255).round().byte().numpy()
-        Image.fromarray(pixels).save(arguments.plot)
+        Image.fromarray(pixels).save(plot)
 
 
 def fetch_file(arguments: argparse.Namespace) -> None:
     """A published model's file from its authors' repository."""
     fetch(arguments.name, arguments.folder)
+
+
+def device(name: str) -> torch.device:
+    """A device of this machine, for argparse."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a GPU that torch has no support for
+        raise argparse.ArgumentTypeError(f"{name!r} can't be used here ({str(error).splitlines()[0]:.160})") from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -143,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
         text = f"{option.metadata['help']} (default: {default})"
         flags = (flag, "--deep-cache") if option.name == "deep_cache_interval" else (flag,)
         make.add_argument(*flags, type={"int": int, "float": float, "str": str}[kind], help=text, default=argparse.SUPPRESS)
-    make.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    make.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")
 
     show = command("info", info, "Show which model a file contains, its parts and its configuration.")
@@ -157,9 +169,9 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("video", type=Path, help="the video file")
     keep.add_argument("picture", type=Path, help="the source image")
     keep.add_argument("--plot", type=Path, help="image file for a plot")
-    keep.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    keep.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
 
-    text = "Download a published model; continues an interrupted download. Needs huggingface_hub."
+    text = "Download a published model and check it. Needs huggingface_hub."
     get = commands.add_parser("fetch", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     get.set_defaults(run=fetch_file)
     get.add_argument("name", choices=list(published_files()), metavar="name", help=", ".join(published_files()))
@@ -168,11 +180,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 for success, 1 for an error that is told in a line."""
+    """Run a command.
+
+    Args:
+        argv: the arguments; those of the process unless given.
+
+    Returns:
+        0 for success, 1 for an error of the user, which is printed in one line. Any other exception is a bug and passes through.
+    """
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (CheckpointError, ConfigError, FetchError, VideoFileError, PictureError, ValueError) as error:
+    except VideoCrafterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -14,6 +14,8 @@ from typing import Any, List, Mapping, Optional, Union
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .errors import VideoCrafterError
+
 CONFIGS = Path(__file__).parent / "configs"
 PREDICTIONS = ("eps", "v")
 SPACINGS = ("uniform", "uniform_trailing")
@@ -29,8 +31,8 @@ LARGEST_SIZE, MOST_TIMESTEPS = 1 << 24, 100_000
 LONGEST_TEXT = 1 << 16
 
 
-class ConfigError(ValueError):
-    """A configuration that can't be read, or that says what no model can be."""
+class ConfigError(VideoCrafterError):
+    """A configuration that can't be read, or that describes a model that can't exist."""
 
 
 # omegaconf reads the field types at run time and knows typing's generics only.

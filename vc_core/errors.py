@@ -1,11 +1,18 @@
-"""The errors that this package raises on purpose. Anything else is a bug."""
+"""The errors whose message is meant for a user. Any other exception that leaves vc_core is a bug of ours."""
 
 from __future__ import annotations
 
 
 class VideoCrafterError(ValueError):
-    """The base of all of them. The message names the value, what is possible, and what to do."""
+    """Base class of all errors that a user can cause and mend; the message says what is wrong, what is possible and what to do.
+
+    The command line prints such an error in one line. Any other exception keeps its traceback.
+    """
 
 
 class InputError(VideoCrafterError):
-    """An argument, a setting or an input that can't be used."""
+    """An argument or a setting that can't be used."""
+
+
+class FileWriteError(VideoCrafterError):
+    """A file that can't be written; what was there before is unchanged."""

@@ -1,12 +1,13 @@
-"""Getting a published model's file from the Hugging Face hub: resumed where it was stopped, and checked.
+"""Downloading a published model's file from the Hugging Face hub, and checking it.
 
-This is a convenience: whatever it does can be done with a browser, and nothing else here reaches the network.
+This is a convenience: a browser can do the same, and nothing else in vc_core uses the network.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,111 +15,128 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from .errors import VideoCrafterError
+from .files import replacing
+
 LIST = Path(__file__).parent / "published.yaml"
 HUB = "https://huggingface.co"
-PIECE = 1 << 24  # bytes hashed at once
+CHUNK_BYTES = 1 << 24  # hashed at a time
 
 
-class FetchError(ValueError):
-    """A file that can't be had, and what to do instead."""
+class FetchError(VideoCrafterError):
+    """A file that can't be downloaded; the message says how to get it by hand."""
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A model's file on the hub, and where it goes."""
+    """A model's file on the hub."""
 
-    name: str  # of its configuration
+    #: The name of the model's configuration.
+    name: str
     title: str
     repository: str
-    file: str  # in the repository
-    save_as: str  # in the folder
+    #: The file's name in the repository, and the name to save it under.
+    file: str
+    save_as: str
     gigabytes: float
     licence: str = "none stated"
-    sha256: str = ""  # where it is known beforehand
-    folder: str = "checkpoints"  # of ComfyUI's models/
+    #: Empty where it isn't recorded here; the hub's is used then.
+    sha256: str = ""
+    #: The folder in ComfyUI's ``models``.
+    folder: str = "checkpoints"
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """The address for a browser."""
         return f"{HUB}/{self.repository}/resolve/main/{self.file}"
 
 
 def published_files() -> dict[str, PublishedFile]:
-    """Every published model's file, by the name of its configuration."""
+    """The file of every published model, by the name of its configuration."""
     entries: Any = OmegaConf.to_container(OmegaConf.load(LIST))
     listed = [PublishedFile(**entry) for entry in entries]
     return {file.name: file for file in listed}
 
 
 def checkpoints_folder() -> Path:
-    """ComfyUI's checkpoints, where this package lies in its custom nodes; else the folder one is in."""
+    """ComfyUI's checkpoints folder if this package is in its custom nodes, else the current folder."""
     custom_nodes = Path(__file__).absolute().parents[2]
     checkpoints = custom_nodes.parent / "models" / "checkpoints"
     return checkpoints if custom_nodes.name == "custom_nodes" and checkpoints.is_dir() else Path()
 
 
-def fetch(name: str, folder: Path, endpoint: str | None = None, say: Callable[[str], None] = print) -> Path:
-    """Get a model's file into a folder, unless it is there already.
+def fetch(name: str, folder: Path, endpoint: str | None = None, report: Callable[[str], None] = print) -> Path:
+    """Download a model's file into a folder, unless it is there already.
 
-    What was fetched before a break is kept in ``folder`` and gone on with. The file takes its place only when its SHA-256 is right.
+    Whether a broken download is continued at once, by the next call or not at all depends on huggingface_hub's release; recent ones
+    continue it at once. The file gets its name only when its SHA-256 is right.
 
     Args:
-        name: of a published model, as in :func:`published_files`.
-        endpoint: another hub than huggingface_hub's own.
-        say: is told what is being done.
+        name: a published model, as in :func:`published_files`.
+        folder: an existing folder.
+        endpoint: the address of another hub than huggingface_hub's default.
+        report: called with each message about the progress.
+
+    Returns:
+        The file's path.
 
     Raises:
-        FetchError: no such model or folder, huggingface_hub isn't installed, the hub can't be reached, or what came is damaged.
+        FetchError: no such model or folder, huggingface_hub isn't installed, the hub can't be reached, or the download is damaged.
+        FileWriteError: the file can't be put in its place.
     """
     files = published_files()
     if name not in files:
-        raise FetchError(f"There is no published model {name!r}. There are {', '.join(files)}.")
+        raise FetchError(f"There is no published model {name!r}; possible are {', '.join(files)}.")
     if not folder.is_dir():
         raise FetchError(f"There is no folder {folder}: make it first, or name another with --folder.")
     file = files[name]
     target = folder / file.save_as
     if target.exists():
-        say(f"{target} is there already.")
+        report(f"{target} is there already.")
         return target
     by_hand = f"Or download {file.url} with a browser and save it as {target}."
-    try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.file_download import http_get
-    except ImportError as error:
-        raise FetchError(f"Fetching needs huggingface_hub (pip install huggingface_hub). {by_hand}") from error
-    part = target.with_suffix(".part")
-    say(f"Fetching {file.title} ({file.gigabytes:g} GB) from {file.repository}; its licence: {file.licence}.")
-    try:
-        # The library's own hf_hub_download forgets, in newer releases, what came before a break.
-        url = hf_hub_url(file.repository, file.file, endpoint=endpoint)
-        there = get_hf_file_metadata(url)
-        with part.open("ab") as sink:
-            http_get(there.location or url, sink, resume_size=part.stat().st_size, expected_size=there.size)
-    except Exception as error:  # whatever the library and the one under it raise, which differs from release to release
-        raise FetchError(
-            f"{file.repository} could not be fetched: {type(error).__name__}: {error} What has come is in {part}; the same command goes on "
-            f"from there. {by_hand}"
-        ) from error
-    expected = file.sha256 or _told_sha256(there.etag)
-    if expected:
-        found = sha256_of(part)
-        if found != expected:
-            part.unlink()
-            raise FetchError(f"What came of {file.url} is damaged: its SHA-256 is {found}, not {expected}. It was removed; fetch it again.")
-    part.replace(target)
-    say(f"{target}: {'its SHA-256 is right' if expected else 'there is no SHA-256 to hold it to'}.")
+    report(f"Fetching {file.title} ({file.gigabytes:g} GB) from {file.repository}; its licence: {file.licence}.")
+    unfinished = folder / f".{file.save_as}.download"
+    downloaded, sha256 = _download(file, unfinished, endpoint, by_hand)
+    expected = file.sha256 or sha256
+    found = sha256_of(downloaded) if expected else ""
+    if found != expected:
+        shutil.rmtree(unfinished)
+        raise FetchError(f"The download of {file.url} is damaged: its SHA-256 is {found}, not {expected}. It was removed; fetch it again.")
+    with replacing(target) as temporary:
+        downloaded.replace(temporary)
+    shutil.rmtree(unfinished)
+    report(f"{target}: {'its SHA-256 is right' if expected else 'no SHA-256 is published for it, so it was not checked'}.")
     return target
 
 
+def _download(file: PublishedFile, folder: Path, endpoint: str | None, by_hand: str) -> tuple[Path, str]:
+    """Download a file into a folder of its own.
+
+    Returns:
+        Its path, and its SHA-256 as the hub has it; empty where the hub has none.
+    """
+    try:
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    except ImportError as error:
+        raise FetchError(f"Fetching needs huggingface_hub (pip install huggingface_hub). {by_hand}") from error
+    # By Xet a broken connection is not continued. The library reads its environment variable HF_HUB_DISABLE_XET when it is imported,
+    # which open_clip has done by now.
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        etag = get_hf_file_metadata(hf_hub_url(file.repository, file.file, endpoint=endpoint)).etag
+        path = hf_hub_download(file.repository, file.file, local_dir=folder, endpoint=endpoint)
+    except Exception as error:  # of the library, and of the one that it uses, which differ from release to release
+        reason = f"{type(error).__name__}: {error}"
+        raise FetchError(f"{file.repository} could not be fetched: {reason} Run the same command again. {by_hand}") from error
+    # The ETag of a large file is its SHA-256; that of a small one is something else.
+    return Path(path), etag if etag and re.fullmatch("[0-9a-f]{64}", etag) else ""
+
+
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
+    """The SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
-
-
-def _told_sha256(etag: str | None) -> str:
-    """The hub's mark of a large file is its SHA-256; that of a small one is something else."""
-    return etag if etag and re.fullmatch("[0-9a-f]{64}", etag) else ""

@@ -20,7 +20,7 @@ from harness.comfyui import REPOSITORY
 from harness.graph import to_prompt
 from harness.graphs import Graph, TextGraph, assert_fails, out
 from harness.server import Server
-from vc_core.family.model_file import bundled_models
+from vc_core.family.bundled import bundled_models
 
 BUNDLED = "videocrafter_tiny_t2v"
 PROMPT = goldens.PROMPTS[0]

@@ -1,4 +1,4 @@
-"""The one error that reading, telling apart and converting checkpoint files raise."""
+"""The error of reading, identifying and converting checkpoint files, and how it shows values out of a file."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-class CheckpointError(ValueError):
-    """A checkpoint can't be used as asked; the message says what was found and what to do."""
+from ..errors import VideoCrafterError
 
 
-class _Shown(reprlib.Repr):
-    """Python's own for values of any size, short of what a hostile file could make endless."""
+class CheckpointError(VideoCrafterError):
+    """A checkpoint that can't be used as asked; the message says what was found and what to do."""
+
+
+class _BoundedRepr(reprlib.Repr):
+    """reprlib's, with stricter limits: a hostile file can contain values whose text has no end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxother = 3, 80
 
     def repr_int(self, value: int, level: int) -> str:
-        # The decimals of a number of a million digits take minutes.
+        # Printing an integer of a million digits takes minutes.
         return repr(value) if value.bit_length() <= 128 else f"a number of {value.bit_length()} bits"
 
 
-def shown(value: object, width: int = 80) -> str:
-    """A value out of a file as an error message shows it: at most `width` characters, all of them printable.
+def short_repr(value: object, width: int = 80) -> str:
+    """``repr`` of a value out of a file, for an error message: at most ``width`` characters, all of them printable.
 
-    Takes as long as that, whatever the value: a file can nest a tuple in itself so that its text would have 2**60 parts.
+    The time it takes is bounded as well: a file can nest a tuple in itself so that its text would have 2**60 parts.
     """
-    text = repr(value[:width]) if isinstance(value, (str, bytes)) else _Shown().repr(value)
+    text = repr(value[:width]) if isinstance(value, (str, bytes)) else _BoundedRepr().repr(value)
     return text[:width]
 
 
-def shown_name(name: str, width: int = 160) -> str:
-    """Text out of a file without quotation marks, likewise short and printable."""
-    return repr(name[:width])[1:-1][:width]
+def printable(text: str, width: int = 160) -> str:
+    """Text out of a file for an error message, without quotation marks: likewise short and printable."""
+    return repr(text[:width])[1:-1][:width]
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Puts the file's path in front of a CheckpointError raised inside."""
+def error_prefix(path: Path) -> Iterator[None]:
+    """Put the file's path in front of the message of a CheckpointError raised inside."""
     try:
         yield
     except CheckpointError as error:

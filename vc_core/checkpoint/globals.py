@@ -1,19 +1,19 @@
-"""What the names that a pickle refers to mean to us: a rebuilder of tensors, nothing at all, or an attack.
+"""The functions and classes ("globals") that a pickle names and asks to be called.
 
-A pickle names functions and classes ("globals") and asks for them to be called. None is ever imported here: the few that
-tensors need are stood in for by functions of this file, all others by inert placeholders, and names with no other use than
-to run something make the file refused.
+None is ever imported. The few that tensors need are replaced by functions of this file, all others by inert placeholders, and a
+file that names one whose only use is to run something is refused.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import torch
 
-from .errors import CheckpointError, shown, shown_name
+from .errors import CheckpointError, printable, short_repr
 
 MAX_DIMENSIONS = 64
 # A tensor may repeat its storage (stride 0), as expanded buffers do, but not so as to fill the memory once it is copied.
@@ -22,35 +22,34 @@ MAX_REPEATED_ELEMENTS = 1 << 24
 
 @dataclass(frozen=True)
 class Global:
-    """A function or class as the pickle names it; never looked up."""
+    """The name of a function or class in a pickle; it is never looked up."""
 
     module: str
     name: str
 
     def __str__(self) -> str:
-        return shown_name(f"{self.module}.{self.name}")
+        return printable(f"{self.module}.{self.name}")
 
 
 @dataclass(frozen=True)
 class Placeholder:
-    """Stands where an object other than a tensor or a plain container would be; takes everything, does nothing."""
+    """Takes the place of any object other than a tensor or a plain container; ``origin`` says what it would have been."""
 
     origin: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """`numel` numbers of type `dtype`, from number `start` on, of the block of bytes that the file calls `key`."""
+    """A storage of torch's: ``numel`` elements of type ``dtype`` in the block of bytes that the file calls ``key``."""
 
     key: str
     dtype: torch.dtype
     numel: int
-    start: int = 0
 
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor as described by the pickle, its bounds checked; `offset` and `stride` count numbers, not bytes."""
+    """A tensor as the pickle describes it, its bounds checked; ``offset`` and ``stride`` count elements, not bytes."""
 
     storage: Storage
     offset: int
@@ -77,13 +76,13 @@ STORAGE_TYPES: dict[str, torch.dtype] = {
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
 }
-# Types younger than the storage classes are written as bytes, with the type's own name beside them.
+# Types that torch has no storage class for are written as bytes, with the name of the type beside them.
 DTYPES = _types(
-    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
-    "bool", "complex64", "complex128", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
-)  # fmt: skip
+    *("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+    *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool", "complex64", "complex128"),
+)
 
-# Top-level modules that no checkpoint has a use for, other than to run code, read files or open connections.
+# Top-level modules that serve to run code, read files or open connections; no checkpoint needs them.
 _REFUSED_MODULES = frozenset(
     """os posix nt posixpath ntpath subprocess _posixsubprocess sys socket _socket shutil runpy importlib _frozen_importlib
     _frozen_importlib_external imp pkgutil zipimport pty commands popen2 codeop bdb pdb cProfile timeit doctest pydoc
@@ -98,28 +97,30 @@ _REFUSED_BUILTINS = frozenset(
 )
 _REFUSED_NAMES = frozenset(
     {
-        ("io", "open"), ("io", "open_code"), ("io", "FileIO"), ("_io", "open"), ("_io", "open_code"), ("_io", "FileIO"),
-        ("types", "CodeType"), ("types", "FunctionType"), ("operator", "methodcaller"), ("operator", "attrgetter"),
-        ("_operator", "methodcaller"), ("_operator", "attrgetter"), ("code", "interact"), ("code", "InteractiveInterpreter"),
-        ("code", "InteractiveConsole"), ("torch", "load"), ("torch.serialization", "load"), ("torch.hub", "load"),
-        ("torch.jit", "load"), ("numpy", "load"),
+        *(("io", name) for name in ("open", "open_code", "FileIO")),
+        *(("_io", name) for name in ("open", "open_code", "FileIO")),
+        *(("types", name) for name in ("CodeType", "FunctionType")),
+        *((module, name) for module in ("operator", "_operator") for name in ("methodcaller", "attrgetter")),
+        *(("code", name) for name in ("interact", "InteractiveInterpreter", "InteractiveConsole")),
+        *((module, "load") for module in ("torch", "torch.serialization", "torch.hub", "torch.jit", "numpy")),
     }
-)  # fmt: skip
+)
 
 
 def _refuse(name: str) -> NoReturn:
     raise CheckpointError(
-        f"refused: it asks for {shown_name(name)} to be called, which no checkpoint needs and which could run a program on this "
+        f"refused: it asks for {printable(name)} to be called, which no checkpoint needs and which could run a program on this "
         "machine. Nothing was run. Delete the file and get the model from its authors"
     )
 
 
 def named_global(module: str, name: str) -> Global:
-    """The global `module.name`, as a mere name.
+    """The global ``module.name``, by name only.
 
-    Raises CheckpointError, naming it, where it is plainly there to run something.
+    Raises:
+        CheckpointError: it is one whose only use is to run something; the message names it.
     """
-    # Protocol 4 allows dotted names, which reach through one module into another ("torch.serialization", "os.system").
+    # Protocol 4 allows dotted names, by which one module gives access to another ("torch.serialization", "os.system").
     roots = {module.split(".")[0], *name.split(".")[:-1]}
     if (
         roots & _REFUSED_MODULES
@@ -137,46 +138,51 @@ def is_storage_type(value: object) -> bool:
 
 
 def call(function: object, arguments: object) -> object:
-    """What calling `function` would make: a TensorRecord or a plain container for the few known ones, else a Placeholder."""
+    """The result of calling ``function``: a TensorRecord or a plain container for the few known ones, else a Placeholder."""
     if isinstance(function, Global):
-        stand_in = _STAND_INS.get((function.module, function.name))
-        if stand_in is not None:
+        replacement = _REPLACEMENTS.get((function.module, function.name))
+        if replacement is not None:
             if not isinstance(arguments, (tuple, list)):
                 raise CheckpointError(f"damaged: {function} is called with something other than a list of arguments")
-            return stand_in(*arguments)
+            return replacement(*arguments)
     return Placeholder(described(function))
 
 
 def described(value: object) -> str:
-    """A value as a message shows it, a global by its name alone."""
-    return str(value) if isinstance(value, Global) else shown(value)
+    """A value for an error message; a global by its name alone."""
+    return str(value) if isinstance(value, Global) else short_repr(value)
 
 
 def _record(storage: object, offset: object, shape: object, stride: object) -> TensorRecord:
-    """Checks that the view lies inside its storage."""
+    """A tensor's record, after a check that it lies inside its storage."""
     if not isinstance(storage, Storage):
         raise CheckpointError("damaged: a tensor is built on something that is not a storage")
     if not isinstance(shape, (tuple, list)) or not isinstance(stride, (tuple, list)):
-        raise CheckpointError("damaged: the shape or the strides of a tensor are no lists of numbers")
+        raise CheckpointError("damaged: the shape or the strides of a tensor are not lists of numbers")
     if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"damaged: a tensor has {len(shape)} dimensions and {len(stride)} strides")
-    # Larger ones, of which a pickle can have some with a million digits, would take for ever to multiply.
-    if not isinstance(offset, int) or any(type(n) is not int or not 0 <= n < 2**63 for n in (offset, *shape, *stride)):
-        raise CheckpointError(f"damaged: a tensor has offset {shown(offset)}, shape {shown(shape)}, strides {shown(stride)}")
-    numel = 1
-    for size in shape:
-        numel *= size
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True)) if numel else offset - 1
+    # A pickle can contain integers of a million digits, which would take forever to multiply.
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (offset, *shape, *stride)):
+        raise CheckpointError(f"damaged: a tensor has offset {short_repr(offset)}, shape {short_repr(shape)}, strides {short_repr(stride)}")
+    record = TensorRecord(storage, cast(int, offset), tuple(shape), tuple(stride))
+    _check_bounds(record)
+    return record
+
+
+def _check_bounds(record: TensorRecord) -> None:
+    """Refuse a tensor that reaches beyond its storage, or that repeats it without measure."""
+    storage, numel = record.storage, math.prod(record.shape)
+    steps = ((size - 1) * step for size, step in zip(record.shape, record.stride, strict=True))
+    last = record.offset + sum(steps) if numel else record.offset - 1
     if last >= storage.numel:
         raise CheckpointError(
-            f"damaged: a tensor of shape {shown(tuple(shape))} reaches to number {last} of storage {shown(storage.key)}, "
+            f"damaged: a tensor of shape {short_repr(record.shape)} reaches to number {last} of storage {short_repr(storage.key)}, "
             f"which has {storage.numel}"
         )
     if numel > max(storage.numel, MAX_REPEATED_ELEMENTS):
         raise CheckpointError(
-            f"refused: a tensor claims {numel} numbers, repeated out of the {storage.numel} of storage {shown(storage.key)}"
+            f"refused: a tensor claims {numel} numbers, repeated out of the {storage.numel} of storage {short_repr(storage.key)}"
         )
-    return TensorRecord(storage, offset, tuple(shape), tuple(stride))
 
 
 def _tensor(storage: object, offset: object, shape: object, stride: object, *_: object) -> TensorRecord:
@@ -186,7 +192,7 @@ def _tensor(storage: object, offset: object, shape: object, stride: object, *_: 
 def _typed_tensor(
     storage: object, offset: object, shape: object, stride: object, _grad: object, _hooks: object, dtype: object, *_: object
 ) -> TensorRecord:
-    """A tensor whose storage is bytes and whose type stands beside it."""
+    """A tensor whose storage is bytes; its type is an argument."""
     known = DTYPES.get(dtype.name) if isinstance(dtype, Global) and dtype.module == "torch" else None
     if known is None:
         raise CheckpointError(f"a tensor has the type {described(dtype)}, which this version of torch can't read")
@@ -200,7 +206,7 @@ def _parameter(data: object, *_: object) -> object:
 
 
 def _subclass(function: object, _type: object, arguments: object, *_: object) -> object:
-    """A tensor of a subclass, or with attributes: only the plain tensor in it counts."""
+    """A tensor of a subclass, or one with attributes: only its plain tensor is used."""
     plain = isinstance(function, Global) and (function.module, function.name) in _PLAIN
     return call(function, arguments) if plain else Placeholder(described(function))
 
@@ -208,14 +214,14 @@ def _subclass(function: object, _type: object, arguments: object, *_: object) ->
 def _dictionary(items: object = ()) -> dict[object, object]:
     """OrderedDict(), or OrderedDict of a list of pairs, as Python 2 wrote it."""
     if isinstance(items, dict):
-        return items  # not a copy, of which a small pickle could ask for any number
+        return items  # not a copy: a small pickle could ask for any number of copies
     result: dict[object, object] = {}
     if isinstance(items, list):
         for pair in items:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise CheckpointError("damaged: a dictionary is built from something other than pairs")
             set_item(result, pair[0], pair[1])
-        items.clear()  # it has served; out of one that is kept, dictionaries without end could be made
+        items.clear()  # otherwise a small pickle could make any number of dictionaries out of one list
     return result
 
 
@@ -228,25 +234,25 @@ def _size(items: object = ()) -> object:
 
 
 def _attribute(owner: object, name: object, *_: object) -> Placeholder:
-    """getattr: how old protocols write nested classes and bound methods, and how attacks reach for inner names."""
+    """getattr: old protocols write nested classes and bound methods with it; attacks use it to reach private names."""
     if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-        _refuse(f"builtins.getattr({described(owner)}, {shown(name, 60)})")
-    return Placeholder(f"an attribute {shown_name(name, 60)}")
+        _refuse(f"builtins.getattr({described(owner)}, {short_repr(name, 60)})")
+    return Placeholder(f"an attribute {printable(name, 60)}")
 
 
 def set_item(target: object, key: object, value: object) -> None:
-    """`target[key] = value` for a dictionary; other targets swallow it.
+    """``target[key] = value`` for a dictionary; does nothing for other targets.
 
-    Raises CheckpointError where the dictionary has the key already: no dictionary that was ever saved has one twice.
+    Raises:
+        CheckpointError: the dictionary has the key already, which no saved dictionary can.
     """
     if not isinstance(target, dict):
         return
-    # Only plain keys can lead to a tensor, and only theirs are sure to hash quickly: nested tuples can take for ever, and so can
-    # numbers chosen to collide.
+    # Tensors are found by plain keys only, and others may be slow to hash: deeply nested tuples, or integers chosen to collide.
     if type(key) not in (str, bytes, bool, type(None)) and not (type(key) is int and abs(key) < 2**31):
         return
     if key in target:
-        raise CheckpointError(f"damaged: it names {shown(key, 120)} twice")
+        raise CheckpointError(f"damaged: it names {short_repr(key, 120)} twice")
     target[key] = value
 
 
@@ -255,7 +261,7 @@ _PLAIN: dict[tuple[str, str], Callable[..., object]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_tensor_v3"): _typed_tensor,
 }
-_STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
+_REPLACEMENTS: dict[tuple[str, str], Callable[..., object]] = {
     **_PLAIN,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter,

@@ -1,52 +1,25 @@
-"""A pickle machine that can't run anything: it builds numbers, strings, containers and descriptions of tensors.
+"""A pickle interpreter that can't run anything: it builds numbers, strings, containers and descriptions of tensors.
 
-Python's own unpickler is not used, not even restricted: it takes globals from a cache by extension code and calls whatever
-it was handed. This one interprets the opcodes itself, on mere names (`stand_ins.py`), so there is nothing in it to be called.
+Python's own unpickler is not used, not even a restricted one: it takes globals from a cache by extension code and calls whatever
+they are. This one interprets the opcodes itself and knows globals by name only (``globals.py``), so it has nothing to call.
 """
 
 from __future__ import annotations
 
-import mmap
+import io
 import pickletools
 from collections.abc import Callable
-from typing import IO, Any, cast
+from typing import Any
 
 from .errors import CheckpointError
 from .globals import Placeholder, call, named_global, set_item
 
-# The pickle of a checkpoint describes it and holds no weights; the largest genuine ones have a few megabytes.
+# The pickle describes the tensors and holds no weights; the largest real ones have a few megabytes.
 MAX_PICKLE_BYTES = 256 * 2**20
-# A tensor takes some forty opcodes, an object of an optimizer or callback a few; each may leave a container in memory.
+# A tensor takes about forty opcodes, an object of an optimizer or a callback a few; each can leave a container in memory.
 MAX_OPCODES = 10_000_000
 MAX_PROTOCOL = 5
 
-
-class PickleStream:
-    """Reads on from `position` in `data` (bytes, or a file's mapping), at most `limit` bytes in all."""
-
-    def __init__(self, data: bytes | mmap.mmap, position: int = 0, limit: int = MAX_PICKLE_BYTES) -> None:
-        self._data = data
-        self._position = position
-        self._end = min(len(data), position + limit)
-        self._limited = len(data) > self._end
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, count: int) -> bytes:
-        stop = self._position + count
-        if stop > self._end and self._limited:
-            raise CheckpointError(f"refused: its description is larger than {MAX_PICKLE_BYTES >> 20} MB")
-        piece = bytes(self._data[self._position : min(stop, self._end)])
-        self._position += len(piece)
-        return piece
-
-    def readline(self) -> bytes:
-        found = self._data.find(b"\n", self._position, self._end)
-        return self.read((self._end if found < 0 else found + 1) - self._position)
-
-
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = frozenset(
     """INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE
     SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8""".split()
@@ -54,13 +27,29 @@ _LITERALS = frozenset(
 
 
 class _Machine:
-    """The pickle machine's stack, marks and memo; one method or branch an opcode."""
+    """The interpreter's stack, marks and memo. The methods below ``step`` execute an opcode each; ``_OPERATIONS`` lists them."""
 
     def __init__(self, persistent: Callable[[object], object]) -> None:
         self._persistent = persistent
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks beneath each open mark
         self._memo: dict[int, object] = {}
+
+    def push(self, value: object) -> None:
+        self._stack.append(value)
+
+    def result(self) -> object:
+        return self._stack.pop()
+
+    def step(self, name: str, argument: Any) -> None:
+        """Execute one opcode other than STOP."""
+        if name in _LITERALS:
+            return self.push(argument)
+        operation = _OPERATIONS.get(name)
+        if operation is None:
+            # Among them are extension codes, text identifiers and out-of-band buffers.
+            raise CheckpointError(f"refused: it uses the opcode {name}, which torch.save never writes. Nothing was run")
+        return operation(self, argument)
 
     def _to_mark(self) -> list[object]:
         items = self._stack
@@ -86,125 +75,168 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             set_item(target, key, value)
 
-    def result(self) -> object:
-        return self._stack.pop()
+    def protocol(self, version: Any) -> None:
+        if version > MAX_PROTOCOL:
+            raise CheckpointError(f"its pickle protocol is {version}; {MAX_PROTOCOL} and below can be read")
 
-    def step(self, name: str, argument: Any) -> None:
-        """Carries out one opcode other than STOP."""
-        push = self._stack.append
-        if name in _CONSTANTS:
-            push(_CONSTANTS[name])
-        elif name in _LITERALS:
-            push(argument)
-        elif name == "PROTO":
-            if argument > MAX_PROTOCOL:
-                raise CheckpointError(f"its pickle protocol is {argument}; {MAX_PROTOCOL} and below can be read")
-        elif name == "FRAME":
-            pass  # only a hint for buffering
-        elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = self._stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            push(self._memo[argument])
-        elif name == "MARK":
-            self._below.append(self._stack)
-            self._stack = []
-        elif name == "POP":
-            if self._stack:
-                self._stack.pop()
-            else:
-                self._to_mark()
-        elif name == "POP_MARK":
-            self._to_mark()
-        elif name == "DUP":
-            push(self._stack[-1])
-        elif name == "BINPERSID":
-            (identifier,) = self._pop(1)
-            push(self._persistent(identifier))
-        elif not self._containers(name):
-            self._objects(name, argument)
+    def frame(self, _size: Any) -> None:
+        """Nothing to do: a frame is only a hint for buffering."""
 
-    def _containers(self, name: str) -> bool:
-        """Carries out an opcode about containers; False for all others."""
-        if name == "EMPTY_DICT":
-            self._stack.append({})
-        elif name == "EMPTY_LIST":
-            self._stack.append([])
-        elif name == "EMPTY_TUPLE":
-            self._stack.append(())
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            items = self._pop(int(name[-1]))
-            self._stack.append(tuple(items))
-        elif name == "TUPLE":
-            items = self._to_mark()
-            self._stack.append(tuple(items))
-        elif name == "LIST":
-            items = self._to_mark()
-            self._stack.append(items)
-        elif name == "DICT":
-            items = self._to_mark()
-            self._stack.append({})
-            self._set_items(items)
-        elif name == "APPEND":
-            self._extend(self._pop(1))
-        elif name == "APPENDS":
-            self._extend(self._to_mark())
-        elif name == "SETITEM":
-            self._set_items(self._pop(2))
-        elif name == "SETITEMS":
-            self._set_items(self._to_mark())
-        elif name == "EMPTY_SET":
-            self._stack.append(Placeholder("set"))  # no tensor can be found in a set by its name
-        elif name == "FROZENSET":
-            self._to_mark()
-            self._stack.append(Placeholder("frozenset"))
-        elif name == "ADDITEMS":
-            self._to_mark()
+    def memoize(self, _argument: Any) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def put(self, index: Any) -> None:
+        self._memo[index] = self._stack[-1]
+
+    def get(self, index: Any) -> None:
+        self.push(self._memo[index])
+
+    def mark(self, _argument: Any) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def pop(self, _argument: Any) -> None:
+        if self._stack:
+            self._stack.pop()
         else:
-            return False
-        return True
+            self._to_mark()
 
-    def _objects(self, name: str, argument: Any) -> None:
-        """Carries out an opcode that names a global, or calls one, or would."""
-        if name == "GLOBAL":
-            module, attribute = argument.split(" ")
-            self._stack.append(named_global(module, attribute))
-        elif name == "STACK_GLOBAL":
-            module, attribute = self._pop(2)
-            if not isinstance(module, str) or not isinstance(attribute, str):
-                raise TypeError("a global's name is no text")
-            self._stack.append(named_global(module, attribute))
-        elif name == "INST":
-            module, attribute = argument.split(" ")
-            items = self._to_mark()
-            self._stack.append(call(named_global(module, attribute), tuple(items)))
-        elif name == "OBJ":
-            function, *items = self._to_mark()
-            self._stack.append(call(function, tuple(items)))
-        elif name in ("REDUCE", "NEWOBJ"):
-            function, arguments = self._pop(2)
-            self._stack.append(call(function, arguments))
-        elif name == "NEWOBJ_EX":
-            function, arguments, _ = self._pop(3)
-            self._stack.append(call(function, arguments))
-        elif name == "BUILD":
-            target, _ = self._pop(2)
-            self._stack.append(target)  # the state is dropped: no object of ours has one
-        else:
-            # Extension codes, text identifiers and out-of-band buffers among them.
-            raise CheckpointError(f"refused: it uses the opcode {name}, which torch.save never writes. Nothing was run")
+    def pop_mark(self, _argument: Any) -> None:
+        self._to_mark()
+
+    def duplicate(self, _argument: Any) -> None:
+        self.push(self._stack[-1])
+
+    def persistent(self, _argument: Any) -> None:
+        (identifier,) = self._pop(1)
+        self.push(self._persistent(identifier))
+
+    def short_tuple(self, count: int) -> None:
+        items = self._pop(count)
+        self.push(tuple(items))
+
+    def make_tuple(self, _argument: Any) -> None:
+        items = self._to_mark()
+        self.push(tuple(items))
+
+    def make_list(self, _argument: Any) -> None:
+        items = self._to_mark()
+        self.push(items)
+
+    def make_dictionary(self, _argument: Any) -> None:
+        items = self._to_mark()
+        self.push({})
+        self._set_items(items)
+
+    def append(self, _argument: Any) -> None:
+        self._extend(self._pop(1))
+
+    def appends(self, _argument: Any) -> None:
+        self._extend(self._to_mark())
+
+    def set_item(self, _argument: Any) -> None:
+        self._set_items(self._pop(2))
+
+    def set_items(self, _argument: Any) -> None:
+        self._set_items(self._to_mark())
+
+    def empty_set(self, _argument: Any) -> None:
+        self.push(Placeholder("set"))  # a set has no names, so no tensor of ours
+
+    def frozen_set(self, _argument: Any) -> None:
+        self._to_mark()
+        self.push(Placeholder("frozenset"))
+
+    def named_global(self, argument: Any) -> None:
+        module, name = argument.split(" ")
+        self.push(named_global(module, name))
+
+    def stack_global(self, _argument: Any) -> None:
+        module, name = self._pop(2)
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError("a global's name is not text")
+        self.push(named_global(module, name))
+
+    def make_instance(self, argument: Any) -> None:
+        module, name = argument.split(" ")
+        items = self._to_mark()
+        self.push(call(named_global(module, name), tuple(items)))
+
+    def make_object(self, _argument: Any) -> None:
+        function, *items = self._to_mark()
+        self.push(call(function, tuple(items)))
+
+    def reduce(self, _argument: Any) -> None:
+        function, arguments = self._pop(2)
+        self.push(call(function, arguments))
+
+    def new_object(self, _argument: Any) -> None:
+        function, arguments, _ = self._pop(3)
+        self.push(call(function, arguments))
+
+    def build(self, _argument: Any) -> None:
+        target, _ = self._pop(2)
+        self.push(target)  # the state is dropped: our objects have none
 
 
-def read_pickle(stream: PickleStream, persistent: Callable[[object], object]) -> object:
-    """The object that the pickle at the stream's position describes; the stream stands behind it afterwards.
+_OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": _Machine.protocol,
+    "FRAME": _Machine.frame,
+    "MEMOIZE": _Machine.memoize,
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    "MARK": _Machine.mark,
+    "POP": _Machine.pop,
+    "POP_MARK": _Machine.pop_mark,
+    "DUP": _Machine.duplicate,
+    "BINPERSID": _Machine.persistent,
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_SET": _Machine.empty_set,
+    "TUPLE1": lambda machine, _: machine.short_tuple(1),
+    "TUPLE2": lambda machine, _: machine.short_tuple(2),
+    "TUPLE3": lambda machine, _: machine.short_tuple(3),
+    "TUPLE": _Machine.make_tuple,
+    "LIST": _Machine.make_list,
+    "DICT": _Machine.make_dictionary,
+    "FROZENSET": _Machine.frozen_set,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "ADDITEMS": _Machine.pop_mark,
+    "GLOBAL": _Machine.named_global,
+    "STACK_GLOBAL": _Machine.stack_global,
+    "INST": _Machine.make_instance,
+    "OBJ": _Machine.make_object,
+    "REDUCE": _Machine.reduce,
+    "NEWOBJ": _Machine.reduce,
+    "NEWOBJ_EX": _Machine.new_object,
+    "BUILD": _Machine.build,
+}
 
-    Dictionaries, lists, tuples and scalars are themselves, tensors are `TensorRecord`s, a global is a `Global`, all else is a
-    `Placeholder`. `persistent` maps a persistent identifier (in torch's files, a storage) to an object.
-    Raises CheckpointError for a damaged pickle, one that is too large, and one that asks for what only an attack would.
+
+def read_pickle(data: bytes, persistent: Callable[[object], object]) -> object:
+    """The object that a pickle describes.
+
+    Args:
+        data: the pickle, up to its end mark.
+        persistent: maps a persistent identifier (a storage, in torch's files) to an object.
+
+    Returns:
+        Dictionaries, lists, tuples and scalars as they are; tensors as TensorRecord, globals as Global, all else as Placeholder.
+
+    Raises:
+        CheckpointError: the pickle is damaged or too large, or asks for something that only an attack needs.
     """
-    machine = _Machine(persistent)
+    stream, machine = io.BytesIO(data), _Machine(persistent)
     name, position, done = "its first opcode", stream.tell(), 0
     try:
-        for opcode, argument, at in pickletools.genops(cast(IO[bytes], stream)):
+        for opcode, argument, at in pickletools.genops(stream):
             name, position = opcode.name, stream.tell() if at is None else at
             if name == "STOP":
                 return machine.result()

@@ -16,6 +16,8 @@ from kornia.geometry import resize
 from kornia.metrics import ssim
 from torch import Tensor
 
+from ..errors import InputError
+
 #: Side of SSIM's Gaussian window, as its authors have it.
 WINDOW = 11
 #: Embeds pictures ``[N, 3, H, W]`` in [-1, 1] as ``[N, d]``.
@@ -73,13 +75,13 @@ def measure(frames: Tensor, picture: Tensor, embed: Embed | None = None) -> Pict
         embed: CLIP's image embedding; without it there is only SSIM.
 
     Raises:
-        ValueError: shapes that don't fit.
+        InputError: shapes that don't fit.
     """
     if frames.ndim != 4 or frames.shape[0] != 3 or picture.ndim != 3 or picture.shape[0] != 3:
-        raise ValueError(f"Expected are frames [3, T, H, W] and a picture [3, H, W]; got {tuple(frames.shape)} and {tuple(picture.shape)}.")
+        raise InputError(f"Expected are frames [3, T, H, W] and a picture [3, H, W]; got {tuple(frames.shape)} and {tuple(picture.shape)}.")
     height, width = frames.shape[-2:]
     if min(height, width) <= WINDOW // 2:
-        raise ValueError(f"The frames are {width}x{height}; SSIM needs at least {WINDOW // 2 + 1} pixels each way.")
+        raise InputError(f"The frames are {width}x{height}; SSIM needs at least {WINDOW // 2 + 1} pixels each way.")
     video = frames.transpose(0, 1).float()
     still = resize(picture[None].float(), (height, width), interpolation="bicubic", align_corners=True, antialias=True).clamp(-1, 1)
     to_picture = {"SSIM": structure(video, still.expand_as(video))}

@@ -13,16 +13,10 @@ from torch import Tensor, nn
 from ..checkpoint.reading import Checkpoint, open_checkpoint
 from ..config import ConfigLike, ModelConfig, from_yaml, to_yaml
 from ..models.layers import Layers
+from .bundled import bundled_models, with_shared_parts
 from .checking import check_tensors
 from .identify import identify, part_prefixes, with_our_names
 from .parts import PARTS
-
-BUNDLED = Path(__file__).parents[1] / "bundled"
-
-
-def bundled_models() -> dict[str, Path]:
-    """The models that come with the package, by name."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
 
 
 def meta_networks(config: ModelConfig) -> dict[str, nn.Module]:
@@ -63,7 +57,8 @@ class ModelFile:
             CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors
                 are missing, unexpected or of another shape, all of which are listed.
         """
-        checkpoint = with_our_names(open_checkpoint(bundled_models().get(str(path), Path(path))))
+        checkpoint = open_checkpoint(bundled_models().get(str(path), Path(path)))
+        checkpoint = with_our_names(with_shared_parts(checkpoint))
         file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint))
         check_tensors(checkpoint, [(prefix, part_shapes(file.config, part)) for part, prefix in file.parts.items()])
         return file

@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..errors import VideoCrafterError
+
 
 def fit_image(images: Tensor, height: int, width: int) -> Tensor:
     """Images fitted to the size of a video: scaled to cover it, then cut at the centre.
@@ -27,7 +29,7 @@ def fit_image(images: Tensor, height: int, width: int) -> Tensor:
     return images[:, :, top : top + height, left : left + width]
 
 
-class PictureError(ValueError):
+class ImageFileError(VideoCrafterError):
     """A file that can't be read as an image."""
 
 
@@ -41,10 +43,10 @@ def read_image(path: Path) -> Tensor:
         ``[3, H, W]`` in [-1, 1].
 
     Raises:
-        PictureError: no such file, or no image in it.
+        ImageFileError: there is no such file, or it is not an image.
     """
     if not path.is_file():
-        raise PictureError(f"There is no image {path}.")
+        raise ImageFileError(f"There is no image {path}.")
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
@@ -53,6 +55,6 @@ def read_image(path: Path) -> Tensor:
                 pixels = np.repeat(grey[..., None], 3, axis=2)
             else:
                 pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise PictureError(f"{path} can't be read as an image: {error}. A PNG, JPEG or WebP can.") from error
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:  # Pillow's for damaged files
+        raise ImageFileError(f"{path} can't be read as an image: {error}. Use a PNG, JPEG or WebP file.") from error
     return torch.from_numpy(pixels).permute(2, 0, 1) * 2 - 1

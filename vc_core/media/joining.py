@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 #: Below this deviation, of a range of 2, a channel is flat and only its mean is matched.
 FLAT = 1e-3
 
@@ -52,16 +54,16 @@ def join(clips: Sequence[Tensor], match: bool = True) -> Joined:
         match: bring both sides of a joint to one mean and deviation.
 
     Raises:
-        ValueError: no clips, clips of other sizes, or one of a single frame.
+        InputError: no clips, clips of other sizes, or one of a single frame.
     """
     if not clips:
-        raise ValueError("There are no clips to join.")
+        raise InputError("There are no clips to join.")
     for index, clip in enumerate(clips):
         if clip.ndim != 4 or (clip.shape[0], clip.shape[2:]) != (clips[0].shape[0], clips[0].shape[2:]):
             sizes = f"{list(clip.shape)} and the first {list(clips[0].shape)}"
-            raise ValueError(f"Clip {index} is {sizes}: clips that are joined have one size.")
+            raise InputError(f"Clip {index} is {sizes}: clips that are joined have one size.")
         if clip.shape[1] < 2:
-            raise ValueError(f"Clip {index} has one frame; a clip that joins two pictures has at least 2.")
+            raise InputError(f"Clip {index} has one frame; a clip that joins two pictures has at least 2.")
     made = [clip.float() for clip in clips]
     matched = _matched(made) if match else made
     joints = [Joint(_step(made, i), _step(matched, i), max(_inside(made[i]), _inside(made[i + 1]))) for i in range(len(made) - 1)]

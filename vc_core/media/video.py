@@ -13,14 +13,16 @@ from einops import rearrange
 from PIL import Image, ImageSequence
 from torch import Tensor
 
+from ..errors import InputError, VideoCrafterError
+
 #: What can be written: a video by PyAV, animated pictures by Pillow.
 SUFFIXES = (".mp4", ".webp", ".gif", ".png")
 #: The quality of an MP4 unless another is asked for: hardly to be told from the frames.
 CRF = 17
 
 
-class VideoFileError(ValueError):
-    """A clip that can't be saved under that name, or not on this machine."""
+class VideoFileError(VideoCrafterError):
+    """A video file that can't be written or read."""
 
 
 def save_video(frames: Tensor, path: Path, fps: int) -> None:
@@ -31,20 +33,26 @@ def save_video(frames: Tensor, path: Path, fps: int) -> None:
         fps: frames a second at which it plays.
 
     Raises:
-        VideoFileError: another suffix, no such folder, or an MP4 without PyAV.
+        VideoFileError: another suffix, no such folder, an MP4 without PyAV, or a file that can't be written.
+        InputError: ``fps`` is not more than 0.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise VideoFileError(f"{path} should end in one of {', '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
         raise VideoFileError(f"There is no folder {path.parent}: make it first.")
+    if fps <= 0:
+        raise InputError(f"fps is {fps}; it must be more than 0.")
     pixels = rearrange(((frames + 1) * 127.5).round().clamp(0, 255).byte().cpu(), "c t h w -> t h w c").numpy()
-    if suffix == ".mp4":
-        save_mp4(pixels, path, fps)
-    else:
-        pictures = [Image.fromarray(frame) for frame in pixels]
-        lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **lossless)
+    try:
+        if suffix == ".mp4":
+            save_mp4(pixels, path, fps)
+        else:
+            pictures = [Image.fromarray(frame) for frame in pixels]
+            lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+            pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **lossless)
+    except OSError as error:  # PyAV's errors of the file system among them
+        raise VideoFileError(f"{path} can't be written: {error}.") from error
 
 
 def read_video(path: Path) -> Tensor:
@@ -56,8 +64,11 @@ def read_video(path: Path) -> Tensor:
     if not path.is_file():
         raise VideoFileError(f"There is no video {path}.")
     if path.suffix.lower() in (".webp", ".gif", ".png"):
-        with Image.open(path) as file:
-            pictures = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
+        try:
+            with Image.open(path) as file:
+                pictures = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
+            raise VideoFileError(f"{path} can't be read as an animated image: {error}.") from error
     else:
         av = _pyav("Reading a video")
         try:

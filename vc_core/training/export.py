@@ -1,8 +1,7 @@
-"""Writes a trained model as one file of the published form."""
+"""Writing a trained model as one file, laid out as the published ones."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,17 +12,24 @@ from torch import nn
 from ..checkpoint.convert import CONFIG_KEY
 from ..config import ModelConfig, to_yaml
 from ..diffusion.schedule import Schedule
+from ..errors import InputError
 from ..family.parts import PARTS
+from ..files import replacing
 
 
 def write_model(path: Path, config: ModelConfig, networks: Mapping[str, nn.Module]) -> Path:
-    """The weights in float16 under the published names, the schedule in float32, the configuration in the metadata.
+    """Write weights as float16 under the published names, the schedule as float32, and the configuration into the metadata.
 
     Args:
-        networks: by the names of `vc_core.family.parts.PARTS`.
+        path: the safetensors file to write.
+        networks: the parts of the model, by the names of :data:`vc_core.family.parts.PARTS`.
+
+    Returns:
+        ``path``.
 
     Raises:
-        ValueError: a weight is too large for float16.
+        InputError: a weight is NaN, or too large for float16.
+        FileWriteError: the file can't be written.
     """
     tensors = {
         PARTS[part].prefix + name: value.half()
@@ -32,12 +38,12 @@ def write_model(path: Path, config: ModelConfig, networks: Mapping[str, nn.Modul
     }
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise ValueError(f"{name} has values that float16 can't hold.")
+            raise InputError(f"{name} has NaN, or values beyond float16's largest, {torch.finfo(torch.float16).max:g}.")
     schedule = Schedule.from_config(config.schedule)
     tensors["alphas_cumprod"] = schedule.alphas_cumprod
     if config.schedule.scale_end is not None:
         tensors["scale_arr"] = schedule.scale
-    beside = path.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, beside, {"format": "pt", CONFIG_KEY: to_yaml(config)})
-    os.replace(beside, path)
+    metadata = {"format": "pt", CONFIG_KEY: to_yaml(config)}
+    with replacing(path) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata)
     return path

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
+from ..files import replacing
 from .settings import TrainerSettings
 
 Loss = Callable[[torch.Generator, int], tuple[Tensor, dict[str, float]]]  # (generator, update) -> loss, figures
@@ -56,11 +56,14 @@ def learning_rate(settings: TrainerSettings, update: int) -> float:
 
 
 def save_atomically(value: object, path: Path) -> None:
-    """`torch.save` that leaves either the old file or the whole new one."""
+    """``torch.save`` that leaves either the old file or the complete new one; missing folders are made.
+
+    Raises:
+        FileWriteError: the file can't be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".partial")
-    torch.save(value, beside)
-    os.replace(beside, path)
+    with replacing(path) as temporary:
+        torch.save(value, temporary)
 
 
 class Trainer:
