@@ -34,6 +34,7 @@ from torch import Tensor
 from ...vc_core.config import ModelConfig, UNetConfig
 from ...vc_core.diffusion.schedule import Schedule
 from ...vc_core.family.model_file import ModelFile
+from ...vc_core.kernels.operations import operations_for
 from ...vc_core.memory import numbers_per_position
 from ...vc_core.models.layers import Layers
 from ...vc_core.models.projector import Projector
@@ -86,6 +87,7 @@ class FoldedUNet(UNet):
     ) -> None:
         """``described`` is what :func:`core_terms` says of ``config``, which ComfyUI gives along."""
         attention = ChosenAttention()
+        operations = operations_for(comfy.model_management.get_torch_device(), operations)
         super().__init__(config, Layers(operations, attention, device, dtype))
         self.dtype, self.chosen_attention = dtype, attention
 
@@ -217,6 +219,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         self.image_proj_model: Projector | None = None
         if model_config.has_projector:
             operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
+            operations = operations_for(comfy.model_management.get_torch_device(), operations)
             layers = Layers(operations, ChosenAttention(), device, self.get_dtype())
             self.image_proj_model = Projector(self.config.projector, layers).requires_grad_(False).eval()
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint, open_checkpoint
 from ..config import ConfigError, ConfigLike, ModelConfig
+from ..kernels.operations import operations_for
 from ..models.autoencoder import Autoencoder
 from ..models.image_encoder import ImageEncoder
 from ..models.layers import Layers
@@ -33,13 +34,13 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
 
 
-#: How each part of a model is built on ``meta``: names and shapes without weights.
-BLANK: dict[str, Callable[[ModelConfig], nn.Module]] = {
-    "unet": lambda config: UNet(config.unet, Layers(device="meta")),
-    "autoencoder": lambda config: Autoencoder(config.autoencoder, Layers(device="meta")),
-    "text_encoder": lambda config: TextEncoder(config.text_encoder, device="meta"),
-    "image_encoder": lambda config: ImageEncoder(_needed(config.image_encoder, "image_encoder"), device="meta"),
-    "projector": lambda config: Projector(_needed(config.projector, "projector"), Layers(device="meta")),
+#: How each part of a model is built on ``meta``, of layers from such operations: names and shapes without weights.
+BLANK: dict[str, Callable[..., nn.Module]] = {
+    "unet": lambda config, operations=nn: UNet(config.unet, Layers(operations, device="meta")),
+    "autoencoder": lambda config, operations=nn: Autoencoder(config.autoencoder, Layers(operations, device="meta")),
+    "text_encoder": lambda config, operations=nn: TextEncoder(config.text_encoder, device="meta"),
+    "image_encoder": lambda config, operations=nn: ImageEncoder(_needed(config.image_encoder, "image_encoder"), device="meta"),
+    "projector": lambda config, operations=nn: Projector(_needed(config.projector, "projector"), Layers(operations, device="meta")),
 }
 
 
@@ -96,7 +97,7 @@ class ModelFile:
 
     def load(self, part: str, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
         """The network of one part with its weights, for inference."""
-        network = BLANK[part](self.config)
+        network = BLANK[part](self.config, operations_for(device))
         prefix = self.parts[part]
         weights = {name: self.checkpoint.sound_tensor(prefix + name).to(device, dtype) for name in network.state_dict()}
         network.load_state_dict(weights, assign=True)
