@@ -13,7 +13,7 @@ from torch import nn
 import vc_core
 from harness.goldens import error
 from vc_core.config import UNetConfig
-from vc_core.kernels import onednn
+from vc_core.kernels import onednn, winograd
 from vc_core.kernels.operations import cpu_operations, operations_for
 from vc_core.kernels.winograd import WinogradConv2d, WinogradTemporalConv
 from vc_core.models.layers import Layers
@@ -82,10 +82,10 @@ needs_onednn = pytest.mark.skipif(
 )
 
 
-def calls(monkeypatch):
-    """A list that grows by one with each call of oneDNN's linear function."""
-    made, linear = [], onednn.linear
-    monkeypatch.setattr(onednn, "linear", lambda *arguments: made.append(1) or linear(*arguments))
+def calls(monkeypatch, module, name):
+    """A list that grows by one with each call of that function."""
+    made, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *arguments: made.append(1) or function(*arguments))
     return made
 
 
@@ -103,7 +103,7 @@ def test_a_layer_still_changes_its_weight(monkeypatch):
     layer, x = Layers(cpu_operations(base)).linear(INPUTS, OUTPUTS), torch.randn(2, 5, INPUTS)
     assert isinstance(layer, Doubled) and type(layer).__name__ == "Doubled"
     expected = nn.functional.linear(x.double(), 2 * layer.weight.double(), layer.bias.double()).float()
-    made = calls(monkeypatch)
+    made = calls(monkeypatch, onednn, "linear")
     assert error(layer(x), expected) <= ROUNDING and not made  # gradients are wanted
     with torch.no_grad():
         assert error(layer(x), expected) <= ROUNDING and len(made) == 1
@@ -116,7 +116,7 @@ def test_a_pointwise_layer_uses_onednn(monkeypatch):
     torch.manual_seed(0)
     layer, x = Layers(cpu_operations()).pointwise(INPUTS, OUTPUTS), torch.randn(2, 5, INPUTS)
     expected = layer(x)  # torch's own, with gradients
-    made = calls(monkeypatch)
+    made = calls(monkeypatch, onednn, "linear")
     with torch.no_grad():
         assert error(layer(x), expected) <= ROUNDING and len(made) == 1
 
@@ -144,20 +144,23 @@ def test_a_model_loaded_for_a_cpu_has_the_kernels_and_none_loaded_for_another_de
     assert not any(kernels_in(network) for network in elsewhere.networks.values())
 
 
-def test_a_network_with_the_kernels_equals_one_without():
-    """Wide enough that they are used."""
+@needs_onednn
+def test_a_network_with_the_kernels_equals_one_without(monkeypatch):
+    """Wide enough that all of them are used."""
     torch.manual_seed(0)
-    sizes = {"model_channels": 256, "channel_mult": [1], "num_res_blocks": 1, "attention_resolutions": [1], "head_channels": 64}
+    sizes = {"model_channels": 320, "channel_mult": [1], "num_res_blocks": 1, "attention_resolutions": [1], "head_channels": 64}
     config = UNetConfig(**sizes, context_dim=32)
     networks = [UNet(config, Layers(operations)).requires_grad_(False) for operations in (nn, cpu_operations())]
     for parameter in networks[0].parameters():
         parameter.data = torch.randn_like(parameter) * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.2)
     networks[1].load_state_dict(networks[0].state_dict())
     inputs = torch.randn(1, 4, 8, 12, 16), torch.tensor([500]), torch.randn(1, 7, 32)
+    made = [calls(monkeypatch, *function) for function in ((winograd, "conv2d"), (winograd, "conv_over_time"), (onednn, "linear"))]
     with torch.no_grad():
-        plain, quick = (network(*inputs) for network in networks)
-    assert kernels_in(networks[1]) == {onednn.LinearByOneDNN, WinogradConv2d, WinogradTemporalConv}
-    assert 0 < error(quick, plain) <= 2e-5
+        plain = networks[0](*inputs)
+        assert not any(made)
+        quick = networks[1](*inputs)
+    assert all(made) and error(quick, plain) <= 2e-5
 
 
 def test_the_networks_import_no_kernels():
