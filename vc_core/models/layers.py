@@ -1,8 +1,8 @@
 """Where the networks get their layers and their attention from.
 
-Every network builds its layers with one :class:`Layers`. By default they are torch's own. Under ComfyUI they are ComfyUI's, which cast
-weights as they are used, offload them and compute in fp8, and attention is the one that the user chose. On a CPU they can be those of
-:mod:`vc_core.kernels.operations`.
+Every network builds its layers with one :class:`Layers`. By default they are torch's own. Under ComfyUI they are ComfyUI's,
+which cast weights as they are used, offload them and compute in fp8, and attention is the one that the user chose. On a CPU they
+can be those of :mod:`vc_core.kernels.operations`.
 """
 
 from __future__ import annotations
