@@ -9,6 +9,7 @@ from torch import nn
 
 from vc_core.config import ModelConfig
 from vc_core.family.model_file import BLANK
+from vc_core.kernels.operations import operations_for
 from vc_core.pipeline import VideoModel
 
 #: Random numbers that weights are cut from; prime, so that rows differ.
@@ -37,7 +38,7 @@ def random_networks(
     """Networks by their part's name; on ``meta`` without any numbers."""
     networks = {}
     for part in parts:
-        network = BLANK[part](config).to(dtype).requires_grad_(False).eval()
+        network = BLANK[part](config, operations_for(device)).to(dtype).requires_grad_(False).eval()
         if torch.device(device).type != "meta":
             network = network.to_empty(device=device)
             fill(network)

@@ -25,7 +25,7 @@ from vc_core.models.attention import (
     TemporalTransformer,
 )
 from vc_core.models.autoencoder import Autoencoder
-from vc_core.models.layers import Layers
+from vc_core.models.layers import LayerFactory
 from vc_core.models.unet import Downsample, ResidualBlock, UNet, Upsample
 
 
@@ -182,15 +182,8 @@ def guided_step(
     return denoise
 
 
-class PlainLayers(Layers):
-    """Convolutions that are torch's own."""
-
-    def conv2d(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
-        return self.operations.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, **self.where)
-
-
 def decode(autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
-    """As :meth:`Autoencoder.decode`, with the same weights."""
-    same = Autoencoder(autoencoder.config, PlainLayers(attention=attention, device="meta"))
+    """As :meth:`Autoencoder.decode`, with the same weights and torch's own layers."""
+    same = Autoencoder(autoencoder.config, LayerFactory(attention=attention, device="meta"))
     same.load_state_dict(autoencoder.state_dict(), assign=True)
     return same.eval().requires_grad_(False).decode

@@ -15,8 +15,10 @@ from benchmarks.report import GIB, Row, ratios
 from harness import goldens
 from vc_core.config import AutoencoderConfig, UNetConfig, load_config, published
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.kernels.operations import cpu_operations
 from vc_core.memory import numbers_per_pixel, numbers_per_position
 from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.layers import LayerFactory
 from vc_core.models.unet import UNet
 
 SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
@@ -74,9 +76,10 @@ def test_passes_share_the_first_block_where_they_see_the_same(same, together):
 
 
 def test_the_plain_decoding_is_the_same():
-    """Wide enough for ours to take another form of convolution."""
+    """Wide enough for a CPU's convolutions to be Winograd's."""
     torch.manual_seed(0)
-    autoencoder = Autoencoder(AutoencoderConfig(channels=128, channel_mult=[1, 1], num_res_blocks=1)).requires_grad_(False).eval()
+    config = AutoencoderConfig(channels=128, channel_mult=[1, 1], num_res_blocks=1)
+    autoencoder = Autoencoder(config, LayerFactory(cpu_operations())).requires_grad_(False).eval()
     fill(autoencoder)
     z = torch.randn(3, 4, 12, 16)
     with torch.no_grad():

@@ -112,7 +112,7 @@ def test_a_converted_file_makes_the_same_video(path, tmp_path):
         (["generate", "{path}", "a cat", "--image", "none.png"], "There is no image none.png"),
         (["generate", "{path}", "a cat", "--image", "{path}"], "can't be read as an image"),
         (["generate", "{path}", "a cat", "--config", "nothing.yaml"], "no configuration 'nothing.yaml'"),
-        (["generate", "{path}", "a cat", "--loop"], "need an image to start from"),
+        (["generate", "{path}", "a cat", "--loop"], "need a first image"),
         (["convert", "{path}", "{path}"], "is the file to convert itself"),
         (["measure", "{path}", "{path}", "none.png"], "can't be read as a video"),
         (["measure", "{path}", "{path}", "none.png", "--plot", "plot.txt"], "such as plot.png"),

@@ -13,7 +13,7 @@ from vc_core.config import UNetConfig, load_config
 from vc_core.models.attention import CrossAttention, SelfAttention
 from vc_core.models.conditioning import Conditioning, ContextStream
 from vc_core.models.hooks import Hooks, Site, SpatialHooks
-from vc_core.models.layers import Attention, Layers, sdpa
+from vc_core.models.layers import Attention, LayerFactory, sdpa
 from vc_core.models.unet import UNet
 
 #: The sizes of the recorded models, all of which have every part of their kind.
@@ -99,7 +99,7 @@ def test_the_blocks_are_numbered_as_stable_diffusion_s():
     watching, blank = Watching(), {"device": "meta"}
     config = load_config("t2v_512_v2").unet
     x, timesteps, text = torch.empty(1, 4, 2, 40, 64, **blank), torch.empty(1, **blank), torch.empty(1, 77, 1024, **blank)
-    UNet(config, Layers(**blank))(x, timesteps, Conditioning(text), watching)
+    UNet(config, LayerFactory(**blank))(x, timesteps, Conditioning(text), watching)
     assert [(part, number) for part, number, _ in watching.places] == [
         *(("input", number) for number in range(12)), ("middle", 0), *(("output", number) for number in range(12))
     ]  # fmt: skip
@@ -151,7 +151,7 @@ def test_what_is_changed_counts(unet, place):
 
 def test_keys_and_values_of_their_own():
     """Self-attention that reads other tokens is attention to them."""
-    layer = SelfAttention(32, 16, Layers())
+    layer = SelfAttention(32, 16, LayerFactory())
     x, keys, values = torch.randn(2, 5, 32), torch.randn(2, 9, 32), torch.randn(2, 9, 32)
     by_hand = layer.to_out(sdpa(layer.to_q(x), layer.to_k(keys), layer.to_v(values), 2))
     assert torch.equal(layer(x, keys, values), by_hand)

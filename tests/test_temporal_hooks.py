@@ -14,7 +14,7 @@ from vc_core.errors import InputError
 from vc_core.models.attention import TemporalAttention, explicit_attention
 from vc_core.models.conditioning import Conditioning, ContextStream
 from vc_core.models.hooks import Hooks, PassInputs, Site, SpatialHooks, TemporalHooks, combine, make_hooks
-from vc_core.models.layers import Layers, sdpa
+from vc_core.models.layers import LayerFactory, sdpa
 from vc_core.models.unet import UNet
 
 SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
@@ -122,7 +122,7 @@ def test_edits_of_logits_and_probabilities(relative):
     """A mask on the logits after relative position is attention to the frames that are left, by hand for each position."""
     torch.manual_seed(0)
     config = UNetConfig(head_channels=8, max_relative_position=relative)
-    layer, x = TemporalAttention(config, 16, Layers()), torch.randn(2, 5, 3, 16)
+    layer, x = TemporalAttention(config, 16, LayerFactory()), torch.randn(2, 5, 3, 16)
     for parameter in layer.parameters():
         parameter.data = torch.randn_like(parameter) * 0.3
     causal = torch.ones(5, 5).tril().bool()

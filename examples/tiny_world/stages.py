@@ -14,7 +14,7 @@ from vc_core.diffusion.schedule import Schedule
 from vc_core.family.model_file import ModelFile
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.image_encoder import ImageEncoder
-from vc_core.models.layers import Layers
+from vc_core.models.layers import LayerFactory
 from vc_core.models.projector import Projector
 from vc_core.models.text_encoder import TextEncoder, tokenize
 from vc_core.models.unet import UNet
@@ -90,7 +90,7 @@ class Run:
         self.load(network, "image_encoder.pt")
         return network
 
-    def denoiser(self, layers: Layers | None = None) -> nn.Module:
+    def denoiser(self, layers: LayerFactory | None = None) -> nn.Module:
         """The UNet, together with the projector where the model has one, without weights of the run."""
         unet = UNet(self.config.unet, layers)
         return unet if self.config.projector is None else ImageUNet(unet, Projector(self.config.projector, layers))

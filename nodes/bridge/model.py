@@ -34,9 +34,10 @@ from torch import Tensor
 from ...vc_core.config import ModelConfig, UNetConfig
 from ...vc_core.diffusion.schedule import Schedule
 from ...vc_core.family.model_file import ModelFile
+from ...vc_core.kernels.operations import operations_for
 from ...vc_core.memory import activations_per_position
 from ...vc_core.models.conditioning import Conditioning
-from ...vc_core.models.layers import Layers
+from ...vc_core.models.layers import LayerFactory
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
 from . import previews, windows
@@ -86,7 +87,8 @@ class FoldedUNet(UNet):
         self, config: UNetConfig, dtype: torch.dtype, device: Any = None, operations: Any = None, **described: Any
     ) -> None:
         """``described`` is :func:`core_terms` of ``config``, which ComfyUI passes too."""
-        super().__init__(config, Layers(operations, chosen_attention, device, dtype))
+        operations = operations_for(comfy.model_management.get_torch_device(), operations)
+        super().__init__(config, LayerFactory(operations, chosen_attention, device, dtype))
         self.dtype = dtype
 
     def to(self, *args: Any, **kwargs: Any) -> FoldedUNet:
@@ -224,7 +226,8 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         self.image_proj_model: Projector | None = None
         if model_config.has_projector:
             operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
-            layers = Layers(operations, chosen_attention, device, self.get_dtype())
+            operations = operations_for(comfy.model_management.get_torch_device(), operations)
+            layers = LayerFactory(operations, chosen_attention, device, self.get_dtype())
             self.image_proj_model = Projector(self.config.projector, layers).requires_grad_(False).eval()
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: dict[str, Any] = {}) -> float:

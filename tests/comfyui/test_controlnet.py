@@ -21,7 +21,7 @@ from tests.comfyui.works_with.table import CONTROL, Line, proves
 from vc_core.config import load_config
 from vc_core.models.conditioning import Conditioning
 from vc_core.models.hooks import Hooks
-from vc_core.models.layers import Layers
+from vc_core.models.layers import LayerFactory
 from vc_core.models.unet import UNet
 
 PROMPT = goldens.PROMPTS[0]
@@ -260,7 +260,7 @@ def test_the_true_sizes_fit(comfyui):
     comfyui.run(graph.prompt)
     given = json.loads((comfyui.base / "output" / "true_size.json").read_text())
     seen, blank = Shapes(), {"device": "meta"}
-    unet = UNet(load_config(VIDEOCRAFTER2).unet, Layers(**blank))
+    unet = UNet(load_config(VIDEOCRAFTER2).unet, LayerFactory(**blank))
     unet(torch.empty(1, 4, 2, 40, 64, **blank), torch.empty(1, **blank), Conditioning(torch.empty(1, 77, 1024, **blank)), seen)
     assert given["controlnet"] == {"middle": seen.middle, "output": seen.output[::-1]}
     assert len(seen.output) == 12

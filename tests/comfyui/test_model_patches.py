@@ -26,7 +26,7 @@ from tests.comfyui.works_with.table import Line, proves
 from vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
 from vc_core.models.attention import SelfAttention
 from vc_core.models.hooks import Hooks, Site, SpatialHooks
-from vc_core.models.layers import Layers, sdpa
+from vc_core.models.layers import LayerFactory, sdpa
 from vc_core.models.unet import UNet
 
 PROMPT = goldens.PROMPTS[0]
@@ -387,7 +387,7 @@ def test_an_overridden_attention_by_hand(comfyui, checkpoints):
     graph.patch("TestOverrideAttention", factor=0.5)
     (seen,), _ = recorded(comfyui, graph, "overridden", lambda: graph.ksample(steps=1))
     model = vc_core.load(checkpoints / f"{VIDEOCRAFTER2}.safetensors")
-    halved = UNet(model.config.unet, Layers(attention=lambda *given: 0.5 * sdpa(*given)))
+    halved = UNet(model.config.unet, LayerFactory(attention=lambda *given: 0.5 * sdpa(*given)))
     halved.load_state_dict(model.unet.state_dict())
     assert goldens.error(seen.tensors["out"], seen.by_hand(halved)) <= goldens.TOLERANCE
     assert goldens.error(seen.by_hand(model.unet), seen.tensors["out"]) > 0.01

@@ -14,7 +14,8 @@ from ..checkpoint.reading import Checkpoint, open_checkpoint
 from ..config import ModelConfig
 from ..family.checking import check_tensors
 from ..kernels.casting import cast_when_used, computing_type
-from ..models.layers import Layers
+from ..kernels.operations import operations_for
+from ..models.layers import LayerFactory
 from .adapter import Adapter
 
 
@@ -32,7 +33,7 @@ class AdapterKind:
     title: str
     marker: str
     prefix: str
-    build: Callable[[ModelConfig, Checkpoint, Layers], Adapter]
+    build: Callable[[ModelConfig, Checkpoint, LayerFactory], Adapter]
 
 
 #: By name. A new adapter is a row.
@@ -61,7 +62,7 @@ def load_adapter(
     """
     checkpoint = open_checkpoint(Path(path))
     kind = identify_adapter(checkpoint)
-    adapter = kind.build(config, checkpoint, Layers(device="meta"))
+    adapter = kind.build(config, checkpoint, LayerFactory(operations_for(device), device="meta"))
     shapes = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
     check_tensors(checkpoint, [(kind.prefix, shapes)])
     weights = {name: checkpoint.sound_tensor(kind.prefix + name).to(device, dtype) for name in shapes}

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..checkpoint.reading import Checkpoint, open_checkpoint
 from ..config import ConfigLike, ModelConfig, from_yaml, to_yaml
-from ..models.layers import Layers
+from ..kernels.operations import operations_for
+from ..models.layers import LayerFactory
 from .bundled import bundled_models, with_shared_parts
 from .checking import check_tensors
 from .identify import identify, part_prefixes, with_our_names
@@ -22,7 +23,7 @@ from .parts import PARTS
 def meta_networks(config: ModelConfig) -> dict[str, nn.Module]:
     """Every network of a configuration on ``meta``: names and shapes without weights."""
     parts = [part for part in PARTS if getattr(config, part) is not None]
-    return {part: PARTS[part].build(config, Layers(device="meta")) for part in parts}
+    return {part: PARTS[part].build(config, LayerFactory(device="meta")) for part in parts}
 
 
 def part_shapes(config: ModelConfig, part: str) -> dict[str, tuple[int, ...]]:
@@ -32,7 +33,7 @@ def part_shapes(config: ModelConfig, part: str) -> dict[str, tuple[int, ...]]:
 
 @lru_cache(maxsize=64)
 def _cached_shapes(part: str, yaml: str) -> dict[str, tuple[int, ...]]:
-    network = PARTS[part].build(from_yaml(yaml), Layers(device="meta"))
+    network = PARTS[part].build(from_yaml(yaml), LayerFactory(device="meta"))
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
@@ -78,7 +79,7 @@ class ModelFile:
 
     def load(self, part: str, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
         """The network of one part with its weights, for inference."""
-        network = PARTS[part].build(self.config, Layers(device="meta"))
+        network = PARTS[part].build(self.config, LayerFactory(operations_for(device), device="meta"))
         prefix = self.parts[part]
         # One tensor after the other, so that the file's mapping and the converted weights are not in memory together.
         weights = {name: self.checkpoint.sound_tensor(prefix + name).to(device, dtype) for name in part_shapes(self.config, part)}

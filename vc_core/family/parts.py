@@ -11,7 +11,6 @@ from torch import nn
 from ..config import ConfigError, ModelConfig
 from ..models.autoencoder import Autoencoder
 from ..models.image_encoder import ImageEncoder
-from ..models.layers import Layers
 from ..models.projector import Projector
 from ..models.text_encoder import TextEncoder
 from ..models.unet import UNet
@@ -35,7 +34,7 @@ class Part:
 
     title: str
     prefix: str
-    build: Callable[[ModelConfig, Layers], nn.Module]
+    build: Callable[[ModelConfig, LayerFactory], nn.Module]
     sizes: Callable[[PartShapes], dict[str, Any]]
     for_images: bool = False
 
@@ -63,13 +62,13 @@ PARTS = {
     "text_encoder": Part(
         "text encoder",
         "cond_stage_model.model.",
-        lambda config, layers: TextEncoder(config.text_encoder, **layers.where),
+        lambda config, layers: TextEncoder(config.text_encoder, layers.device, layers.dtype),
         sizes.read_text_encoder,
     ),
     "image_encoder": Part(
         "image encoder",
         "embedder.model.visual.",
-        lambda config, layers: ImageEncoder(_configured(config.image_encoder, "image_encoder"), **layers.where),
+        lambda config, layers: ImageEncoder(_configured(config.image_encoder, "image_encoder"), layers.device, layers.dtype),
         sizes.read_image_encoder,
         for_images=True,
     ),

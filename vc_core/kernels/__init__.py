@@ -1,1 +1,1 @@
-"""Faster float32 layers for processors; nothing in ``models`` imports them."""
+"""Faster float32 layers for CPUs, handed to the networks as their operations. Nothing in ``models`` imports them."""

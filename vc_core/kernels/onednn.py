@@ -1,8 +1,8 @@
-"""Linear layers by oneDNN, on processors in float32.
+"""Linear layers by oneDNN, on CPUs in float32.
 
-Torch multiplies matrices of float32 by MKL, which uses only a part of what processors of other makers can do. oneDNN, by which torch
-computes its convolutions and half types, takes a fifth less time for the linear layers of a UNet on such a processor with AVX512, and
-a tenth less with AVX2. Results differ by rounding. Torch's compiler reaches it the same way.
+Torch multiplies float32 matrices with MKL, which doesn't reach the full speed of CPUs that aren't Intel's. oneDNN, which torch uses
+for convolutions and half types, takes a fifth less time for the linear layers of a UNet on such a CPU with AVX512, and a tenth less
+with AVX2. Results differ by rounding. Torch's compiler calls the same operator.
 """
 
 from __future__ import annotations
@@ -16,39 +16,45 @@ from torch.overrides import TorchFunctionMode
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As ``torch.nn.functional.linear``, to which it leaves what oneDNN doesn't do: ``[..., i]``, ``[o, i]``, ``[o]`` -> ``[..., o]``."""
-    if _usable(input) and _takes(input, weight, bias):
+    """As ``torch.nn.functional.linear``, which it calls for what oneDNN can't do: ``[..., i]``, ``[o, i]``, ``[o]`` -> ``[..., o]``."""
+    if _is_available_for(input) and _is_supported(input, weight, bias):
         return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     return nn.functional.linear(input, weight, bias)
 
 
-def products(a: Tensor, b: Tensor) -> Tensor:
-    """As ``a @ b``, matrix by matrix: ``[n, i, j]``, ``[n, j, k]`` -> ``[n, i, k]``. For few large ones."""
-    if not _usable(a):
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """As ``torch.bmm``, one matrix after the other: ``[n, i, j]``, ``[n, j, k]`` -> ``[n, i, k]``. For a few large matrices."""
+    if not _is_available_for(a):
         return a @ b
     return torch.stack([linear(x, y.t()) for x, y in zip(a, b, strict=True)])
 
 
-class Linear:
-    """Mixed into a Linear, whosever it is: its product is taken by :func:`linear`, whatever it does to its weight before."""
+class LinearByOneDNN(nn.Module):
+    """Base class, before a layer's own class, that replaces ``torch.nn.functional.linear`` by :func:`linear` in its ``forward``.
+
+    So it works for any layer that ends in that function, whatever it does to its weight first. ComfyUI's layers cast theirs there.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not _usable(input):
-            return super().forward(input)  # type: ignore[misc]
-        with _INSTEAD:
-            return super().forward(input)  # type: ignore[misc]
+        out: Tensor
+        if not _is_available_for(input):
+            out = super().forward(input)
+        else:
+            with _LINEAR_BY_ONEDNN:
+                out = super().forward(input)
+        return out
 
 
-def _usable(x: Tensor) -> bool:
-    """Whether this is for it at all."""
+def _is_available_for(x: Tensor) -> bool:
+    """Whether oneDNN's operator is there and meant for such an input: float32 on an x86 CPU, without gradients, not being compiled."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    # ARM's torch has the library, and not this.
+    # Torch for ARM has oneDNN, too, but not this operator.
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
-def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN gets right what it is given: it looks neither at all strides nor at sizes that broadcast."""
+def _is_supported(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the operator computes these correctly: it ignores some strides, and sizes that broadcast."""
     plain = all(type(each) in (Tensor, nn.Parameter) and each.dtype == torch.float32 for each in (x, weight))
     if not plain or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
         return False
@@ -57,9 +63,10 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return bias is None or (bias.dtype == torch.float32 and bias.shape == weight.shape[:1] and bias.is_contiguous())
 
 
-class _Instead(TorchFunctionMode):
+class _LinearByOneDNN(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         return linear(*args, **(kwargs or {})) if func is nn.functional.linear else func(*args, **(kwargs or {}))
 
 
-_INSTEAD = _Instead()
+#: While it is entered, every call of ``torch.nn.functional.linear`` is one of :func:`linear`.
+_LINEAR_BY_ONEDNN = _LinearByOneDNN()

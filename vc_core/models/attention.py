@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..config import UNetConfig
 from .conditioning import ContextStream
-from .layers import Attention, Layers
+from .layers import Attention, LayerFactory
 
 #: Most heads in one call of attention over time: a GPU's grid has at most 65535 of them.
 MAX_HEADS = 2**15
@@ -60,10 +60,10 @@ def _probabilities(logits: Tensor, edit_logits: Edit | None, edit_probabilities:
 class RelativePosition(nn.Module):
     """A learned vector for each clamped distance between two frames."""
 
-    def __init__(self, width: int, max_distance: int, layers: Layers) -> None:
+    def __init__(self, width: int, max_distance: int, layers: LayerFactory) -> None:
         super().__init__()
         self.max_distance = max_distance
-        self.embeddings_table = layers.table(2 * max_distance + 1, width)
+        self.embeddings_table = layers.parameter(2 * max_distance + 1, width)
 
     def forward(self, frames: int, like: Tensor) -> Tensor:
         """The vectors from each frame to each other, ``[frames, frames, width]``, in the type and on the device of ``like``."""
@@ -75,7 +75,7 @@ class RelativePosition(nn.Module):
 class SelfAttention(nn.Module):
     """Attention among the tokens of one sequence."""
 
-    def __init__(self, width: int, head_channels: int, layers: Layers) -> None:
+    def __init__(self, width: int, head_channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.heads, self.head_channels = width // head_channels, head_channels
         self.attention = layers.attention
@@ -106,7 +106,7 @@ class TemporalAttention(nn.Module):
     :meth:`project`, :meth:`attend` and :meth:`to_out` can be called apart, for methods that attend in windows, say.
     """
 
-    def __init__(self, config: UNetConfig, width: int, layers: Layers) -> None:
+    def __init__(self, config: UNetConfig, width: int, layers: LayerFactory) -> None:
         super().__init__()
         head_channels, reach = config.head_channels, config.max_relative_position
         self.heads, self.head_channels = width // head_channels, head_channels
@@ -183,7 +183,7 @@ class CrossAttention(nn.Module):
     (DynamiCrafter, arXiv:2310.12190, section 3.2).
     """
 
-    def __init__(self, config: UNetConfig, width: int, layers: Layers) -> None:
+    def __init__(self, config: UNetConfig, width: int, layers: LayerFactory) -> None:
         super().__init__()
         self.heads, self.head_channels = width // config.head_channels, config.head_channels
         self.attention = layers.attention
@@ -195,7 +195,7 @@ class CrossAttention(nn.Module):
         if config.image_attention:
             self.to_k_ip = layers.linear(config.context_dim, width, bias=False)
             self.to_v_ip = layers.linear(config.context_dim, width, bias=False)
-        self.alpha = layers.table() if config.image_attention and config.image_gate else None
+        self.alpha = layers.parameter() if config.image_attention and config.image_gate else None
 
     def streams(self, text: Tensor, image: Tensor | None = None, strength: Tensor | None = None) -> list[ContextStream]:
         """The model's own streams.

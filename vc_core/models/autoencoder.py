@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
-from .layers import Layers
+from .layers import LayerFactory
 
 #: The norms of this network, unlike most of the UNet's.
 EPS = 1e-6
@@ -18,7 +18,7 @@ EPS = 1e-6
 class ResnetBlock(nn.Module):
     """Two convolutions and a skip."""
 
-    def __init__(self, inputs: int, outputs: int, layers: Layers) -> None:
+    def __init__(self, inputs: int, outputs: int, layers: LayerFactory) -> None:
         super().__init__()
         self.norm1 = layers.group_norm(inputs, eps=EPS)
         self.conv1 = layers.conv2d(inputs, outputs, 3, padding=1)
@@ -36,7 +36,7 @@ class ResnetBlock(nn.Module):
 class AttnBlock(nn.Module):
     """Self-attention over all positions, with one head as wide as the layer."""
 
-    def __init__(self, channels: int, layers: Layers) -> None:
+    def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.attention = layers.attention
         self.norm = layers.group_norm(channels, eps=EPS)
@@ -56,7 +56,7 @@ class AttnBlock(nn.Module):
 class Downsample(nn.Module):
     """Half the size; a row and a column of zeros stand to the right and below only."""
 
-    def __init__(self, channels: int, layers: Layers) -> None:
+    def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.conv = layers.conv2d(channels, channels, 3, stride=2)
 
@@ -67,7 +67,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Double the size."""
 
-    def __init__(self, channels: int, layers: Layers) -> None:
+    def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.conv = layers.conv2d(channels, channels, 3, padding=1)
 
@@ -103,7 +103,7 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """Block, attention, block at the lowest resolution."""
 
-    def __init__(self, channels: int, layers: Layers) -> None:
+    def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.block_1 = ResnetBlock(channels, channels, layers)
         self.attn_1 = AttnBlock(channels, layers)
@@ -116,7 +116,7 @@ class Middle(nn.Module):
 class Encoder(nn.Module):
     """Images to the moments of their latents."""
 
-    def __init__(self, config: AutoencoderConfig, layers: Layers) -> None:
+    def __init__(self, config: AutoencoderConfig, layers: LayerFactory) -> None:
         super().__init__()
         channels = config.channels
         self.conv_in = layers.conv2d(config.image_channels, channels, 3, padding=1)
@@ -155,7 +155,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents to images. Levels are numbered as the encoder's, so the last comes first."""
 
-    def __init__(self, config: AutoencoderConfig, layers: Layers) -> None:
+    def __init__(self, config: AutoencoderConfig, layers: LayerFactory) -> None:
         super().__init__()
         channels = config.channels * config.channel_mult[-1]
         self.conv_in = layers.conv2d(config.z_channels, channels, 3, padding=1)
@@ -184,9 +184,9 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """The whole autoencoder, in its own scale: the factor between its latents and the diffusion's is the caller's."""
 
-    def __init__(self, config: AutoencoderConfig, layers: Layers | None = None) -> None:
+    def __init__(self, config: AutoencoderConfig, layers: LayerFactory | None = None) -> None:
         super().__init__()
-        layers = layers or Layers()
+        layers = layers or LayerFactory()
         self.config = config
         self.encoder = Encoder(config, layers)
         self.decoder = Decoder(config, layers)

@@ -1,20 +1,18 @@
 """Where the networks get their layers and their attention from.
 
-Every network is built from one :class:`Layers`. Alone it is torch's own; under ComfyUI it makes ComfyUI's layers, and with
-them come casts on the fly, offloading and fp8, and calls the attention that the user chose.
+Every network builds its layers with one :class:`LayerFactory`. By default they are torch's own. Under ComfyUI they are ComfyUI's,
+which cast weights as they are used, offload them and compute in fp8, and attention is the one that the user chose. On a CPU they
+can be those of :mod:`vc_core.kernels.operations`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from ..kernels import onednn, winograd
 
 #: ``attention(q, k, v, heads, bias=None)``: q ``[N, Q, heads * d]``, k and v ``[N, K, heads * d]`` -> ``[N, Q, heads * d]``;
 #: the bias is added to the logits and broadcasts to ``[N, heads, Q, K]``.
@@ -29,111 +27,104 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None
     return out.transpose(1, 2).flatten(-2)
 
 
-class OverTime:
-    """Mixed into a Conv3d of kernel (3, 1, 1): the same, as a (3, 1) convolution of the plane of frames and positions.
+class TemporalConvAs2d(nn.Conv3d):
+    """Base class, before a Conv3d's own class, of kernel (3, 1, 1): runs as a 2-D convolution of kernel (3, 1) over frames and positions.
 
-    No backend has a fast kernel for a 3D convolution that is 1 wide in space. Takes and gives ``[b, c, t, l]``. Where it is quicker,
-    by another form of the same, see :mod:`.winograd`.
+    No backend has a fast kernel for 3-D convolutions that are 1 wide in space. ``[b, c, t, l]`` -> ``[b, o, t, l]``, l being all
+    positions of a frame. If the Conv3d's own class has a method ``conv_over_time(input, weight, bias, padding)``, that computes it,
+    otherwise ``torch.nn.functional.conv2d``.
     """
 
-    padding: tuple[int, ...]
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
-        weight = weight.squeeze(-1)
-        if tile := winograd.tile_over_time(input, weight):
-            return winograd.convolve_over_time(input, weight, bias, tile)
-        return nn.functional.conv2d(input, weight, bias, padding=self.padding[:2])
+        # ComfyUI's classes pass further arguments, for causal convolutions only.
+        conv: Callable[..., Tensor] = getattr(super(), "conv_over_time", nn.functional.conv2d)
+        return conv(input, weight.squeeze(-1), bias, padding=self.padding[:2])
 
 
-class FewerProducts:
-    """Mixed into a Conv2d: where it is quicker, by another form of the same, see :mod:`.winograd`."""
-
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
+class PointwiseLinear(nn.Conv1d):
+    """Base class, before a Conv1d's own class, of kernel 1: runs as a linear layer on tokens, ``[..., c]`` -> ``[..., o]``."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        usual = self.kernel_size == (3, 3) and self.stride == self.padding == (1, 1)
-        if usual and (tile := winograd.tile_over_space(input, weight)):
-            return winograd.convolve(input, weight, bias, tile)
-        return super()._conv_forward(input, weight, bias)  # type: ignore[misc]
+        return nn.functional.linear(input, weight.squeeze(-1), bias)
 
 
-class OverTokens:
-    """Mixed into a Conv1d of kernel 1, which is a linear layer. Takes and gives tokens, ``[..., c]``."""
+class LayoutPreservingGroupNorm(nn.GroupNorm):
+    """Base class, before a GroupNorm's own class: the output has the memory layout of the input.
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return onednn.linear(input, weight.squeeze(-1), bias)
-
-
-class KeepingLayout:
-    """Mixed into a GroupNorm: what it gives lies in memory as what it gets does. On a GPU torch's comes back channels first."""
+    Torch's kernels do so on a CPU, but on a GPU they always return channels first.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input).contiguous(memory_format=layout(input))  # type: ignore[misc]
+        out = super().forward(input)
+        if input.device.type == "cpu" or not input.is_contiguous(memory_format=torch.channels_last):
+            return out
+        return out.contiguous(memory_format=torch.channels_last)
 
 
 @cache
-def _mixed(how: type, layer: type) -> type:
-    return type(layer.__name__, (how, layer), {})
+def _subclass(first: type, layer: type) -> type:
+    """A class whose methods are those of ``first``, then those of ``layer``, with the latter's name."""
+    return type(layer.__name__, (first, layer), {})
 
 
-def layout(x: Tensor) -> torch.memory_format:
-    """How ``[n, c, h, w]`` lies in memory: channels last, or channels first."""
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-
-
-class Layers:
+class LayerFactory:
     """Makes the layers of a network.
 
     Args:
-        operations: a namespace with ``Linear``, ``Conv1d`` to ``Conv3d``, ``GroupNorm`` and ``LayerNorm`` as in ``torch.nn``.
+        operations: a namespace with ``Linear``, ``Conv1d`` to ``Conv3d``, ``GroupNorm`` and ``LayerNorm`` as in ``torch.nn``; the
+            classes derive from torch's (for ``Linear`` it is enough to behave like it).
         attention: see :data:`Attention`.
-        device: where the weights are made (``meta`` for a model that is loaded by assignment).
+        device: where the weights are created (``meta`` for a model that is loaded by assignment).
         dtype: the weights' type.
     """
 
     def __init__(
         self,
-        operations: ModuleType | type = nn,
+        operations: Any = nn,
         attention: Attention = sdpa,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.operations: Any = operations
+        self.operations = operations
         self.attention = attention
-        self.where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.device = device
+        self.dtype = dtype
+        self._factory_kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
-        return _mixed(onednn.Linear, self.operations.Linear)(inputs, outputs, bias=bias, **self.where)
+        """``[..., inputs]`` -> ``[..., outputs]``"""
+        return self.operations.Linear(inputs, outputs, bias=bias, **self._factory_kwargs)
 
     def pointwise(self, inputs: int, outputs: int) -> nn.Module:
-        """A linear layer with the weight of a convolution of width 1, as some published layers have it."""
-        return _mixed(OverTokens, self.operations.Conv1d)(inputs, outputs, 1, **self.where)
+        """A linear layer whose weight is that of a convolution of width 1, ``[outputs, inputs, 1]``, as in some published layers."""
+        return _subclass(PointwiseLinear, self.operations.Conv1d)(inputs, outputs, 1, **self._factory_kwargs)
 
     def conv2d(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
-        return _mixed(FewerProducts, self.operations.Conv2d)(inputs, outputs, kernel, stride=stride, padding=padding, **self.where)
+        """``[n, inputs, h, w]`` -> ``[n, outputs, h', w']``, with a square kernel."""
+        return self.operations.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, **self._factory_kwargs)
 
     def temporal_conv(self, channels: int) -> nn.Module:
-        """A convolution over three frames, see :class:`OverTime`; its weight is that of a 3D convolution."""
-        return _mixed(OverTime, self.operations.Conv3d)(channels, channels, (3, 1, 1), padding=(1, 0, 0), **self.where)
+        """A convolution over three frames, see :class:`TemporalConvAs2d`; its weight is that of a 3-D convolution."""
+        conv = _subclass(TemporalConvAs2d, self.operations.Conv3d)
+        return conv(channels, channels, (3, 1, 1), padding=(1, 0, 0), **self._factory_kwargs)
 
     def group_norm(self, channels: int, eps: float = 1e-5) -> nn.Module:
-        """32 groups, as everywhere in the family."""
-        return _mixed(KeepingLayout, self.operations.GroupNorm)(32, channels, eps=eps, **self.where)
+        """With 32 groups, as all of the family's."""
+        return _subclass(LayoutPreservingGroupNorm, self.operations.GroupNorm)(32, channels, eps=eps, **self._factory_kwargs)
 
     def layer_norm(self, width: int) -> nn.Module:
-        return self.operations.LayerNorm(width, **self.where)
+        """Over the last axis."""
+        return self.operations.LayerNorm(width, **self._factory_kwargs)
 
-    def table(self, *shape: int, deviation: float = 0.0) -> nn.Parameter:
-        """A learned table that is not a layer of its own; normal numbers of that deviation until weights are loaded or trained."""
-        # Drawn first and converted then: the 8 bit types can't be drawn.
-        start = torch.randn(shape, device=self.where["device"]) * deviation
-        return nn.Parameter(start.to(self.where["dtype"] or start.dtype))
+    def parameter(self, *shape: int, std: float = 0.0) -> nn.Parameter:
+        """A learned parameter that belongs to no layer, drawn from a normal distribution of mean 0 and this standard deviation."""
+        # Drawn before it is converted, since 8-bit types can't be drawn.
+        value = torch.randn(shape, device=self.device) * std
+        return nn.Parameter(value.to(self.dtype or value.dtype))
 
 
-def zeroed(layer: nn.Module) -> nn.Module:
-    """A layer that starts as zero, so that in training the branch it closes starts as nothing."""
+def zero_module(layer: nn.Module) -> nn.Module:
+    """Set a layer's parameters to zero, so that at the start of training the branch that it ends adds nothing. Returns the layer."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

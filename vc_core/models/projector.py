@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ProjectorConfig
-from .layers import Layers
+from .layers import LayerFactory
 
 
 class PerceiverAttention(nn.Module):
     """Attention of the queries to the features and the queries together."""
 
-    def __init__(self, width: int, heads: int, head_channels: int, layers: Layers) -> None:
+    def __init__(self, width: int, heads: int, head_channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.heads = heads
         self.attention = layers.attention
@@ -37,12 +37,12 @@ class PerceiverAttention(nn.Module):
 class Projector(nn.Module):
     """Features of a picture to image tokens."""
 
-    def __init__(self, config: ProjectorConfig, layers: Layers | None = None) -> None:
+    def __init__(self, config: ProjectorConfig, layers: LayerFactory | None = None) -> None:
         super().__init__()
-        layers = layers or Layers()
+        layers = layers or LayerFactory()
         width, hidden = config.width, config.width * config.ff_mult
         # Queries that start alike would stay alike.
-        self.latents = layers.table(1, config.queries, width, deviation=width**-0.5)
+        self.latents = layers.parameter(1, config.queries, width, std=width**-0.5)
         self.proj_in = layers.linear(config.feature_dim, width)
         self.proj_out = layers.linear(width, config.context_dim)
         self.norm_out = layers.layer_norm(config.context_dim)

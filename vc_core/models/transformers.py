@@ -16,7 +16,7 @@ from ..config import UNetConfig
 from ..memory import feed_forward_chunks
 from .attention import CrossAttention, SelfAttention, TemporalAttention
 from .hooks import Hooks, Site, SpatialHooks, TemporalHooks
-from .layers import Attention, Layers, zeroed
+from .layers import Attention, LayerFactory, zero_module
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Place:
 class GatedGELU(nn.Module):
     """``GELU(x W_g) * (x W)`` (Shazeer, arXiv:2002.05202)."""
 
-    def __init__(self, width: int, hidden: int, layers: Layers) -> None:
+    def __init__(self, width: int, hidden: int, layers: LayerFactory) -> None:
         super().__init__()
         self.proj = layers.linear(width, 2 * hidden)
 
@@ -71,7 +71,7 @@ class GatedGELU(nn.Module):
 class FeedForward(nn.Module):
     """The gated feed-forward of a transformer block, four times as wide inside, computed in chunks of tokens."""
 
-    def __init__(self, config: UNetConfig, width: int, layers: Layers) -> None:
+    def __init__(self, config: UNetConfig, width: int, layers: LayerFactory) -> None:
         super().__init__()
         self.config = config
         # The empty place is the dropout's of the published files, which is off outside training.
@@ -89,7 +89,7 @@ class FeedForward(nn.Module):
 class SpatialBlock(nn.Module):
     """Self-attention within a frame, cross-attention to the context streams, feed-forward."""
 
-    def __init__(self, config: UNetConfig, width: int, layers: Layers) -> None:
+    def __init__(self, config: UNetConfig, width: int, layers: LayerFactory) -> None:
         super().__init__()
         self.attn1 = SelfAttention(width, config.head_channels, layers)
         self.attn2 = CrossAttention(config, width, layers)
@@ -114,7 +114,7 @@ class SpatialBlock(nn.Module):
 class TemporalBlock(nn.Module):
     """Self-attention over the frames twice, then feed-forward."""
 
-    def __init__(self, config: UNetConfig, width: int, layers: Layers) -> None:
+    def __init__(self, config: UNetConfig, width: int, layers: LayerFactory) -> None:
         super().__init__()
         self.attn1 = TemporalAttention(config, width, layers)
         self.attn2 = TemporalAttention(config, width, layers)
@@ -140,13 +140,13 @@ class TemporalBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """The transformer over the positions of each frame."""
 
-    def __init__(self, config: UNetConfig, channels: int, layers: Layers, place: Place) -> None:
+    def __init__(self, config: UNetConfig, channels: int, layers: LayerFactory, place: Place) -> None:
         super().__init__()
         self.place = place
         self.norm = layers.group_norm(channels, eps=1e-6)
         self.proj_in = layers.linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(SpatialBlock(config, channels, layers) for _ in range(config.transformer_depth))
-        self.proj_out = zeroed(layers.linear(channels, channels))
+        self.proj_out = zero_module(layers.linear(channels, channels))
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """``[(b t), c, h, w]`` -> the same shape."""
@@ -166,7 +166,7 @@ class TemporalTransformer(nn.Module):
             of width 1 for projections, where the others have linear layers.
     """
 
-    def __init__(self, config: UNetConfig, channels: int, layers: Layers, place: Place, initial: bool = False) -> None:
+    def __init__(self, config: UNetConfig, channels: int, layers: LayerFactory, place: Place, initial: bool = False) -> None:
         super().__init__()
         self.place = place
         projection = layers.pointwise if initial else layers.linear
@@ -174,7 +174,7 @@ class TemporalTransformer(nn.Module):
         self.norm = layers.group_norm(channels, eps=1e-6)
         self.proj_in = projection(channels, width)
         self.transformer_blocks = nn.ModuleList(TemporalBlock(config, width, layers) for _ in range(config.transformer_depth))
-        self.proj_out = zeroed(projection(width, channels))
+        self.proj_out = zero_module(projection(width, channels))
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """``[(b t), c, h, w]`` -> the same shape. The norm is over the whole video."""

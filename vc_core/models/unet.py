@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..config import UNetConfig
 from .conditioning import Conditioning
 from .hooks import Hooks
-from .layers import Attention, Layers, zeroed
+from .layers import Attention, LayerFactory, zero_module
 from .transformers import Pass, Place, SpatialTransformer, TemporalTransformer
 
 
@@ -39,7 +39,7 @@ def best_layout(device: torch.device) -> torch.memory_format:
 class TemporalConvolution(nn.Module):
     """Four convolutions over time, added to what they are given."""
 
-    def __init__(self, channels: int, layers: Layers) -> None:
+    def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
 
         def stage(dropout: bool) -> list[nn.Module]:
@@ -51,7 +51,7 @@ class TemporalConvolution(nn.Module):
         self.conv2 = nn.Sequential(*stage(dropout=True))
         self.conv3 = nn.Sequential(*stage(dropout=True))
         self.conv4 = nn.Sequential(*stage(dropout=True))
-        zeroed(self.conv4[-1])
+        zero_module(self.conv4[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, c, t, l]``, l being the positions -> the same shape."""
@@ -63,12 +63,12 @@ class TemporalConvolution(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions in space with the embedding of time between them; in some models convolutions over time follow."""
 
-    def __init__(self, config: UNetConfig, inputs: int, outputs: int, layers: Layers) -> None:
+    def __init__(self, config: UNetConfig, inputs: int, outputs: int, layers: LayerFactory) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(layers.group_norm(inputs), nn.SiLU(inplace=True), layers.conv2d(inputs, outputs, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), layers.linear(config.embedding_width, outputs))
         self.out_layers = nn.Sequential(
-            layers.group_norm(outputs), nn.SiLU(inplace=True), nn.Identity(), zeroed(layers.conv2d(outputs, outputs, 3, padding=1))
+            layers.group_norm(outputs), nn.SiLU(inplace=True), nn.Identity(), zero_module(layers.conv2d(outputs, outputs, 3, padding=1))
         )
         self.skip_connection = nn.Identity() if inputs == outputs else layers.conv2d(inputs, outputs, 1)
         self.temopral_conv = TemporalConvolution(outputs, layers) if config.temporal_conv else None
@@ -89,7 +89,7 @@ class ResidualBlock(nn.Module):
 class Downsample(nn.Module):
     """Half the size by a strided convolution; odd sizes round up."""
 
-    def __init__(self, channels: int, layers: Layers) -> None:
+    def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.op = layers.conv2d(channels, channels, 3, stride=2, padding=1)
 
@@ -101,7 +101,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest neighbour, then a convolution."""
 
-    def __init__(self, channels: int, layers: Layers) -> None:
+    def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.conv = layers.conv2d(channels, channels, 3, padding=1)
 
@@ -124,9 +124,9 @@ class UNetBlock(nn.ModuleList):
 class UNet(nn.Module):
     """The network. Its weights' names are those under ``model.diffusion_model.`` in the published files."""
 
-    def __init__(self, config: UNetConfig, layers: Layers | None = None) -> None:
+    def __init__(self, config: UNetConfig, layers: LayerFactory | None = None) -> None:
         super().__init__()
-        layers = layers or Layers()
+        layers = layers or LayerFactory()
         self.config = config
         width = config.model_channels
         self.time_embed = self._embedding(layers)
@@ -145,27 +145,27 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             layers.group_norm(width * config.channel_mult[0]),
             nn.SiLU(inplace=True),
-            zeroed(layers.conv2d(width * config.channel_mult[0], config.out_channels, 3, padding=1)),
+            zero_module(layers.conv2d(width * config.channel_mult[0], config.out_channels, 3, padding=1)),
         )
 
-    def _embedding(self, layers: Layers) -> nn.Sequential:
+    def _embedding(self, layers: LayerFactory) -> nn.Sequential:
         width, inner = self.config.model_channels, self.config.embedding_width
         return nn.Sequential(layers.linear(width, inner), nn.SiLU(), layers.linear(inner, inner))
 
-    def _transformers(self, channels: int, part: str, block: int, layers: Layers) -> list[nn.Module]:
+    def _transformers(self, channels: int, part: str, block: int, layers: LayerFactory) -> list[nn.Module]:
         place = Place(part, block, sum(isinstance(module, SpatialTransformer) for module in self.modules()))
         return [
             SpatialTransformer(self.config, channels, layers, place),
             TemporalTransformer(self.config, channels, layers, Place(part, block)),
         ]
 
-    def _stage(self, inputs: int, level: int, part: str, block: int, layers: Layers) -> list[nn.Module]:
+    def _stage(self, inputs: int, level: int, part: str, block: int, layers: LayerFactory) -> list[nn.Module]:
         channels = self.config.channel_mult[level] * self.config.model_channels
         attends = 2**level in self.config.attention_resolutions
         transformers = self._transformers(channels, part, block, layers) if attends else []
         return [ResidualBlock(self.config, inputs, channels, layers), *transformers]
 
-    def _build_input_blocks(self, layers: Layers) -> None:
+    def _build_input_blocks(self, layers: LayerFactory) -> None:
         config = self.config
         width, last = config.model_channels, len(config.channel_mult) - 1
         self.input_blocks = nn.ModuleList([UNetBlock([layers.conv2d(config.in_channels, width, 3, padding=1)])])
@@ -179,7 +179,7 @@ class UNet(nn.Module):
             if level != last:
                 self.input_blocks.append(UNetBlock([Downsample(channels, layers)]))
 
-    def _build_output_blocks(self, layers: Layers) -> None:
+    def _build_output_blocks(self, layers: LayerFactory) -> None:
         config = self.config
         levels = list(enumerate(config.channel_mult))
         # Skips have the channels of the input blocks: the first convolution's, then per level its blocks' and its downsampling's.
