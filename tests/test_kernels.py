@@ -16,6 +16,7 @@ from vc_core.config import UNetConfig
 from vc_core.kernels import onednn, winograd
 from vc_core.kernels.operations import cpu_operations, operations_for
 from vc_core.kernels.winograd import WinogradConv2d, WinogradTemporalConv
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.layers import LayerFactory
 from vc_core.models.unet import UNet
 
@@ -154,7 +155,7 @@ def test_a_network_with_the_kernels_equals_one_without(monkeypatch):
     for parameter in networks[0].parameters():
         parameter.data = torch.randn_like(parameter) * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.2)
     networks[1].load_state_dict(networks[0].state_dict())
-    inputs = torch.randn(1, 4, 8, 12, 16), torch.tensor([500]), torch.randn(1, 7, 32)
+    inputs = torch.randn(1, 4, 8, 12, 16), torch.tensor([500]), Conditioning(torch.randn(1, 7, 32))
     made = [calls(monkeypatch, *function) for function in ((winograd, "conv2d"), (winograd, "conv_over_time"), (onednn, "linear"))]
     with torch.no_grad():
         plain = networks[0](*inputs)

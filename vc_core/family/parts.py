@@ -11,6 +11,7 @@ from torch import nn
 from ..config import ConfigError, ModelConfig
 from ..models.autoencoder import Autoencoder
 from ..models.image_encoder import ImageEncoder
+from ..models.layers import LayerFactory
 from ..models.projector import Projector
 from ..models.text_encoder import TextEncoder
 from ..models.unet import UNet
