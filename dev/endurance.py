@@ -104,10 +104,10 @@ def run(server: Server, kind: Kind, ending: str, step: int) -> str:
     elif ending in ("out of memory, decoding", "starved once"):
         bench.vae = out(bench.add("TestStarvedVAE", vae=bench.vae, times=1 if ending == "starved once" else 1000))
     latent = bench.authors(steps=STEPS)
-    bench.keep("latent", latent=latent)
-    bench.keep("frames", image=bench.decode(latent))
-    for name in bench.kept:
-        (server.base / "output" / f"kept_{name}.safetensors").unlink(missing_ok=True)
+    bench.save("latent", latent=latent)
+    bench.save("frames", image=bench.decode(latent))
+    for name in bench.saved:
+        (server.base / "output" / f"saved_{name}.safetensors").unlink(missing_ok=True)
     try:
         results = bench.results()
     except Interrupted:

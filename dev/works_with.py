@@ -6,17 +6,17 @@ from itertools import groupby
 
 from harness.bench import TITLES
 from harness.comfyui import DEFAULT_RELEASE, RELEASES, REPOSITORY
-from tests.comfyui import test_controlnet, test_memory, test_model_patches
-from tests.comfyui.works_with.limits import LIMITS
-from tests.comfyui.works_with.options import FLAGS
-from tests.comfyui.works_with.table import GROUPS, ROWS, Line, proven
+from harness.works_with import CLAIMS, ROWS
+from harness.works_with.limits import LIMITS
+from harness.works_with.options import FLAGS
+from harness.works_with.table import GROUPS, Line
 
 PAGE = REPOSITORY / "docs" / "works_with.md"
 *_, OLDEST = RELEASES
 INTRODUCTION = f"""# What works with our models
 
 Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui`).
-All are run on ComfyUI {DEFAULT_RELEASE} and on {OLDEST}.
+`make test-all` runs all of them on ComfyUI {DEFAULT_RELEASE} and on {OLDEST}.
 The models are the published ones' forms at tiny widths, with the weights that the authors' code was recorded with, and the bundled one.
 
 This page is written by `python -m dev.works_with`.
@@ -25,7 +25,7 @@ This page is written by `python -m dev.works_with`.
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts, shown = [INTRODUCTION], [*ROWS, *proven([test_controlnet, test_model_patches, test_memory])]
+    parts, shown = [INTRODUCTION], [*ROWS, *(line for lines in CLAIMS.values() for line in lines)]
     for group in GROUPS:
         rows = [line for line in shown if line.group == group]
         lines = [
@@ -36,7 +36,7 @@ def page() -> str:
     flags = [f"| `{flag.option}` | {flag.bound:.1g} | {'only where there is a GPU' if flag.needs_gpu else ''} |" for flag in FLAGS]
     heading = (
         "## Options of ComfyUI's command line\n\n"
-        "How far a latent may be from float32's, in its deviations (`tests/comfyui/test_memory.py`).\n"
+        "How far a latent may be from float32's, in standard deviations of the latter (`tests/comfyui/test_options.py`).\n"
     )
     parts.append("\n".join([heading, "| option | at most | tried |", "|---|---|---|", *flags]) + "\n")
     limits = [f"- **{what}.** {why}" for what, why in LIMITS]

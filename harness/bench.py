@@ -36,17 +36,17 @@ class Bench(TextGraph):
     """
 
     def __init__(self, comfyui: Server, model: str, frames: int = 4, videos: int = 1, size: int = 64) -> None:
-        self.comfyui, self.name, self.kept = comfyui, model, list[str]()
+        self.comfyui, self.name, self.saved = comfyui, model, list[str]()
         self.frames, self.videos = frames, videos
         self.path = Path(model) if model == BUNDLED else self.checkpoint(model, goldens.weights(model))
         self.prompts = (CIRCLE, NOTHING) if model == BUNDLED else goldens.prompts(model)
         super().__init__(self.path.name, self.prompts[0], NOTHING, frames=frames, videos=videos, size=size)
         #: Steps and previews of the run, as they came.
-        self.told = list[Progress | bytes]()
+        self.events = list[Progress | bytes]()
         if model in (I2V, DYNAMICRAFTER):
-            self.positive, self.negative = self.pictured(self.positive, self.negative, self.latent)
+            self.positive, self.negative = self.with_image(self.positive, self.negative, self.latent)
         #: A second conditioning that makes another video: without a prompt, and faster.
-        self.other = self.tell(self.negative, self.latent, fps=30.0)
+        self.other = self.with_fps(self.negative, self.latent, fps=30.0)
 
     def checkpoint(self, name: str, weights: dict[str, Tensor]) -> Path:
         """A checkpoint in the server's folder, written once."""
@@ -59,37 +59,37 @@ class Bench(TextGraph):
         """A second model: the number of its loader."""
         return self.add("VideoCrafterLoader", ckpt_name=self.checkpoint(name, weights).name, weight_dtype="default")
 
-    def given(self, node: str, name: str, value: Tensor) -> Link:
+    def tensor_input(self, node: str, name: str, value: Tensor) -> Link:
         """The output of a test node that reads the tensor ``name`` of a file."""
         value = value.float().contiguous()
         file = f"{name}_{hashlib.sha1(value.numpy().tobytes()).hexdigest()}.st"  # equal content is an equal input to ComfyUI's cache
         save_file({name: value}, self.comfyui.base / "input" / file)
         return out(self.add(node, file=file))
 
-    def given_concat(self, latents: Tensor, conditioning: Link | None = None) -> Link:
+    def with_concat(self, latents: Tensor, conditioning: Link | None = None) -> Link:
         """The positive, or another conditioning, with these as the latents of its pictures ``[T, 4, h, w]``."""
-        [number, _] = self.given("TestConcat", "concat", latents)
+        [number, _] = self.tensor_input("TestConcat", "concat", latents)
         self.prompt[number]["inputs"]["conditioning"] = conditioning or self.positive
         return out(number)
 
-    def alone(self, frames: int, latents: Tensor | None) -> Link:
+    def one_video(self, frames: int, latents: Tensor | None) -> Link:
         """The positive for one video of so many frames, in whatever latent; with these latents of its pictures if any."""
         if self.name not in (I2V, DYNAMICRAFTER):
-            return self.tell(self.text)
+            return self.with_fps(self.text)
         latent = out(self.add("EmptyVideoCrafterLatent", width=64, height=64, length=frames, batch_size=1))
-        pictured = self.pictured(self.text, self.text, latent)
-        return pictured[0] if latents is None else self.given_concat(latents, pictured[0])
+        pictured = self.with_image(self.text, self.text, latent)
+        return pictured[0] if latents is None else self.with_concat(latents, pictured[0])
 
     @property
-    def picture(self) -> Tensor:
+    def image(self) -> Tensor:
         """The recorded picture, ``[1, 3, H, W]`` in [-1, 1]."""
         return goldens.read(self.name, "encoders")["photo"][:1]
 
-    def pictured(self, positive: Link, negative: Link, latent: Link) -> tuple[Link, Link]:
+    def with_image(self, positive: Link, negative: Link, latent: Link) -> tuple[Link, Link]:
         """Both conditionings with the recorded picture."""
         told = self.add(
             "VideoCrafterImageToVideo", positive=positive, negative=negative, clip_vision=self.clip_vision, vae=self.vae, fps=8.0,
-            image=self.given("TestImage", "image", (self.picture.movedim(1, -1) + 1) / 2), strength=1.0, latent=latent,
+            image=self.tensor_input("TestImage", "image", (self.image.movedim(1, -1) + 1) / 2), strength=1.0, latent=latent,
         )  # fmt: skip
         return out(told, 0), out(told, 1)
 
@@ -97,7 +97,7 @@ class Bench(TextGraph):
         """A prompt's conditioning, as it comes."""
         return out(self.add("CLIPTextEncode", clip=clip or self.clip, text=text))
 
-    def tell(self, conditioning: Link, latent: Link | None = None, fps: float = 8.0) -> Link:
+    def with_fps(self, conditioning: Link, latent: Link | None = None, fps: float = 8.0) -> Link:
         """A conditioning with fps and, where a latent is given, its frames a video."""
         frames = {} if latent is None else {"latent": latent}
         return out(self.add("VideoCrafterConditioning", positive=conditioning, negative=conditioning, fps=fps, **frames))
@@ -135,17 +135,17 @@ class Bench(TextGraph):
         listed = self.comfyui.get(f"/object_info/{node}")[node]["input"]["required"][name]
         return listed[1]["options"] if listed[0] == "COMBO" else listed[0]
 
-    def keep(self, name: str, **saved: Link) -> None:
+    def save(self, name: str, **saved: Link) -> None:
         """Bring something back: ``latent=``, ``image=``, ``conditioning=`` or ``sigmas=``."""
-        self.kept.append(name)
-        self.add("TestSave", file=f"kept_{name}.safetensors", **saved)
+        self.saved.append(name)
+        self.add("TestSave", file=f"saved_{name}.safetensors", **saved)
 
     def results(self) -> dict[str, Tensor]:
         """Run the graph and read what was kept."""
-        if not self.kept:
+        if not self.saved:
             return {}
-        self.comfyui.run(self.prompt, on_progress=self.told.append, on_preview=self.told.append)
-        return {name: next(iter(load_file(self.comfyui.base / "output" / f"kept_{name}.safetensors").values())) for name in self.kept}
+        self.comfyui.run(self.prompt, on_progress=self.events.append, on_preview=self.events.append)
+        return {name: next(iter(load_file(self.comfyui.base / "output" / f"saved_{name}.safetensors").values())) for name in self.saved}
 
 
 def same(ours: Tensor, expected: Tensor, tolerance: float = goldens.TOLERANCE) -> None:

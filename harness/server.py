@@ -15,11 +15,13 @@ from pathlib import Path
 import requests
 
 from .client import Client, File
-from .comfyui import REPOSITORY, comfyui_dir
+from .comfyui import REPOSITORY, comfyui_dir, release_dir
 
 START_TIMEOUT = 300  # seconds; a first start compiles ComfyUI's Python files
 LOG_NAME = "comfyui.log"  # in the base directory
 LOG_TAIL = 40  # lines of the log that an error shows
+#: The folders of the tests' own nodes, which save and read tensors, fail on purpose and look into models.
+TEST_NODES = sorted(path.parent for path in (Path(__file__).parent / "custom_nodes").glob("*/__init__.py"))
 FOLDERS = ("custom_nodes", "input", "output", "models/checkpoints")
 
 
@@ -52,6 +54,7 @@ def running(
     models: Path | None = None,
     output: Path | None = None,
     flags: Sequence[str] = (),
+    release: str | None = None,
 ) -> Iterator[Server]:
     """A ComfyUI that runs as long as the `with` block.
 
@@ -61,8 +64,9 @@ def running(
     models:        a folder of models to use in place of an empty one
     output:        a folder for the results in place of output/
     flags:         further options of ComfyUI's command line
+    release:       one of harness.comfyui.RELEASES in place of the one that the environment names
     """
-    folder, base = comfyui_dir(), base.resolve()
+    folder, base = release_dir(release) if release else comfyui_dir(), base.resolve()
     prepare_base(base, pack_name, custom_nodes, models, output)
     port = _free_port()
     log = base / LOG_NAME

@@ -35,7 +35,7 @@ def test_a_killed_server_starts_clean_and_gives_the_same_video(comfyui, tmp_path
     with running(tmp_path, pack_name=PACK_NAME, custom_nodes=TEST_NODES) as server:
         bench = graph(server, kind)
         bench.model = out(bench.add("TestFailAt", model=bench.model, step=1, way="kill"))
-        bench.keep("latent", latent=bench.authors(steps=4))
+        bench.save("latent", latent=bench.authors(steps=4))
         with pytest.raises((ComfyError, requests.ConnectionError)):
             bench.results()
         assert server.process.wait(60) < 0
@@ -46,7 +46,7 @@ def test_a_killed_server_starts_clean_and_gives_the_same_video(comfyui, tmp_path
 def test_a_video_s_place_in_the_batch_does_not_change_it(comfyui) -> None:
     def latent(seed: int, videos: int) -> torch.Tensor:
         bench = Bench(comfyui, T2V, frames=2, videos=videos)
-        bench.keep("latent", latent=bench.authors(seed=seed, steps=1))
+        bench.save("latent", latent=bench.authors(seed=seed, steps=1))
         return bench.results()["latent"]
 
     both = latent(5, 2)

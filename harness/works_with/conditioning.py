@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vc_core
-from harness import goldens
-from harness.bench import APART, DYNAMICRAFTER, NOTHING, SCALE, SHIP, SWAN, T2V, T2V_V1, Bench, Link, apart, core_latent, same
-from harness.graphs import out
 
+from .. import goldens
+from ..bench import APART, DYNAMICRAFTER, NOTHING, SCALE, SHIP, SWAN, T2V, T2V_V1, Bench, Link, apart, core_latent, same
+from ..graphs import out
 from .table import CONDITIONING, Check, row
 
 
@@ -37,9 +37,9 @@ def timestep_ranges(bench: Bench) -> Check:
 
     early, late = bench.positive, bench.other
     both = bench.add("ConditioningCombine", conditioning_1=ranged(early, 0.0, 0.5), conditioning_2=ranged(late, 0.5, 1.0))
-    bench.keep("ranged", latent=bench.ksampler(steps=4, positive=out(both)))
-    bench.keep("halves", latent=bench.part(2, 4, positive=late, latent_image=bench.part(0, 2, positive=early)))
-    bench.keep("late", latent=bench.ksampler(steps=4, positive=late))
+    bench.save("ranged", latent=bench.ksampler(steps=4, positive=out(both)))
+    bench.save("halves", latent=bench.part(2, 4, positive=late, latent_image=bench.part(0, 2, positive=early)))
+    bench.save("late", latent=bench.ksampler(steps=4, positive=late))
 
     def check(seen: dict[str, Tensor]) -> None:
         same(seen["ranged"], seen["halves"])
@@ -53,12 +53,12 @@ def by_mask(bench: Bench, mask: Tensor) -> Check:
     one, other = bench.positive, bench.other
 
     def where(conditioning: Link, area: Tensor) -> Link:
-        mask = bench.given("TestMask", "mask", area)
+        mask = bench.tensor_input("TestMask", "mask", area)
         return out(bench.add("ConditioningSetMask", conditioning=conditioning, mask=mask, strength=1.0, set_cond_area="default"))
 
     both = bench.add("ConditioningCombine", conditioning_1=where(one, mask), conditioning_2=where(other, 1 - mask))
     for name, conditioning in (("both", out(both)), ("one", one), ("other", other)):
-        bench.keep(name, latent=bench.one_step(positive=conditioning))
+        bench.save(name, latent=bench.one_step(positive=conditioning))
 
     def check(seen: dict[str, Tensor]) -> None:
         same(seen["both"], torch.where(mask[:, None] > 0, seen["one"], seen["other"]))
@@ -97,8 +97,8 @@ def masks_of_time(bench: Bench) -> Check:
 def areas(bench: Bench) -> Check:
     area = bench.add("ConditioningSetAreaPercentage", conditioning=bench.other, width=0.5, height=1.0, x=0.5, y=0.0, strength=1.0)
     both = bench.add("ConditioningCombine", conditioning_1=bench.positive, conditioning_2=out(area))
-    bench.keep("both", latent=bench.one_step(positive=out(both)))
-    bench.keep("plain", latent=bench.one_step())
+    bench.save("both", latent=bench.one_step(positive=out(both)))
+    bench.save("plain", latent=bench.one_step())
 
     def check(seen: dict[str, Tensor]) -> None:
         same(seen["both"][..., :4], seen["plain"][..., :4])
@@ -111,7 +111,7 @@ def areas(bench: Bench) -> Check:
 def combining(bench: Bench) -> Check:
     both = bench.add("ConditioningCombine", conditioning_1=bench.positive, conditioning_2=bench.other)
     for name, conditioning in (("both", out(both)), ("one", bench.positive), ("other", bench.other)):
-        bench.keep(name, latent=bench.one_step(positive=conditioning))
+        bench.save(name, latent=bench.one_step(positive=conditioning))
 
     def check(seen: dict[str, Tensor]) -> None:
         same(seen["both"], (seen["one"] + seen["other"]) / 2)
@@ -123,16 +123,16 @@ def combining(bench: Bench) -> Check:
 @row(CONDITIONING, "ConditioningConcat", "both prompts' tokens, one after the other", T2V)
 def concatenating(bench: Bench) -> Check:
     both = bench.add("ConditioningConcat", conditioning_to=bench.encode(SWAN), conditioning_from=bench.encode(SHIP))
-    bench.keep("both", latent=bench.ksampler(steps=1, positive=bench.tell(out(both))))
+    bench.save("both", latent=bench.ksampler(steps=1, positive=bench.with_fps(out(both))))
     return lambda seen: same(seen["both"], first_prediction(bench, torch.cat(core_texts(bench, SWAN, SHIP), dim=1)))
 
 
 @row(CONDITIONING, "ConditioningAverage", "the weighted mean of both prompts' tokens", T2V)
 def averaging(bench: Bench) -> Check:
     texts = {"conditioning_to": bench.encode(SWAN), "conditioning_from": bench.encode(SHIP)}
-    bench.keep(
+    bench.save(
         "mean",
-        latent=bench.ksampler(steps=1, positive=bench.tell(out(bench.add("ConditioningAverage", conditioning_to_strength=0.25, **texts)))),
+        latent=bench.ksampler(steps=1, positive=bench.with_fps(out(bench.add("ConditioningAverage", conditioning_to_strength=0.25, **texts)))),
     )
 
     def check(seen: dict[str, Tensor]) -> None:
@@ -144,7 +144,7 @@ def averaging(bench: Bench) -> Check:
 
 @row(CONDITIONING, "prompt weights, (word:1.3)", "the word's token is moved away from the empty prompt's, as in core", T2V)
 def prompt_weights(bench: Bench) -> Check:
-    bench.keep("weighted", latent=bench.ksampler(steps=1, positive=bench.tell(bench.encode(SWAN.replace("swan", "(swan:1.3)")))))
+    bench.save("weighted", latent=bench.ksampler(steps=1, positive=bench.with_fps(bench.encode(SWAN.replace("swan", "(swan:1.3)")))))
 
     def check(seen: dict[str, Tensor]) -> None:
         swan, nothing = (text.clone() for text in core_texts(bench, SWAN, NOTHING))
@@ -162,7 +162,7 @@ def textual_inversion(bench: Bench) -> Check:
     folder.mkdir(exist_ok=True)
     table = goldens.weights(bench.name)["cond_stage_model.model.token_embedding.weight"]
     save_file({"emb_params": table[black_swan].float()}, folder / "bird.safetensors")
-    bench.keep("inverted", conditioning=bench.encode(SWAN.replace("black swan", "embedding:bird")))
+    bench.save("inverted", conditioning=bench.encode(SWAN.replace("black swan", "embedding:bird")))
     return lambda seen: same(seen["inverted"], core_texts(bench, SWAN)[0])
 
 
@@ -176,7 +176,7 @@ def textual_inversion(bench: Bench) -> Check:
 def uneven_lengths(bench: Bench) -> Check:
     lengths = {"154": " ".join(["swan"] * 100), "462": " ".join(["swan"] * 400)}
     for name, negative in lengths.items():
-        bench.keep(name, latent=bench.authors(cfg=3.0, negative=bench.tell(bench.encode(negative))))
+        bench.save(name, latent=bench.authors(cfg=3.0, negative=bench.with_fps(bench.encode(negative))))
 
     def check(seen: dict[str, Tensor]) -> None:
         for name, negative in lengths.items():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness import goldens
-from harness.bench import BUNDLED, DYNAMICRAFTER, SCALE, T2V, T2V_V1, Bench, apart, same
-from harness.graphs import out
-
+from .. import goldens
+from ..bench import BUNDLED, DYNAMICRAFTER, SCALE, T2V, T2V_V1, Bench, apart, same
+from ..graphs import out
 from .table import SAMPLERS, Check, row
 
 #: They add no noise on the way, so they all solve the same equation.
@@ -27,9 +26,9 @@ DETERMINISTIC = (
 )
 def every_sampler(bench: Bench) -> Check:
     names = bench.options("KSampler", "sampler_name")
-    bench.keep("its own", latent=bench.authors(steps=25))
+    bench.save("its own", latent=bench.authors(steps=25))
     for name in names:
-        bench.keep(name, latent=bench.ksampler(sampler_name=name, scheduler="karras", steps=5))
+        bench.save(name, latent=bench.ksampler(sampler_name=name, scheduler="karras", steps=5))
 
     def check(seen: dict[str, Tensor]) -> None:
         widths = {name: (seen[name].std() / seen["its own"].std()).item() for name in names}
@@ -43,7 +42,7 @@ def every_sampler(bench: Bench) -> Check:
 def every_sampler_of_v(bench: Bench) -> Check:
     names = bench.options("KSampler", "sampler_name")
     for name in names:
-        bench.keep(name, latent=bench.ksampler(sampler_name=name, steps=3))
+        bench.save(name, latent=bench.ksampler(sampler_name=name, steps=3))
 
     def check(seen: dict[str, Tensor]) -> None:
         assert not [name for name in names if not seen[name].isfinite().all() or seen[name].std() == 0]
@@ -59,9 +58,9 @@ def deterministic_samplers_agree(bench: Bench) -> Check:
     steps, known = 10, bench.options("KSampler", "sampler_name")
     names = [name for name in DETERMINISTIC if name in known]
     for name in names:
-        bench.keep(name, latent=bench.ksampler(sampler_name=name, scheduler="karras", steps=steps))
-    bench.keep("half as far", latent=bench.ksampler(sampler_name="euler", scheduler="karras", steps=2 * steps))
-    bench.keep("goal", latent=bench.ksampler(sampler_name="heun", scheduler="karras", steps=3 * steps))
+        bench.save(name, latent=bench.ksampler(sampler_name=name, scheduler="karras", steps=steps))
+    bench.save("half as far", latent=bench.ksampler(sampler_name="euler", scheduler="karras", steps=2 * steps))
+    bench.save("goal", latent=bench.ksampler(sampler_name="heun", scheduler="karras", steps=3 * steps))
 
     def check(seen: dict[str, Tensor]) -> None:
         # Euler's error falls as 1 / steps: half of it lies between a run and one of twice the steps. A quarter more for what falls faster.
@@ -83,8 +82,8 @@ def deterministic_samplers_agree(bench: Bench) -> Check:
 def every_scheduler(bench: Bench) -> Check:
     names = bench.options("KSampler", "scheduler")
     for name in names:
-        bench.keep(name, latent=bench.ksampler(scheduler=name))
-        bench.keep(f"{name} sigmas", sigmas=out(bench.add("BasicScheduler", model=bench.model, scheduler=name, steps=8, denoise=1.0)))
+        bench.save(name, latent=bench.ksampler(scheduler=name))
+        bench.save(f"{name} sigmas", sigmas=out(bench.add("BasicScheduler", model=bench.model, scheduler=name, steps=8, denoise=1.0)))
 
     def check(seen: dict[str, Tensor]) -> None:
         # Of a schedule without signal at its end core's last sigma is the large one; any other is the reference's. Both scales end at 0.7.
@@ -107,16 +106,16 @@ def every_scheduler(bench: Bench) -> Check:
 def ddim_is_the_authors(bench: Bench) -> Check:
     counts = (2, 3, 4, 5, 7, 9, 10, 25, 27, 30, 50, 111, 200, 333)
     for steps in counts:
-        bench.keep(
+        bench.save(
             f"core {steps}", sigmas=out(bench.add("BasicScheduler", model=bench.model, scheduler="ddim_uniform", steps=steps, denoise=1.0))
         )
-        bench.keep(
+        bench.save(
             f"ours {steps}", sigmas=out(bench.add("VideoCrafterScheduler", model=bench.model, steps=steps, denoise=1.0, spacing="uniform"))
         )
     # From an empty latent the authors start with the noise itself; from any other both noise it to the first timestep.
-    start = bench.given("TestLatent", "latent", torch.randn(4, 4, 8, 8, generator=torch.manual_seed(1)) / SCALE)
+    start = bench.tensor_input("TestLatent", "latent", torch.randn(4, 4, 8, 8, generator=torch.manual_seed(1)) / SCALE)
     for steps in (4, 7):
-        bench.keep(
+        bench.save(
             f"run {steps}", latent=bench.ksampler(sampler_name="ddim", scheduler="ddim_uniform", steps=steps, cfg=3.0, latent_image=start)
         )
         guider = bench.add("CFGGuider", model=bench.model, positive=bench.positive, negative=bench.negative, cfg=3.0)
@@ -126,7 +125,7 @@ def ddim_is_the_authors(bench: Bench) -> Check:
             sigmas=out(bench.add("VideoCrafterScheduler", model=bench.model, steps=steps, denoise=1.0, spacing="uniform")),
         )  # fmt: skip
         # The last prediction: the authors' own last step leaves the first timestep's noise in.
-        bench.keep(f"our run {steps}", latent=out(sampled, 1))
+        bench.save(f"our run {steps}", latent=out(sampled, 1))
 
     def check(seen: dict[str, Tensor]) -> None:
         for steps in counts:
@@ -158,11 +157,11 @@ def the_network_gets_what_it_was_trained_on(bench: Bench) -> Check:
     scales = recorded.get(f"{spacing}.scale", torch.ones(50))[places]
     clean, noise = (torch.randn(4, 4, 8, 8, generator=torch.manual_seed(seed)) for seed in (1, 2))
     seen_by = bench.add(
-        "TestNetworkInput", model=bench.model, positive=bench.positive, noise=bench.given("TestNoise", "noise", noise),
-        latent=bench.given("TestLatent", "latent", clean / SCALE), timesteps=",".join(str(int(timestep)) for timestep in timesteps),
+        "TestNetworkInput", model=bench.model, positive=bench.positive, noise=bench.tensor_input("TestNoise", "noise", noise),
+        latent=bench.tensor_input("TestLatent", "latent", clean / SCALE), timesteps=",".join(str(int(timestep)) for timestep in timesteps),
     )  # fmt: skip
-    bench.keep("inputs", latent=out(seen_by))
-    bench.keep("timesteps", sigmas=out(seen_by, 1))
+    bench.save("inputs", latent=out(seen_by))
+    bench.save("timesteps", sigmas=out(seen_by, 1))
 
     def check(seen: dict[str, Tensor]) -> None:
         assert seen["timesteps"].tolist() == timesteps.tolist()
@@ -176,8 +175,8 @@ def the_network_gets_what_it_was_trained_on(bench: Bench) -> Check:
 
 @row(SAMPLERS, "KSamplerAdvanced", "a run split in two is one run", T2V, DYNAMICRAFTER)
 def a_run_split_in_two(bench: Bench) -> Check:
-    bench.keep("whole", latent=bench.ksampler(steps=4, cfg=3.0))
-    bench.keep("parts", latent=bench.part(2, 4, cfg=3.0, latent_image=bench.part(0, 2, cfg=3.0)))
+    bench.save("whole", latent=bench.ksampler(steps=4, cfg=3.0))
+    bench.save("parts", latent=bench.part(2, 4, cfg=3.0, latent_image=bench.part(0, 2, cfg=3.0)))
     return lambda seen: same(seen["parts"], seen["whole"])
 
 
@@ -185,10 +184,10 @@ def a_run_split_in_two(bench: Bench) -> Check:
 def the_lower_the_nearer(bench: Bench) -> Check:
     shares = (0.1, 0.3, 0.5, 0.7, 1.0)
     given = bench.ksampler(seed=1, steps=6)
-    bench.keep("given", latent=given)
+    bench.save("given", latent=given)
     for share in shares:
-        bench.keep(f"k {share}", latent=bench.ksampler(steps=4, denoise=share, latent_image=given))
-        bench.keep(f"own {share}", latent=bench.authors(steps=4, eta=0.0, denoise=share, latent_image=given))
+        bench.save(f"k {share}", latent=bench.ksampler(steps=4, denoise=share, latent_image=given))
+        bench.save(f"own {share}", latent=bench.authors(steps=4, eta=0.0, denoise=share, latent_image=given))
 
     def check(seen: dict[str, Tensor]) -> None:
         for sampler in ("k", "own"):
@@ -201,11 +200,11 @@ def the_lower_the_nearer(bench: Bench) -> Check:
 def masked(bench: Bench, mask: Tensor) -> Check:
     """Samples where a mask ``[n, H, W]`` is 1, with several samplers; all else must be as it was."""
     start = torch.randn(4, 4, 8, 8, generator=torch.manual_seed(1)) / SCALE
-    latent = bench.add("SetLatentNoiseMask", samples=bench.given("TestLatent", "latent", start), mask=bench.given("TestMask", "mask", mask))
+    latent = bench.add("SetLatentNoiseMask", samples=bench.tensor_input("TestLatent", "latent", start), mask=bench.tensor_input("TestMask", "mask", mask))
     for sampler in ("euler", "heun", "dpmpp_2m_sde"):
-        bench.keep(sampler, latent=bench.ksampler(sampler_name=sampler, steps=4, latent_image=out(latent)))
+        bench.save(sampler, latent=bench.ksampler(sampler_name=sampler, steps=4, latent_image=out(latent)))
     for eta in (0.0, 1.0):
-        bench.keep(f"own {eta:g}", latent=bench.authors(eta=eta, latent_image=out(latent)))
+        bench.save(f"own {eta:g}", latent=bench.authors(eta=eta, latent_image=out(latent)))
 
     def check(seen: dict[str, Tensor]) -> None:
         kept = (mask[:, ::8, ::8] == 0)[:, None].expand(4, 4, 8, 8)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.bench import APART, DYNAMICRAFTER, T2V, T2V_V1, Bench, apart, core_latent, same
-from harness.graphs import assert_fails, out
-
+from ..bench import APART, DYNAMICRAFTER, T2V, T2V_V1, Bench, apart, core_latent, same
+from ..graphs import assert_fails, out
 from .length import windowed
 from .table import BATCHES, Check, row
 
@@ -22,12 +21,12 @@ from .table import BATCHES, Check, row
     videos=2,
 )
 def a_batch(bench: Bench) -> Check:
-    blank = bench.given("TestLatent", "latent", torch.zeros(8, 4, 8, 8))
-    alone = bench.alone(4, None)
+    blank = bench.tensor_input("TestLatent", "latent", torch.zeros(8, 4, 8, 8))
+    alone = bench.one_video(4, None)
     for start in (0, 4):
         part = bench.frames_of(blank, start, 4)
-        bench.keep(f"from {start}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
-    bench.keep("batch", latent=bench.one_step())
+        bench.save(f"from {start}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
+    bench.save("batch", latent=bench.one_step())
 
     def check(seen: dict[str, Tensor]) -> None:
         same(seen["batch"], torch.cat([seen["from 0"], seen["from 4"]]))
@@ -43,14 +42,14 @@ def a_batch(bench: Bench) -> Check:
 def prompts_of_a_batch(bench: Bench) -> Check:
     first = torch.zeros(8, 8, 8)
     first[:4] = 1
-    masks = [bench.given("TestMask", "mask", mask) for mask in (first, 1 - first)]
+    masks = [bench.tensor_input("TestMask", "mask", mask) for mask in (first, 1 - first)]
     both = [
         out(bench.add("ConditioningSetMask", conditioning=conditioning, mask=mask, strength=1.0, set_cond_area="default"))
         for conditioning, mask in zip((bench.positive, bench.other), masks, strict=True)
     ]
     combined = bench.add("ConditioningCombine", conditioning_1=both[0], conditioning_2=both[1])
     for name, conditioning in (("both", out(combined)), ("one", bench.positive), ("other", bench.other)):
-        bench.keep(name, latent=bench.ksampler(positive=conditioning))
+        bench.save(name, latent=bench.ksampler(positive=conditioning))
 
     def check(seen: dict[str, Tensor]) -> None:
         same(seen["both"], torch.cat([seen["one"][:4], seen["other"][4:]]))
@@ -68,14 +67,14 @@ def prompts_of_a_batch(bench: Bench) -> Check:
 def core_s_batches(bench: Bench) -> Check:
     joined = out(bench.add("LatentBatch", samples1=bench.latent, samples2=bench.latent))
     repeated = out(bench.add("RepeatLatentBatch", samples=bench.latent, amount=2))
-    untold = bench.tell(bench.text)
+    untold = bench.with_fps(bench.text)
     sampled = bench.authors(latent_image=joined, positive=untold, negative=untold)
-    bench.keep("joined", latent=sampled)
-    bench.keep("repeated", latent=bench.authors(latent_image=repeated, positive=untold, negative=untold))
+    bench.save("joined", latent=sampled)
+    bench.save("repeated", latent=bench.authors(latent_image=repeated, positive=untold, negative=untold))
     second = bench.frames_of(sampled, 4, 4)
-    bench.keep("taken", latent=second)
-    bench.keep("whole again", latent=bench.authors(seed=7, denoise=0.5, latent_image=sampled, positive=untold, negative=untold))
-    bench.keep("taken again", latent=bench.authors(seed=8, denoise=0.5, latent_image=second, positive=untold, negative=untold))
+    bench.save("taken", latent=second)
+    bench.save("whole again", latent=bench.authors(seed=7, denoise=0.5, latent_image=sampled, positive=untold, negative=untold))
+    bench.save("taken again", latent=bench.authors(seed=8, denoise=0.5, latent_image=second, positive=untold, negative=untold))
 
     def check(seen: dict[str, Tensor]) -> None:
         for name in ("joined", "repeated"):
@@ -104,7 +103,7 @@ def wrong_batches_are_refused(bench: Bench) -> Check:
         bench.add("TestSave", file="x", latent=bench.authors(latent_image=latent))
         assert_fails(bench.comfyui, bench, "VideoCrafterSampler", *told)
         bench.prompt = dict(begun)
-    bench.add("TestSave", file="x", latent=bench.ksampler(positive=bench.tell(bench.text, joined[1])))
+    bench.add("TestSave", file="x", latent=bench.ksampler(positive=bench.with_fps(bench.text, joined[1])))
     assert_fails(bench.comfyui, bench, "VideoCrafterConditioning", *wrong["4, 4 and 8"][1:])
     return lambda seen: None
 
@@ -122,6 +121,6 @@ def windows_of_a_batch(bench: Bench) -> Check:
     bench.add("TestSave", file="x", latent=bench.ksampler(model=windowed(bench, 4, 2, dim=2)))
     assert_fails(bench.comfyui, bench, "KSampler", "over dim 2", "set dim to 0")
     bench.prompt = begun
-    bench.keep("plain", latent=bench.ksampler())
-    bench.keep("windowed", latent=bench.ksampler(model=windowed(bench, 4, 0, "batched", "flat")))
+    bench.save("plain", latent=bench.ksampler())
+    bench.save("windowed", latent=bench.ksampler(model=windowed(bench, 4, 0, "batched", "flat")))
     return lambda seen: same(seen["windowed"], seen["plain"])
