@@ -5,18 +5,17 @@ from __future__ import annotations
 from itertools import groupby
 
 from harness.bench import TITLES
-from harness.comfyui import DEFAULT_RELEASE, RELEASES, REPOSITORY
+from harness.comfyui import DEFAULT_RELEASE, OLDEST_RELEASE, REPOSITORY
 from harness.works_with import CLAIMS, ROWS
 from harness.works_with.limits import LIMITS
 from harness.works_with.options import FLAGS
 from harness.works_with.table import GROUPS, Line
 
 PAGE = REPOSITORY / "docs" / "works_with.md"
-*_, OLDEST = RELEASES
 INTRODUCTION = f"""# What works with our models
 
 Each line is a test in a real ComfyUI that looks at the latents or pixels which come out (`tests/comfyui`).
-`make test-all` runs all of them on ComfyUI {DEFAULT_RELEASE} and on {OLDEST}.
+`make test-all` runs all of them on ComfyUI {DEFAULT_RELEASE} and on {OLDEST_RELEASE}.
 The models are the published ones' forms at tiny widths, with the weights that the authors' code was recorded with, and the bundled one.
 
 This page is written by `python -m dev.works_with`.

@@ -13,21 +13,14 @@ from benchmarks.memory import cpu_peak, walk_peak
 from benchmarks.models import fill, random_networks
 from benchmarks.report import GIB, Row, ratios
 from harness import goldens
+from tests.networks import UNETS, randomize
 from vc_core.config import AutoencoderConfig, UNetConfig, load_config, published
 from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
 from vc_core.memory import numbers_per_pixel, numbers_per_position
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.unet import UNet
 
-SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
-CONFIGS = {
-    "text": UNetConfig(**SIZES, context_dim=32),
-    "relative positions": UNetConfig(**SIZES, context_dim=32, temporal_conv=False, max_relative_position=4),
-    "image": UNetConfig(**SIZES, context_dim=32, image_attention=True),
-    "image for each frame": UNetConfig(
-        **SIZES, context_dim=32, image_attention=True, image_gain=True, image_tokens_per_frame=2, in_channels=8
-    ),
-}
+CONFIGS = UNETS | {"image for each frame": replace(UNETS["image for each frame"], in_channels=8)}
 MIB = 2**20
 
 
@@ -47,9 +40,7 @@ def conditioning(config: UNetConfig, frames: int, height: int, width: int, video
 def test_the_plain_formulation_is_the_same_model(kind, picture):
     torch.manual_seed(0)
     config = CONFIGS[kind]
-    unet = UNet(config).requires_grad_(False).eval()
-    for parameter in unet.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.2
+    unet = randomize(UNet(config))
     positive, negative = conditioning(config, 3, 8, 6, videos=2), conditioning(config, 3, 8, 6, videos=2)
     if picture == "the same picture":
         negative = replace(negative, concat=positive.concat)
