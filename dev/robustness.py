@@ -32,8 +32,8 @@ RULES = """## What holds
 - **Files.** Reading a checkpoint never runs code that it holds: its pickle is interpreted on mere names, with bounds on its size and
   steps. Loading compares every tensor with the file's checksum, where it has one, and refuses NaN and infinite numbers by the tensor's
   name. Converting writes beside the target and puts the new file in its place when it is complete.
-- **Graphs.** A graph ends in a result, in ComfyUI's refusal before it runs (*refused*), or in a message of ours (*said*) of what was
-  given, what is possible and what to do. What Python or torch raise inside our nodes counts as a fault. A latent or a pass that this
+- **Graphs.** A graph ends in a result, in ComfyUI's refusal before it runs (*refused*), or in an error of ours that names
+  the value, what is possible and what to do. What Python or torch raise inside our nodes counts as a fault. A latent or a pass that this
   machine's memory can't hold is refused before anything is taken.
 - **Long runs.** After warming up, a server's memory grows by less than 1 MB a run, cancelled and failed runs among them.
 - **Seeds.** The same seed gives the same video, to the bit, on the same device from run to run and after a restart, whatever ran in
@@ -59,11 +59,11 @@ def page(graphs: fuzz.Report, runs: endurance.Report, files: dict[str, Counter[s
     for name, what in FILES.items():
         ended = ", ".join(f"{count} {how}" for how, count in files[name].most_common())
         lines.append(f"| {what} (`{name}`) | {files[name].total()} tests | {ended} |")
-    ended = ", ".join(f"{count} {how}" for how, count in graphs.ended.most_common())
-    lines.append(f"| graphs changed at random (`python -m dev.fuzz`) | {graphs.ended.total()} graphs | {ended} |")
+    ended = ", ".join(f"{count} {how}" for how, count in graphs.endings.most_common())
+    lines.append(f"| graphs changed at random (`python -m dev.fuzz`) | {graphs.endings.total()} graphs | {ended} |")
     lines.append(f"| the known graph in between | {graphs.known} times | the same bits each time |")
-    kinds = ", ".join(f"{count} {how}" for how, count in runs.ended.most_common())
-    lines.append(f"| runs on one server, alternating (`python -m dev.endurance`) | {runs.ended.total()} runs | {kinds} |")
+    kinds = ", ".join(f"{count} {how}" for how, count in runs.endings.most_common())
+    lines.append(f"| runs on one server, alternating (`python -m dev.endurance`) | {runs.endings.total()} runs | {kinds} |")
     memory = f"{runs.resident[0]} to {runs.resident[-1]} MB"
     lines.append(f"| memory over these runs | {memory} | {runs.slope():+.2f} MB a run after warming up |")
     faults = [*graphs.findings, *runs.findings]

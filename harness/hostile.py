@@ -78,7 +78,7 @@ def in_legacy(pickled: bytes) -> bytes:
 def members(*pairs: tuple[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zipfile, too, finds a name given twice worth a word
+        warnings.simplefilter("ignore")  # zipfile warns of a name that occurs twice
         for name, data in pairs:
             archive.writestr(zipfile.ZipInfo(name), data)
     return buffer.getvalue()

@@ -102,7 +102,7 @@ def command(folder: Path, base: Path, port: int, flags: Sequence[str] = ()) -> l
 def prepare_base(
     base: Path, pack_name: str, custom_nodes: Sequence[Path] = (), models: Path | None = None, output: Path | None = None
 ) -> None:
-    """Makes a base directory: the usual folders, with links to this repository and to what else is given."""
+    """Makes a base directory: the usual folders, with links to this repository, the custom nodes and the models."""
     base.mkdir(parents=True, exist_ok=True)
     for name, target in (("models", models), ("output", output)):
         if target:

@@ -41,9 +41,9 @@ def timestep_ranges(bench: Bench) -> Check:
     bench.save("halves", latent=bench.part(2, 4, positive=late, latent_image=bench.part(0, 2, positive=early)))
     bench.save("late", latent=bench.ksampler(steps=4, positive=late))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["ranged"], seen["halves"])
-        assert apart(seen["ranged"], seen["late"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["ranged"], results["halves"])
+        assert apart(results["ranged"], results["late"]) > APART
 
     return check
 
@@ -60,9 +60,9 @@ def by_mask(bench: Bench, mask: Tensor) -> Check:
     for name, conditioning in (("both", out(both)), ("one", one), ("other", other)):
         bench.save(name, latent=bench.one_step(positive=conditioning))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["both"], torch.where(mask[:, None] > 0, seen["one"], seen["other"]))
-        assert apart(seen["one"], seen["other"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["both"], torch.where(mask[:, None] > 0, results["one"], results["other"]))
+        assert apart(results["one"], results["other"]) > APART
 
     return check
 
@@ -100,9 +100,9 @@ def areas(bench: Bench) -> Check:
     bench.save("both", latent=bench.one_step(positive=out(both)))
     bench.save("plain", latent=bench.one_step())
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["both"][..., :4], seen["plain"][..., :4])
-        assert apart(seen["both"][..., 4:], seen["plain"][..., 4:]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["both"][..., :4], results["plain"][..., :4])
+        assert apart(results["both"][..., 4:], results["plain"][..., 4:]) > APART
 
     return check
 
@@ -113,9 +113,9 @@ def combining(bench: Bench) -> Check:
     for name, conditioning in (("both", out(both)), ("one", bench.positive), ("other", bench.other)):
         bench.save(name, latent=bench.one_step(positive=conditioning))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["both"], (seen["one"] + seen["other"]) / 2)
-        assert apart(seen["one"], seen["other"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["both"], (results["one"] + results["other"]) / 2)
+        assert apart(results["one"], results["other"]) > APART
 
     return check
 
@@ -124,20 +124,18 @@ def combining(bench: Bench) -> Check:
 def concatenating(bench: Bench) -> Check:
     both = bench.add("ConditioningConcat", conditioning_to=bench.encode(SWAN), conditioning_from=bench.encode(SHIP))
     bench.save("both", latent=bench.ksampler(steps=1, positive=bench.with_fps(out(both))))
-    return lambda seen: same(seen["both"], first_prediction(bench, torch.cat(core_texts(bench, SWAN, SHIP), dim=1)))
+    return lambda results: same(results["both"], first_prediction(bench, torch.cat(core_texts(bench, SWAN, SHIP), dim=1)))
 
 
 @row(CONDITIONING, "ConditioningAverage", "the weighted mean of both prompts' tokens", T2V)
 def averaging(bench: Bench) -> Check:
     texts = {"conditioning_to": bench.encode(SWAN), "conditioning_from": bench.encode(SHIP)}
-    bench.save(
-        "mean",
-        latent=bench.ksampler(steps=1, positive=bench.with_fps(out(bench.add("ConditioningAverage", conditioning_to_strength=0.25, **texts)))),
-    )
+    mean = out(bench.add("ConditioningAverage", conditioning_to_strength=0.25, **texts))
+    bench.save("mean", latent=bench.ksampler(steps=1, positive=bench.with_fps(mean)))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         swan, ship = core_texts(bench, SWAN, SHIP)
-        same(seen["mean"], first_prediction(bench, 0.25 * swan + 0.75 * ship))
+        same(results["mean"], first_prediction(bench, 0.25 * swan + 0.75 * ship))
 
     return check
 
@@ -146,11 +144,11 @@ def averaging(bench: Bench) -> Check:
 def prompt_weights(bench: Bench) -> Check:
     bench.save("weighted", latent=bench.ksampler(steps=1, positive=bench.with_fps(bench.encode(SWAN.replace("swan", "(swan:1.3)")))))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         swan, nothing = (text.clone() for text in core_texts(bench, SWAN, NOTHING))
         place = 3  # after the start, "a" and "black"
         swan[:, place] = nothing[:, place] + 1.3 * (swan[:, place] - nothing[:, place])
-        same(seen["weighted"], first_prediction(bench, swan))
+        same(results["weighted"], first_prediction(bench, swan))
 
     return check
 
@@ -163,7 +161,7 @@ def textual_inversion(bench: Bench) -> Check:
     table = goldens.weights(bench.name)["cond_stage_model.model.token_embedding.weight"]
     save_file({"emb_params": table[black_swan].float()}, folder / "bird.safetensors")
     bench.save("inverted", conditioning=bench.encode(SWAN.replace("black swan", "embedding:bird")))
-    return lambda seen: same(seen["inverted"], core_texts(bench, SWAN)[0])
+    return lambda results: same(results["inverted"], core_texts(bench, SWAN)[0])
 
 
 @row(
@@ -178,9 +176,9 @@ def uneven_lengths(bench: Bench) -> Check:
     for name, negative in lengths.items():
         bench.save(name, latent=bench.authors(cfg=3.0, negative=bench.with_fps(bench.encode(negative))))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for name, negative in lengths.items():
             assert core_texts(bench, negative)[0].shape[1] == int(name)
-            same(seen[name], core_latent(bench.path, negative=negative, guidance_scale=3.0))
+            same(results[name], core_latent(bench.path, negative=negative, guidance_scale=3.0))
 
     return check

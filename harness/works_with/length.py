@@ -42,7 +42,7 @@ def windowed(
 def a_window_of_all(bench: Bench) -> Check:
     bench.save("plain", latent=bench.ksampler(cfg=2.0))
     bench.save("windowed", latent=bench.ksampler(cfg=2.0, model=windowed(bench, 4, 2)))
-    return lambda seen: same(seen["windowed"], seen["plain"])
+    return lambda results: same(results["windowed"], results["plain"])
 
 
 def fuse_weights(fuse: str, place: int, length: int, overlap: int, first: bool, last: bool) -> float:
@@ -96,16 +96,16 @@ def windows(bench: Bench) -> Check:
         alone = bench.one_video(len(frames), concat[list(frames)] if pictured else None)
         bench.save(f"window {frames}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for number, (_, fuse, _, _, shared, chosen) in enumerate(cases):
             fused, weight = torch.zeros(total, 4, 8, 8), torch.zeros(total, 1, 1, 1)
             for frames in chosen:
-                said = seen[f"window {tuple(frames)}"]
+                said = results[f"window {tuple(frames)}"]
                 for place, frame in enumerate(frames):
                     part = fuse_weights(fuse, place, len(frames), shared, 0 in frames, total - 1 in frames)
                     fused[frame] += part * said[place]
                     weight[frame] += part
-            same(seen[f"case {number}"], fused / weight)
+            same(results[f"case {number}"], fused / weight)
 
     return check
 
@@ -120,8 +120,8 @@ def windows(bench: Bench) -> Check:
 def a_long_video(bench: Bench) -> Check:
     bench.save("frames", image=bench.decode(bench.ksampler(steps=8, cfg=4.0, model=windowed(bench, 16, 4))))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        red, green, blue = seen["frames"].unbind(-1)
+    def check(results: dict[str, Tensor]) -> None:
+        red, green, blue = results["frames"].unbind(-1)
         shown = (red > 0.5) & (green < 0.4) & (blue < 0.4)
         area = shown.float().mean(dim=(1, 2))
         assert len(area) == 32 and area.min() > 0.01 and area.max() < 0.3, area

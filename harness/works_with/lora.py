@@ -75,13 +75,13 @@ def kohya_lora(bench: Bench) -> Check:
         loaded = bench.add(
             "LoraLoader", model=bench.model, clip=bench.clip, lora_name=file, strength_model=strength, strength_clip=strength
         )
-        told = bench.with_fps(bench.encode(SWAN, out(loaded, 1)))
-        bench.save(f"{strength:g}", latent=bench.authors(model=out(loaded), positive=told))
+        positive = bench.with_fps(bench.encode(SWAN, out(loaded, 1)))
+        bench.save(f"{strength:g}", latent=bench.authors(model=out(loaded), positive=positive))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        assert torch.equal(seen["0"], seen["plain"])
-        same(seen[f"{STRENGTH:g}"], core_latent(changed))
-        assert apart(seen[f"{STRENGTH:g}"], seen["plain"]) > 0.05
+    def check(results: dict[str, Tensor]) -> None:
+        assert torch.equal(results["0"], results["plain"])
+        same(results[f"{STRENGTH:g}"], core_latent(changed))
+        assert apart(results[f"{STRENGTH:g}"], results["plain"]) > 0.05
 
     return check
 
@@ -109,10 +109,10 @@ def plain_lora(bench: Bench) -> Check:
         loaded = bench.add("LoraLoaderModelOnly", model=bench.model, lora_name=file, strength_model=STRENGTH)
         bench.save(style, latent=bench.authors(model=out(loaded)))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for style in styles:
-            same(seen[style], seen["expected"])
-        assert apart(seen["expected"], seen["plain"]) > 0.05
+            same(results[style], results["expected"])
+        assert apart(results["expected"], results["plain"]) > 0.05
 
     return check
 
@@ -151,10 +151,10 @@ def lora_hooks(bench: Bench) -> Check:
     bench.save("switched", latent=hooked((0.0, 0.0), (0.5, 1.0)))
     bench.save("halves", latent=bench.part(2, 4, cfg=2.0, model=patched, latent_image=bench.part(0, 2, cfg=2.0)))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["hooked"], seen["loaded"])
-        same(seen["switched"], seen["halves"])
-        assert min(apart(seen["loaded"], seen["plain"]), apart(seen["switched"], seen["loaded"])) > 0.02
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["hooked"], results["loaded"])
+        same(results["switched"], results["halves"])
+        assert min(apart(results["loaded"], results["plain"]), apart(results["switched"], results["loaded"])) > 0.02
 
     return check
 
@@ -176,9 +176,9 @@ def merging(bench: Bench) -> Check:
     bench.save("merged", latent=bench.authors(model=out(bench.add("ModelMergeSimple", model1=bench.model, model2=other, ratio=0.25))))
     bench.save("mean", latent=bench.authors(model=out(bench.load(f"{bench.name}_mean", mean))))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["merged"], seen["mean"])
-        assert apart(seen["merged"], seen["plain"]) > 0.02
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["merged"], results["mean"])
+        assert apart(results["merged"], results["plain"]) > 0.02
 
     return check
 
@@ -205,8 +205,8 @@ def saving(bench: Bench) -> Check:
     bench.vae = out(loader, 2)
     bench.save("frames again", image=bench.decode(sampled))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for kind in ("latent", "text", "frames"):
-            same(seen[f"{kind} again"], seen[kind])
+            same(results[f"{kind} again"], results[kind])
 
     return check

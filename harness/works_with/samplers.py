@@ -60,11 +60,11 @@ def deterministic_samplers_agree(bench: Bench) -> Check:
     bench.save("half as far", latent=bench.ksampler(sampler_name="euler", scheduler="karras", steps=2 * steps))
     bench.save("goal", latent=bench.ksampler(sampler_name="heun", scheduler="karras", steps=3 * steps))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         # Euler's error falls as 1 / steps: half of it lies between a run and one of twice the steps. A quarter more for what falls faster.
-        bound = 1.25 * 2 * apart(seen["half as far"], seen["euler"])
+        bound = 1.25 * 2 * apart(results["half as far"], results["euler"])
         assert bound < 0.1
-        away = {name: apart(seen[name], seen["goal"]) for name in names}
+        away = {name: apart(results[name], results["goal"]) for name in names}
         assert max(away.values()) <= bound, (bound, away)
 
     return check
@@ -83,14 +83,14 @@ def every_scheduler(bench: Bench) -> Check:
         bench.save(name, latent=bench.ksampler(scheduler=name))
         bench.save(f"{name} sigmas", sigmas=out(bench.add("BasicScheduler", model=bench.model, scheduler=name, steps=8, denoise=1.0)))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         # Of a schedule without signal at its end core's last sigma is the large one; any other is the reference's. Both scales end at 0.7.
         alpha = max(goldens.read(bench.name, "schedule")["alphas_cumprod"][-1].item(), 4.8973451890853435e-08)
         first = ((1 - alpha) / alpha) ** 0.5 / 0.7
         for name in names:
-            sigmas = seen[f"{name} sigmas"]
+            sigmas = results[f"{name} sigmas"]
             assert sigmas[0] <= first * 1.0001 and sigmas[-1] == 0 and (sigmas.diff() < 0).all(), (name, sigmas, first)
-            assert seen[name].isfinite().all() and seen[name].std() > 0.1
+            assert results[name].isfinite().all() and results[name].std() > 0.1
 
     return check
 
@@ -125,16 +125,16 @@ def ddim_is_the_authors(bench: Bench) -> Check:
         # The last prediction: the authors' own last step leaves the first timestep's noise in.
         bench.save(f"our run {steps}", latent=out(sampled, 1))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for steps in counts:
-            core, ours = seen[f"core {steps}"], seen[f"ours {steps}"]
+            core, ours = results[f"core {steps}"], results[f"ours {steps}"]
             # Where a timestep would be 1000 the authors' code fails; ours takes the last one, core leaves it out.
             one_more = 999 % (1000 // steps) == 0
             visited = len(range(1, 1000, 1000 // steps)) + one_more
             assert len(ours) == visited + 1 and len(core) == min(steps, visited - one_more) + 1
             same(core, ours[-len(core) :])
         for steps in (4, 7):
-            same(seen[f"run {steps}"], seen[f"our run {steps}"])
+            same(results[f"run {steps}"], results[f"our run {steps}"])
 
     return check
 
@@ -161,9 +161,9 @@ def the_network_gets_what_it_was_trained_on(bench: Bench) -> Check:
     bench.save("inputs", latent=out(seen_by))
     bench.save("timesteps", sigmas=out(seen_by, 1))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        assert seen["timesteps"].tolist() == timesteps.tolist()
-        for got, alpha, scale in zip(seen["inputs"].split(4), alphas, scales, strict=True):
+    def check(results: dict[str, Tensor]) -> None:
+        assert results["timesteps"].tolist() == timesteps.tolist()
+        for got, alpha, scale in zip(results["inputs"].split(4), alphas, scales, strict=True):
             # Where nothing of the sample is to be left, core's large sigma leaves 2e-4 of it in.
             tolerance = goldens.TOLERANCE if alpha > 0 else 4e-4
             same(got, alpha.sqrt() * scale * clean + (1 - alpha).sqrt() * noise, tolerance)
@@ -175,40 +175,41 @@ def the_network_gets_what_it_was_trained_on(bench: Bench) -> Check:
 def a_run_split_in_two(bench: Bench) -> Check:
     bench.save("whole", latent=bench.ksampler(steps=4, cfg=3.0))
     bench.save("parts", latent=bench.part(2, 4, cfg=3.0, latent_image=bench.part(0, 2, cfg=3.0)))
-    return lambda seen: same(seen["parts"], seen["whole"])
+    return lambda results: same(results["parts"], results["whole"])
 
 
-@row(SAMPLERS, "denoise below 1", "video to video: the lower, the nearer to the given video", T2V, BUNDLED)
+@row(SAMPLERS, "denoise below 1", "video to video: the lower, the nearer to the video it starts from", T2V, BUNDLED)
 def the_lower_the_nearer(bench: Bench) -> Check:
     shares = (0.1, 0.3, 0.5, 0.7, 1.0)
-    given = bench.ksampler(seed=1, steps=6)
-    bench.save("given", latent=given)
+    start = bench.ksampler(seed=1, steps=6)
+    bench.save("start", latent=start)
     for share in shares:
-        bench.save(f"k {share}", latent=bench.ksampler(steps=4, denoise=share, latent_image=given))
-        bench.save(f"own {share}", latent=bench.authors(steps=4, eta=0.0, denoise=share, latent_image=given))
+        bench.save(f"k {share}", latent=bench.ksampler(steps=4, denoise=share, latent_image=start))
+        bench.save(f"own {share}", latent=bench.authors(steps=4, eta=0.0, denoise=share, latent_image=start))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for sampler in ("k", "own"):
-            away = [apart(seen[f"{sampler} {share}"], seen["given"]) for share in shares]
+            away = [apart(results[f"{sampler} {share}"], results["start"]) for share in shares]
             assert away == sorted(away) and away[0] < 0.7 * away[-1], away
 
     return check
 
 
 def masked(bench: Bench, mask: Tensor) -> Check:
-    """Samples where a mask ``[n, H, W]`` is 1, with several samplers; all else must be as it was."""
+    """Sampling where a mask ``[n, H, W]`` is 1, with several samplers; the rest must stay as it was."""
     start = torch.randn(4, 4, 8, 8, generator=torch.manual_seed(1)) / SCALE
-    latent = bench.add("SetLatentNoiseMask", samples=bench.tensor_input("TestLatent", "latent", start), mask=bench.tensor_input("TestMask", "mask", mask))
+    samples, noise_mask = bench.tensor_input("TestLatent", "latent", start), bench.tensor_input("TestMask", "mask", mask)
+    latent = bench.add("SetLatentNoiseMask", samples=samples, mask=noise_mask)
     for sampler in ("euler", "heun", "dpmpp_2m_sde"):
         bench.save(sampler, latent=bench.ksampler(sampler_name=sampler, steps=4, latent_image=out(latent)))
     for eta in (0.0, 1.0):
         bench.save(f"own {eta:g}", latent=bench.authors(eta=eta, latent_image=out(latent)))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        kept = (mask[:, ::8, ::8] == 0)[:, None].expand(4, 4, 8, 8)
-        for latent in seen.values():
-            same(latent[kept], start[kept])
-            assert apart(latent[~kept], start[~kept]) > 0.3
+    def check(results: dict[str, Tensor]) -> None:
+        fixed = (mask[:, ::8, ::8] == 0)[:, None].expand(4, 4, 8, 8)
+        for latent in results.values():
+            same(latent[fixed], start[fixed])
+            assert apart(latent[~fixed], start[~fixed]) > 0.3
 
     return check
 

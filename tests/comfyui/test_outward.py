@@ -12,8 +12,8 @@ import pytest
 from harness.bench import BUNDLED, I2V, Bench
 from harness.comfyui import REPOSITORY
 from harness.graphs import TextGraph, assert_fails, out
-from harness.server import running
-from tests.comfyui.conftest import PACK_NAME, TEST_NODES
+from harness.server import TEST_NODES, running
+from tests.comfyui.conftest import PACK_NAME
 
 AUDIT = Path(__file__).parent / "audit"
 
