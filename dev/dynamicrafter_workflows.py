@@ -1,4 +1,4 @@
-"""The workflows of DynamiCrafter: from a picture, between two, round and back, and through many."""
+"""The workflows of DynamiCrafter: from an image, between two, round and back, and through many."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from .workflow_builder import Node, Output, WorkflowBuilder
 from .workflow_parts import COLUMNS, FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 
 BUNDLED = "videocrafter_tiny_dynamicrafter (bundled)"
-OWN_PICTURES = "For pictures of your own put **Load Image** in the place of what is drawn here."
+OWN_IMAGES = "For images of your own put **Load Image** in the place of what is drawn here."
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
-    """A picture to a clip that begins with exactly that picture."""
+    """An image to a clip that begins with exactly that image."""
     flow = WorkflowBuilder(info)
-    picture = _one_picture(flow, "What is to move", 8, 22)
-    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_v1 or dynamicrafter_1024_v1", picture)
+    image = _one_image(flow, "What is to move", 8, 22)
+    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_v1 or dynamicrafter_1024_v1", image)
     conditioning = flow.node(
         "VideoCrafterImageToVideo",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "image": picture, "fps": 8.0, "latent": latent["LATENT"], "vae": loader["VAE"],
+            "image": image, "fps": 8.0, "latent": latent["LATENT"], "vae": loader["VAE"],
         },
         at=(COLUMNS[2], SECOND_ROW), size=(320, 210),
     )  # fmt: skip
@@ -29,11 +29,11 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
 
 
 def interpolation(info: ObjectInfo) -> WorkflowBuilder:
-    """What happens between two pictures."""
+    """What happens between two images."""
     flow = WorkflowBuilder(info)
-    flow.note(f"The video begins with the first picture and ends with the last. {OWN_PICTURES}", at=(0, FIRST_ROW), title="Two pictures")
-    first, drawing = drawn_square(flow, 6, 10, column=1, top=FIRST_ROW, title="The first picture")
-    last, more = drawn_square(flow, 39, 36, column=3, top=FIRST_ROW, title="The last picture")
+    flow.note(f"The video begins with the first image and ends with the last. {OWN_IMAGES}", at=(0, FIRST_ROW), title="Two images")
+    first, drawing = drawn_square(flow, 6, 10, column=1, top=FIRST_ROW, title="The first image")
+    last, more = drawn_square(flow, 39, 36, column=3, top=FIRST_ROW, title="The last image")
     flow.group("First", drawing, color="#3f5e3f")
     flow.group("Last", more, color="#3f5e3f")
     loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", first)
@@ -45,9 +45,9 @@ def interpolation(info: ObjectInfo) -> WorkflowBuilder:
 def loop(info: ObjectInfo) -> WorkflowBuilder:
     """A clip that ends as it begins; its last frame, which is the first again, is left out."""
     flow = WorkflowBuilder(info)
-    picture = _one_picture(flow, "Where it begins and ends", 10, 22)
-    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", picture)
-    conditioning = _between(flow, loader, positive, negative, latent, {"image": picture})
+    image = _one_image(flow, "Where it begins and ends", 10, 22)
+    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", image)
+    conditioning = _between(flow, loader, positive, negative, latent, {"image": image})
     sampler = _sampling(flow, loader, conditioning, latent["LATENT"])
     decode = decoded(flow, loader, sampler, top=SECOND_ROW)
     once = flow.node(
@@ -59,22 +59,22 @@ def loop(info: ObjectInfo) -> WorkflowBuilder:
 
 
 def keyframes(info: ObjectInfo) -> WorkflowBuilder:
-    """A chain of clips through three pictures, joined."""
+    """A chain of clips through three images, joined."""
     flow = WorkflowBuilder(info)
     flow.note(
-        f"Each clip begins with one picture and ends with the next; any number can be put together with **Batch Images**. {OWN_PICTURES}",
-        at=(0, FIRST_ROW), title="Three pictures",
+        f"Each clip begins with one image and ends with the next; any number can be put together with **Batch Images**. {OWN_IMAGES}",
+        at=(0, FIRST_ROW), title="Three images",
     )  # fmt: skip
     places = ((6, 10), (39, 22), (12, 38))
-    pictures, drawings = [], []
+    images, drawings = [], []
     for index, (x, y) in enumerate(places):
         column, top = (1, 3, 1)[index], FIRST_ROW + (0, 0, 440)[index]
-        picture, drawing = drawn_square(flow, x, y, column=column, top=top, title=f"Picture {index + 1}")
-        pictures.append(picture)
+        image, drawing = drawn_square(flow, x, y, column=column, top=top, title=f"Image {index + 1}")
+        images.append(image)
         drawings += drawing
-    two = flow.node("ImageBatch", {"image1": pictures[0], "image2": pictures[1]}, at=(COLUMNS[3], FIRST_ROW + 440), size=(300, 60))
-    three = flow.node("ImageBatch", {"image1": two["IMAGE"], "image2": pictures[2]}, at=(COLUMNS[4], FIRST_ROW + 440), size=(300, 60))
-    flow.group("Pictures", [*drawings, two, three], color="#3f5e3f")
+    two = flow.node("ImageBatch", {"image1": images[0], "image2": images[1]}, at=(COLUMNS[3], FIRST_ROW + 440), size=(300, 60))
+    three = flow.node("ImageBatch", {"image1": two["IMAGE"], "image2": images[2]}, at=(COLUMNS[4], FIRST_ROW + 440), size=(300, 60))
+    flow.group("Images", [*drawings, two, three], color="#3f5e3f")
     top = SECOND_ROW + 440
     loader, positive, negative = _texts(flow, "", "dynamicrafter_512_interp_v1", top)
     conditioning = flow.node(
@@ -93,12 +93,12 @@ def keyframes(info: ObjectInfo) -> WorkflowBuilder:
     return flow
 
 
-def _one_picture(flow: WorkflowBuilder, title: str, x: int, y: int) -> Output:
-    flow.note(OWN_PICTURES, at=(0, FIRST_ROW), title="The picture")
-    picture, drawing = drawn_square(flow, x, y, column=1, top=FIRST_ROW, title="The picture")
-    preview = flow.node("PreviewImage", {"images": picture}, at=(COLUMNS[3], FIRST_ROW), size=(300, 280))
+def _one_image(flow: WorkflowBuilder, title: str, x: int, y: int) -> Output:
+    flow.note(OWN_IMAGES, at=(0, FIRST_ROW), title="The image")
+    image, drawing = drawn_square(flow, x, y, column=1, top=FIRST_ROW, title="The image")
+    preview = flow.node("PreviewImage", {"images": image}, at=(COLUMNS[3], FIRST_ROW), size=(300, 280))
     flow.group(title, [*drawing, preview], color="#3f5e3f")
-    return picture
+    return image
 
 
 def _texts(flow: WorkflowBuilder, motion: str, published: str, top: float) -> tuple[Node, Node, Node]:
@@ -118,10 +118,10 @@ def _texts(flow: WorkflowBuilder, motion: str, published: str, top: float) -> tu
     return loader, positive, negative
 
 
-def _start(flow: WorkflowBuilder, motion: str, published: str, picture: Output) -> tuple[Node, Node, Node, Node]:
-    """Loader, texts and a latent of the picture's shape, in the second row."""
+def _start(flow: WorkflowBuilder, motion: str, published: str, image: Output) -> tuple[Node, Node, Node, Node]:
+    """Loader, texts and a latent of the image's shape, in the second row."""
     loader, positive, negative = _texts(flow, motion, published, SECOND_ROW)
-    given = {"model": loader["MODEL"], "image": picture}
+    given = {"model": loader["MODEL"], "image": image}
     size = flow.node("VideoCrafterImageSize", given, at=(COLUMNS[1], SECOND_ROW + 340), size=(330, 80))
     latent = flow.node(
         "EmptyVideoCrafterLatent", {"width": size["width"], "height": size["height"], "length": 16},
@@ -131,12 +131,12 @@ def _start(flow: WorkflowBuilder, motion: str, published: str, picture: Output) 
     return loader, positive, negative, latent
 
 
-def _between(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, pictures: dict[str, Output]) -> Node:
+def _between(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, images: dict[str, Output]) -> Node:
     return flow.node(
         "VideoCrafterInterpolation",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "vae": loader["VAE"], "latent": latent["LATENT"], "fps": 8.0, **pictures,
+            "vae": loader["VAE"], "latent": latent["LATENT"], "fps": 8.0, **images,
         },
         at=(COLUMNS[2], SECOND_ROW), size=(320, 210),
     )  # fmt: skip

@@ -52,32 +52,32 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
-    """A picture to a clip. Nodes of ComfyUI draw the picture, so that it runs without a file; one's own is a link away."""
+    """An image to a clip. Nodes of ComfyUI draw the image, so that it runs without a file; one's own is a link away."""
     flow = WorkflowBuilder(info)
     flow.note(
-        "Choose a file in *Your picture* and draw a link from its IMAGE to *The picture*, where *Red square* is connected "
-        "now.\n\nThe bundled model knows nothing but one coloured shape on a dark ground. For other pictures choose a "
+        "Choose a file in *Your image* and draw a link from its IMAGE to *The image*, where *Red square* is connected "
+        "now.\n\nThe bundled model knows nothing but one coloured shape on a dark ground. For other images choose a "
         "published model below.",
-        at=(0, FIRST_ROW), size=(330, 190), title="Your own picture",
+        at=(0, FIRST_ROW), size=(330, 190), title="Your own image",
     )  # fmt: skip
     # No file is chosen: the interface would complain of any that isn't there, though nothing takes it.
-    own = flow.node("LoadImage", {"image": ""}, at=(380, FIRST_ROW), size=(330, 340), title="Your picture")
+    own = flow.node("LoadImage", {"image": ""}, at=(380, FIRST_ROW), size=(330, 340), title="Your image")
     square, drawing = drawn_square(flow, 8, 22, column=2, top=FIRST_ROW, title="Red square")
-    picture = flow.node("ImageFromBatch", {"image": square}, at=(1470, FIRST_ROW), size=(320, 100), title="The picture")
-    preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW + 160), size=(320, 280))
-    flow.group("Your own picture", [own], color="#3f5e5e")
-    flow.group("A picture to begin with", drawing, color="#3f5e3f")
-    flow.group("What is to move", [picture, preview], color="#3f5e3f")
-    _picture_to_video(flow, picture["IMAGE"], "moving right", prefix="VideoCrafter_image_to_video")
+    image = flow.node("ImageFromBatch", {"image": square}, at=(1470, FIRST_ROW), size=(320, 100), title="The image")
+    preview = flow.node("PreviewImage", {"images": image["IMAGE"]}, at=(1470, FIRST_ROW + 160), size=(320, 280))
+    flow.group("Your own image", [own], color="#3f5e5e")
+    flow.group("An image to begin with", drawing, color="#3f5e3f")
+    flow.group("What is to move", [image, preview], color="#3f5e3f")
+    _picture_to_video(flow, image["IMAGE"], "moving right", prefix="VideoCrafter_image_to_video")
     return flow
 
 
 def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
-    """A sentence to a picture, with nodes of ComfyUI alone beside the loader, and the picture to a clip."""
+    """A sentence to an image, with nodes of ComfyUI alone beside the loader, and the image to a clip."""
     flow = WorkflowBuilder(info)
     loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, FIRST_ROW), size=(330, 220), title="Image model")
     flow.note(
-        "One frame of a text-to-video model is a picture, so this runs out of the box. For any picture put **Load "
+        "One frame of a text-to-video model is an image, so this runs out of the box. For any image put **Load "
         "Checkpoint** in its place, with Stable Diffusion or another image model, and connect its MODEL, CLIP and VAE. Then set the size, "
         "steps and cfg which that model wants, and choose a published model for the video as well.",
         at=(0, FIRST_ROW + 280), size=(330, 220), title="Change the image model",
@@ -97,32 +97,32 @@ def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
         },
         at=(760, FIRST_ROW), size=(320, 290),
     )  # fmt: skip
-    picture = flow.node("VAEDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, FIRST_ROW), size=(300, 60))
-    preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW), size=(320, 340))
+    image = flow.node("VAEDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, FIRST_ROW), size=(300, 60))
+    preview = flow.node("PreviewImage", {"images": image["IMAGE"]}, at=(1470, FIRST_ROW), size=(320, 340))
     flow.group("Image model", [loader], color="#3f789e")
     flow.group("What is seen", [positive, negative, latent], color="#3f5e3f")
-    flow.group("Sampling the picture", [sampler], color="#5e3f5e")
-    flow.group("The picture", [picture, preview], color="#5e5e3f")
-    _picture_to_video(flow, picture["IMAGE"], "moving up", prefix="VideoCrafter_text_to_image_to_video")
+    flow.group("Sampling the image", [sampler], color="#5e3f5e")
+    flow.group("The image", [image, preview], color="#5e5e3f")
+    _picture_to_video(flow, image["IMAGE"], "moving up", prefix="VideoCrafter_text_to_image_to_video")
     return flow
 
 
-def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefix: str) -> None:
-    """The second row of a graph that makes a picture in its first: from the picture to saved files."""
+def _picture_to_video(flow: WorkflowBuilder, image: Output, motion: str, prefix: str) -> None:
+    """The second row of a graph that makes an image in its first: from the image to saved files."""
     top = SECOND_ROW
     loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_IMAGE_TO_VIDEO}, at=(0, top), size=(330, 220), title="Video model")
     flow.note(
         "The bundled model is tiny: 64x64, and it knows a coloured shape on a dark ground that is *moving "
         "left|right|up|down*.\n\nFor real clips put VideoCrafter1's Image2Video `model.ckpt` into `models/checkpoints`, choose it here, "
-        "set 50 steps and cfg 12, and write what happens in the picture. Image Size then gives 512x320, or as many pixels in the "
-        "picture's shape.",
+        "set 50 steps and cfg 12, and write what happens in the image. Image Size then gives 512x320, or as many pixels in the "
+        "image's shape.",
         at=(0, top + 280), size=(330, 260), title="Change the video model",
     )  # fmt: skip
     positive = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": motion}, at=(380, top), size=(330, 130), title="Motion")
     negative = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, top + 180), size=(330, 110), title="Negative motion"
     )
-    size = flow.node("VideoCrafterImageSize", {"model": loader["MODEL"], "image": picture}, at=(380, top + 340), size=(330, 80))
+    size = flow.node("VideoCrafterImageSize", {"model": loader["MODEL"], "image": image}, at=(380, top + 340), size=(330, 80))
     latent = flow.node(
         "EmptyVideoCrafterLatent", {"width": size["width"], "height": size["height"], "length": 16}, at=(380, top + 470), size=(330, 130)
     )
@@ -130,7 +130,7 @@ def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefi
         "VideoCrafterImageToVideo",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "image": picture, "fps": 8.0, "latent": latent["LATENT"],
+            "image": image, "fps": 8.0, "latent": latent["LATENT"],
         },
         at=(760, top), size=(320, 190),
     )  # fmt: skip

@@ -37,7 +37,7 @@ CLAIMS: Claims = {
     "test_controlnet.test_each_frame_of_each_video_meets_its_picture": (
         Line(CONTROL, "a batch of pictures", "each frame of each video meets its own", (T2V,)),
     ),
-    "test_controlnet.test_it_starts_and_ends_when_told": (
+    "test_controlnet.test_it_starts_and_ends_at_its_percentages": (
         Line(CONTROL, "start_percent, end_percent", "only the steps in between are controlled", (T2V,)),
     ),
     "test_controlnet.test_an_adapter_in_passes_with_fewer_conditionings": (

@@ -145,7 +145,7 @@ def test_each_frame_of_each_video_meets_its_picture(comfyui, checkpoints):
 
 
 @pytest.mark.parametrize("start, end, expected", [(0.5, 1.0, [False, False, True, True]), (0.0, 0.5, [True, True, False, False])])
-def test_it_starts_and_ends_when_told(comfyui, checkpoints, start, end, expected):
+def test_it_starts_and_ends_at_its_percentages(comfyui, checkpoints, start, end, expected):
     graph = ControlGraph()
     graph.apply(graph.controlnet(1), start=start, end=end)
     seen = graph.record(comfyui, f"percent_{start}", steps=4, scheduler="ddim_uniform")
@@ -205,13 +205,13 @@ def test_the_true_sizes_fit(comfyui):
     graph.prompt = {}
     graph.add("TestTrueSize", file="true_size.json")
     comfyui.run(graph.prompt)
-    given = json.loads((comfyui.base / "output" / "true_size.json").read_text())
+    shapes = json.loads((comfyui.base / "output" / "true_size.json").read_text())
     seen, blank = Shapes(), {"device": "meta"}
     unet = UNet(load_config(VIDEOCRAFTER2).unet, Layers(**blank))
     unet(torch.empty(1, 4, 2, 40, 64, **blank), torch.empty(1, **blank), torch.empty(1, 77, 1024, **blank), hooks=seen)
-    assert given["controlnet"] == {"middle": seen.middle, "output": seen.output[::-1]}
+    assert shapes["controlnet"] == {"middle": seen.middle, "output": seen.output[::-1]}
     assert len(seen.output) == 12
-    adapted = given["adapter"]["input"][::-1]
+    adapted = shapes["adapter"]["input"][::-1]
     assert [number for number, shape in enumerate(adapted) if shape] == [2, 5, 8, 11]
     assert all(shape in (None, place) for shape, place in zip(adapted, seen.input, strict=True))
 

@@ -59,12 +59,12 @@ def test_deep_features_end_with_the_run(comfyui, checkpoints):
 
 @pytest.mark.parametrize("partner", ["PerturbedAttentionGuidance", "EasyCache"])
 def test_deep_cache_with_others(comfyui, checkpoints, partner):
-    given = {
+    settings = {
         "PerturbedAttentionGuidance": {"scale": 2.0},
         "EasyCache": {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False},
     }
     graph = PatchGraph()
-    graph.patch(partner, **given[partner])
+    graph.patch(partner, **settings[partner])
     graph.deep_cache(2, 2)
     seen, _ = recorded(comfyui, graph, f"deep_cache_{partner}", lambda: graph.core_sample(steps=6))
     assert len(seen) == 12 if partner == "PerturbedAttentionGuidance" else len(seen) < 6

@@ -134,7 +134,7 @@ def test_an_overridden_attention_by_hand(comfyui, checkpoints):
     graph.patch("TestOverrideAttention", factor=0.5)
     (seen,), _ = recorded(comfyui, graph, "overridden", lambda: graph.core_sample(steps=1))
     model = vc_core.load(checkpoints / f"{VIDEOCRAFTER2}.safetensors")
-    halved = UNet(model.config.unet, Layers(attention=lambda *given: 0.5 * sdpa(*given)))
+    halved = UNet(model.config.unet, Layers(attention=lambda *inputs: 0.5 * sdpa(*inputs)))
     halved.load_state_dict(model.unet.state_dict())
     assert goldens.error(seen.tensors["out"], seen.by_hand(halved)) <= goldens.TOLERANCE
     assert goldens.error(seen.by_hand(model.unet), seen.tensors["out"]) > 0.01
