@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -89,15 +87,6 @@ def difference(first: np.ndarray, second: np.ndarray) -> float:
 def model(name: str) -> vc_core.VideoModel:
     """A bundled model, loaded once."""
     return vc_core.load(vc_core.bundled_models()[name])
-
-
-@contextmanager
-def two_threads() -> Iterator[None]:
-    """Torch on two threads, as the models' speed is stated for two cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 def text_videos(prompts: list[str], fps: float | None = None) -> list[np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,6 @@ from tests.bundled_cases import (
     middle,
     model,
     text_videos,
-    two_threads,
 )
 from vc_core.family.model_file import ModelFile
 
@@ -38,12 +36,6 @@ SHA256 = {
     IMAGE_TO_VIDEO: "69ca118f9383ca31f51949848074860f352cbf028a1fea79705cccc199007d69",
     DYNAMICRAFTER: "662c80790146c6cf90d9caef06810248c5ba743944f43f8ffea2efc56fce0a9c",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    with two_threads():
-        yield
 
 
 @pytest.mark.parametrize("name", SHA256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise, product
 
 import numpy as np
@@ -21,16 +20,9 @@ from tests.bundled_cases import (
     difference,
     image_videos,
     middle,
-    two_threads,
 )
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    with two_threads():
-        yield
 
 
 def test_image_to_video_keeps_72_images() -> None:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
 import pytest
 
 from harness.judge import Verdict, judge
-from tests.bundled_cases import COLOURS, DIRECTIONS, SHAPES, text_videos, two_threads
+from tests.bundled_cases import COLOURS, DIRECTIONS, SHAPES, text_videos
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    with two_threads():
-        yield
 
 
 def verdicts(prompts: list[str], fps: float | None = None) -> list[Verdict]:
