@@ -12,7 +12,7 @@ from harness.client import ComfyError
 from harness.graphs import TextGraph, assert_fails
 
 #: MB by which the server's memory may exceed its former peak.
-GROWTH = 1500
+GROWTH = 500
 BARE = '  File "/comfyui/custom_nodes/pack/nodes/sampling.py", line 1, in execute\n    height, width = latent.shape[2:]\n    ^^^^^'
 PACK = '  File "/comfyui/custom_nodes/pack/nodes/sampling.py", line 1, in execute\n    raise ValueError('
 CORE = '  File "/comfyui/nodes.py", line 1, in sample'
