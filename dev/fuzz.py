@@ -38,7 +38,6 @@ UNKNOWN_INPUT = "got an unexpected keyword argument"
 BETWEEN = 50
 #: What an error's own words have at least.
 SHORTEST = 40
-PACK_NAME = "ComfyUI-VideoCrafter"
 
 
 @dataclass
@@ -165,7 +164,7 @@ def clean_up(server: Server) -> None:
 @contextmanager
 def fuzzing_server() -> Iterator[Server]:
     """A server for it, with the tests' nodes."""
-    with tempfile.TemporaryDirectory() as base, running(Path(base), pack_name=PACK_NAME, custom_nodes=TEST_NODES) as server:
+    with tempfile.TemporaryDirectory() as base, running(Path(base), custom_nodes=TEST_NODES) as server:
         prepare(server)
         yield server
 

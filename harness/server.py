@@ -20,6 +20,7 @@ from .comfyui import REPOSITORY, comfyui_dir, release_dir
 START_TIMEOUT = 300  # seconds; a first start compiles ComfyUI's Python files
 LOG_NAME = "comfyui.log"  # in the base directory
 LOG_TAIL = 40  # lines of the log that an error shows
+DEFAULT_PACK_NAME = "ComfyUI-VideoCrafter"  # of the folder among the custom nodes
 #: The folders of the tests' own nodes, which save and read tensors, fail on purpose and look into models.
 TEST_NODES = sorted(path.parent for path in (Path(__file__).parent / "custom_nodes").glob("*/__init__.py"))
 FOLDERS = ("custom_nodes", "input", "output", "models/checkpoints")
@@ -49,7 +50,7 @@ class Server(Client):
 @contextmanager
 def running(
     base: Path,
-    pack_name: str = "ComfyUI-VideoCrafter",
+    pack_name: str = DEFAULT_PACK_NAME,
     custom_nodes: Sequence[Path] = (),
     models: Path | None = None,
     output: Path | None = None,

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from harness.comfyui import REPOSITORY
-from harness.server import Server, running
+from harness.server import DEFAULT_PACK_NAME, Server, running
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
@@ -31,7 +31,7 @@ WORKFLOWS = [
     for path in sorted((REPOSITORY / "example_workflows").glob("*.json"))
 ]
 #: The interface splits a pack's folder name at its dots, so that help pages are not found under the other tests' one.
-PACK_NAME = "ComfyUI-VideoCrafter"
+PACK_NAME = DEFAULT_PACK_NAME
 PATIENCE = 180_000  # milliseconds: until the interface stands, and until a graph is done
 #: The graphs' own steps are what the other tests and the thumbnails take; here it matters that a video comes of them.
 FEWER_STEPS = "window.app.graph.nodes.forEach(node => node.widgets?.forEach(widget => { if (widget.name == 'steps') widget.value = 4 }))"

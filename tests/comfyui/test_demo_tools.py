@@ -22,7 +22,6 @@ from harness.comfyui import comfyui_dir, missing_requirements
 from harness.graph import GraphError, set_input, to_prompt
 from harness.judge import judge
 from harness.server import Server
-from tests.comfyui.conftest import PACK_NAME
 
 RED = 0xFF0000
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -244,13 +243,6 @@ def test_every_workflow_is_described_and_has_a_thumbnail() -> None:
     assert sorted(WORKFLOWS) == NAMES
     for name in NAMES:
         assert Image.open(FOLDER / f"{name}.jpg").size == (512, 512)
-
-
-def test_the_template_browser_gets_every_workflow(comfyui: Server) -> None:
-    """ComfyUI serves the first of several folders' names, `examples` before `workflows`: a folder of ours must not hide another."""
-    assert sorted(comfyui.get("/workflow_templates")[PACK_NAME]) == NAMES
-    for name in NAMES:
-        assert comfyui.get(f"/api/workflow_templates/{PACK_NAME}/{name}.json") == shipped(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
