@@ -110,7 +110,7 @@ class ImageSetting(Setting):
 
 @dataclass(frozen=True)
 class Demo:
-    """A workflow of the folder `example_workflows/`, and what of it can be changed from outside."""
+    """A workflow of the folder `workflows/`, and what of it can be changed from outside."""
 
     workflow: str
     settings: tuple[Setting, ...]
@@ -147,7 +147,7 @@ def read_settings(environment: Mapping[str, str]) -> dict[Setting, Any]:
 
 def run(demo: Demo, values: Mapping[Setting, Any], server: Server) -> list[Path]:
     """Runs a demo's workflow with its settings' values, where there are any, and returns the files it saved."""
-    path = REPOSITORY / "example_workflows" / demo.workflow
+    path = REPOSITORY / "workflows" / demo.workflow
     prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), server.object_info())
     values_shown = [f'{setting.variable}="{values.get(setting) or setting.default(prompt)}"' for setting in demo.settings]
     print(f"Running {demo.workflow} with {' and '.join(values_shown)}", flush=True)

@@ -5,7 +5,7 @@
     prompt = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": "a red circle"}, at=(400, 0), title="Prompt")
     flow.note("Write what you want to see.", at=(400, 250))
     flow.group("Text", [prompt])
-    flow.save(Path("example_workflows/example.json"))
+    flow.save(Path("workflows/example.json"))
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the workflows of ``example_workflows/``: `python -m dev.workflows`.
+"""Writes the workflows of ``workflows/``: `python -m dev.workflows`.
 
 They are described here rather than drawn, so that a changed node changes them all in the same way.
 """
@@ -17,7 +17,7 @@ from . import dynamicrafter_workflows as dynamicrafter
 from .workflow_builder import Output, WorkflowBuilder
 from .workflow_parts import FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 
-FOLDER = REPOSITORY / "example_workflows"
+FOLDER = REPOSITORY / "workflows"
 BUNDLED_TEXT_TO_VIDEO = "videocrafter_tiny_t2v (bundled)"
 BUNDLED_IMAGE_TO_VIDEO = "videocrafter_tiny_i2v (bundled)"
 
@@ -159,7 +159,7 @@ def main() -> None:
         info = server.object_info()
         for name, describe in WORKFLOWS.items():
             describe(info).save(FOLDER / f"{name}.json")
-            print(f"example_workflows/{name}.json")
+            print(f"workflows/{name}.json")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from vc_core.fetch import published_files
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((REPOSITORY / "docs").rglob("*.md"))
 TITLE = 30  # pixels of a node's title, above its position
-WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
+WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))

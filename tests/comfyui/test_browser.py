@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 WORKFLOWS = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "text_to_video" else pytest.mark.full)
-    for path in sorted((REPOSITORY / "example_workflows").glob("*.json"))
+    for path in sorted((REPOSITORY / "workflows").glob("*.json"))
 ]
 #: The interface splits a pack's folder name at its dots, so that help pages are not found under the other tests' one.
 PACK_NAME = DEFAULT_PACK_NAME
@@ -157,7 +157,7 @@ def test_every_node_has_a_help_page_in_the_interface(interface: Interface, serve
 
 
 def test_a_model_that_is_missing_is_offered(interface: Interface, server: Server):
-    workflow = json.loads((REPOSITORY / "example_workflows" / "text_to_video.json").read_text(encoding="utf-8"))
+    workflow = json.loads((REPOSITORY / "workflows" / "text_to_video.json").read_text(encoding="utf-8"))
     loader = next(node for node in workflow["nodes"] if node["type"] == "VideoCrafterLoader")
     loader["widgets_values"][0] = "videocrafter_t2v_512_v2.ckpt"
     interface.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)

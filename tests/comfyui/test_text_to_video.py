@@ -144,7 +144,7 @@ def test_weights_in_eight_bits_are_close(comfyui, checkpoints, name):
 
 def test_the_workflow_as_it_is_shipped(comfyui, object_info):
     """Queued as the web interface would; progress is reported; the saved files open."""
-    saved = json.loads((REPOSITORY / "example_workflows" / "text_to_video.json").read_text())
+    saved = json.loads((REPOSITORY / "workflows" / "text_to_video.json").read_text())
     steps: list[Progress] = []
     files = files_of(comfyui.run(to_prompt(saved, object_info), on_progress=steps.append))
     assert max(progress.value for progress in steps if progress.maximum == 25) == 25
