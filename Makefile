@@ -1,7 +1,7 @@
 # make demo      a video from a sentence and one from a picture, in a real ComfyUI without a window
 #                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
-# make test      ruff, mypy and all tests, then test-oldest (WORKERS=2: so many tests at a time, each worker with a ComfyUI of its own)
-# make test-oldest  what works with what, once more on the oldest ComfyUI supported
+# make test      ruff, mypy and the tests, in some 15 minutes on two cores (WORKERS=2: processes of tests, each with a ComfyUI of its own)
+# make test-all  everything: also the long tests, and what works with what on the oldest ComfyUI supported
 # make check     ruff, and mypy's strict check of vc_core
 # make coverage  the branches of vc_core that its tests leave untested, listed in docs/coverage.md
 # make bench     what the models cost in time and memory, part by part (ARGS="--device cuda --model t2v_512_v2", see --help)
@@ -18,27 +18,18 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-oldest check coverage bench gallery comfyui setup clean
+.PHONY: demo test test-all check coverage bench gallery comfyui setup setup-tests clean
 
 demo: setup
 	@$(VENV_PYTHON) -m dev.demo
 
-# Tests of one file stay together, for what they share. Torch's threads are divided among the workers: more of them than cores only wait.
 WORKERS ?= 2
-CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-PYTEST = OMP_NUM_THREADS=$$(( ($(CORES) + $(WORKERS) - 1) / $(WORKERS) )) $(VENV_PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-test: setup check
-	@$(PYTEST)
-	@$(MAKE) --no-print-directory test-oldest
+test: setup-tests
+	@$(VENV_PYTHON) -m dev.run_tests --workers $(WORKERS)
 
-# What differs from release to release is ComfyUI's side, so the oldest one gets the tests of what works with what.
-OLDEST := 0.3.75
-ON_OLDEST := $(addprefix tests/comfyui/,test_works_with.py test_controlnet.py test_model_patches.py test_memory.py)
-
-test-oldest: setup
-	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m harness.comfyui
-	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(PYTEST) $(ON_OLDEST)
+test-all: setup-tests
+	@$(VENV_PYTHON) -m dev.run_tests --workers $(WORKERS) --full
 
 check: $(INSTALLED)
 	@$(VENV_PYTHON) -m ruff check .
@@ -58,6 +49,10 @@ comfyui: setup
 
 setup: $(INSTALLED)
 	@$(VENV_PYTHON) -m harness.comfyui
+
+# A few tests run on the oldest release, too.
+setup-tests: setup
+	@COMFYUI_DIR= COMFYUI_RELEASE=0.3.75 $(VENV_PYTHON) -m harness.comfyui
 
 $(INSTALLED): dev/requirements.txt requirements.txt | $(VENV_PYTHON)
 	@echo "Installing torch and the development tools into $(VENV) (about 6 GB on the first run; some minutes) ..."

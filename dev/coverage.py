@@ -49,9 +49,9 @@ def page(report: dict[str, Any]) -> str:
             continue
         missed = set(file["missing_lines"])
         # What leads from or to a line that is listed anyway says nothing new.
-        told = [f"{start} to {end if end > 0 else 'end'}" for start, end in branches if start not in missed and end not in missed]
+        shown = [f"{start} to {end if end > 0 else 'end'}" for start, end in branches if start not in missed and end not in missed]
         share = f"{summary['covered_branches']} of {summary['num_branches']}"
-        lines.append(f"| `{name}` | {share} | {', '.join(spans(sorted(missed)))} | {', '.join(told)} |")
+        lines.append(f"| `{name}` | {share} | {', '.join(spans(sorted(missed)))} | {', '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 

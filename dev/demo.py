@@ -1,8 +1,8 @@
-"""`make demo`: a video from a sentence and one from a picture, in a real ComfyUI without a window.
+"""`make demo`: a video from a sentence and one from an image, in a real ComfyUI without a window.
 
     make demo
     PROMPT="a green square moving up" make demo
-    IMAGE=picture.png MOTION="moving up" make demo
+    IMAGE=image.png MOTION="moving up" make demo
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Setting(ABC):
     variable: str
 
     @abstractmethod
-    def read(self, given: str) -> Any:
-        """What the variable's text stands for; its `str` is for people. Raises ValueError if it stands for nothing."""
+    def read(self, text: str) -> Any:
+        """The value that the variable's text means; its `str` is shown to users. Raises ValueError for a text that means none."""
 
     @abstractmethod
-    def standing(self, prompt: Prompt) -> str:
-        """What the workflow has where nothing is given."""
+    def default(self, prompt: Prompt) -> str:
+        """The workflow's own value, as a text."""
 
     @abstractmethod
     def apply(self, value: Any, prompt: Prompt, server: Server) -> None:
-        """Puts what was read into the prompt."""
+        """Puts a value that was read into the prompt."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class TextSetting(Setting):
     variable: str
     title: str
 
-    def read(self, given: str) -> str:
-        return given
+    def read(self, text: str) -> str:
+        return text
 
-    def standing(self, prompt: Prompt) -> str:
+    def default(self, prompt: Prompt) -> str:
         return prompt[find_node(prompt, "text", title=self.title)]["inputs"]["text"]
 
     def apply(self, value: str, prompt: Prompt, server: Server) -> None:
@@ -67,8 +67,8 @@ class TextSetting(Setting):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture file, read and written anew."""
+class ImageFile:
+    """An image file, read and written anew."""
 
     path: Path
     png: bytes
@@ -78,32 +78,32 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PictureSetting(Setting):
-    """A picture file: the LoadImage titled `loader` loads it, and the node titled `target` takes that in place of what it had."""
+class ImageSetting(Setting):
+    """An image file: the LoadImage titled `loader` loads it, and the node titled `target` takes that in place of what it had."""
 
     variable: str
     loader: str
     target: str
 
-    def read(self, given: str) -> Picture:
-        path = Path(given).expanduser()
+    def read(self, text: str) -> ImageFile:
+        path = Path(text).expanduser()
         if not path.is_file():
-            raise ValueError(f"{self.variable} is {given!r}, but there is no such file.")
+            raise ValueError(f"{self.variable} is {text!r}, but there is no such file.")
         try:
-            # One picture as a PNG: LoadImage doesn't read all that Pillow does, and makes a batch of animated ones.
-            with Image.open(path) as picture:
-                upright = ImageOps.exif_transpose(picture).convert("RGB")
+            # One image as a PNG: LoadImage doesn't read all that Pillow does, and makes a batch of animated ones.
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow says it of damaged files
-            raise ValueError(f"{self.variable} is {given!r}, which can't be read as a picture: {error}") from error
+            raise ValueError(f"{self.variable} is {text!r}, which can't be read as an image: {error}") from error
         png = io.BytesIO()
         upright.save(png, "PNG")
-        return Picture(path, png.getvalue())
+        return ImageFile(path, png.getvalue())
 
-    def standing(self, prompt: Prompt) -> str:
+    def default(self, prompt: Prompt) -> str:
         source, _ = prompt[find_node(prompt, "image", title=self.target)]["inputs"]["image"]
         return prompt[source]["_meta"]["title"]
 
-    def apply(self, value: Picture, prompt: Prompt, server: Server) -> None:
+    def apply(self, value: ImageFile, prompt: Prompt, server: Server) -> None:
         set_input(prompt, "image", server.upload(f"{value.path.stem}.png", value.png), title=self.loader)
         set_input(prompt, "image", [find_node(prompt, "image", title=self.loader), 0], title=self.target)
 
@@ -118,7 +118,7 @@ class Demo:
 
 DEMOS = (
     Demo("text_to_video.json", (TextSetting("PROMPT", "Prompt"),)),
-    Demo("image_to_video.json", (PictureSetting("IMAGE", "Your image", "The image"), TextSetting("MOTION", "Motion"))),
+    Demo("image_to_video.json", (ImageSetting("IMAGE", "Your image", "The image"), TextSetting("MOTION", "Motion"))),
 )
 
 
@@ -149,8 +149,8 @@ def run(demo: Demo, values: Mapping[Setting, Any], server: Server) -> list[Path]
     """Runs a demo's workflow with its settings' values, where there are any, and returns the files it saved."""
     path = REPOSITORY / "workflows" / demo.workflow
     prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), server.object_info())
-    told = [f'{setting.variable}="{values.get(setting) or setting.standing(prompt)}"' for setting in demo.settings]
-    print(f"Running {demo.workflow} with {' and '.join(told)}", flush=True)
+    values_shown = [f'{setting.variable}="{values.get(setting) or setting.default(prompt)}"' for setting in demo.settings]
+    print(f"Running {demo.workflow} with {' and '.join(values_shown)}", flush=True)
     for setting in demo.settings:
         if setting in values:
             setting.apply(values[setting], prompt, server)
@@ -159,10 +159,10 @@ def run(demo: Demo, values: Mapping[Setting, Any], server: Server) -> list[Path]
 
 
 def describe(path: Path) -> str:
-    """What is in a video or animated picture: frames, size and playback speed."""
+    """What is in a video or animated image: frames, size and playback speed."""
     if path.suffix == ".webp":
-        with Image.open(path) as picture:
-            return f"{getattr(picture, 'n_frames', 1)} frames of {picture.width}x{picture.height}"
+        with Image.open(path) as image:
+            return f"{getattr(image, 'n_frames', 1)} frames of {image.width}x{image.height}"
     with av.open(str(path)) as video:
         stream = video.streams.video[0]
         frames = sum(1 for _ in video.decode(stream))

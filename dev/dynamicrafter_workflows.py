@@ -8,19 +8,19 @@ from .workflow_builder import Node, Output, WorkflowBuilder
 from .workflow_parts import COLUMNS, FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 
 BUNDLED = "videocrafter_tiny_dynamicrafter (bundled)"
-OWN_PICTURES = "To use your own images, connect **Load Image** in place of the drawn ones."
+OWN_IMAGES = "To use your own images, connect **Load Image** in place of the drawn ones."
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     """Image to video, where the first frame is the image."""
     flow = WorkflowBuilder(info)
-    picture = _one_picture(flow, "Source image", 8, 22)
-    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_v1 or dynamicrafter_1024_v1", picture)
+    image = _one_image(flow, "Source image", 8, 22)
+    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_v1 or dynamicrafter_1024_v1", image)
     conditioning = flow.node(
         "VideoCrafterImageToVideo",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "image": picture, "fps": 8.0, "latent": latent["LATENT"], "vae": loader["VAE"],
+            "image": image, "fps": 8.0, "latent": latent["LATENT"], "vae": loader["VAE"],
         },
         at=(COLUMNS[2], SECOND_ROW), size=(320, 210),
     )  # fmt: skip
@@ -31,7 +31,7 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
 def interpolation(info: ObjectInfo) -> WorkflowBuilder:
     """A video between two images."""
     flow = WorkflowBuilder(info)
-    flow.note(f"The video starts with the first image and ends with the last image. {OWN_PICTURES}", at=(0, FIRST_ROW), title="Two images")
+    flow.note(f"The video starts with the first image and ends with the last image. {OWN_IMAGES}", at=(0, FIRST_ROW), title="Two images")
     first, drawing = drawn_square(flow, 6, 10, column=1, top=FIRST_ROW, title="First image")
     last, more = drawn_square(flow, 39, 36, column=3, top=FIRST_ROW, title="Last image")
     flow.group("First", drawing, color="#3f5e3f")
@@ -45,9 +45,9 @@ def interpolation(info: ObjectInfo) -> WorkflowBuilder:
 def loop(info: ObjectInfo) -> WorkflowBuilder:
     """A loop. The last frame repeats the first, so it is left out."""
     flow = WorkflowBuilder(info)
-    picture = _one_picture(flow, "First and last image", 10, 22)
-    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", picture)
-    conditioning = _between(flow, loader, positive, negative, latent, {"image": picture})
+    image = _one_image(flow, "First and last image", 10, 22)
+    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", image)
+    conditioning = _between(flow, loader, positive, negative, latent, {"image": image})
     sampler = _sampling(flow, loader, conditioning, latent["LATENT"])
     decode = decoded(flow, loader, sampler, top=SECOND_ROW)
     once = flow.node(
@@ -62,18 +62,18 @@ def keyframes(info: ObjectInfo) -> WorkflowBuilder:
     """A chain of clips through three images, joined."""
     flow = WorkflowBuilder(info)
     flow.note(
-        f"Each clip starts with one image and ends with the next. Use **Batch Images** to add more images. {OWN_PICTURES}",
+        f"Each clip starts with one image and ends with the next. Use **Batch Images** to add more images. {OWN_IMAGES}",
         at=(0, FIRST_ROW), title="Three images",
     )  # fmt: skip
     places = ((6, 10), (39, 22), (12, 38))
-    pictures, drawings = [], []
+    images, drawings = [], []
     for index, (x, y) in enumerate(places):
         column, top = (1, 3, 1)[index], FIRST_ROW + (0, 0, 440)[index]
-        picture, drawing = drawn_square(flow, x, y, column=column, top=top, title=f"Image {index + 1}")
-        pictures.append(picture)
+        image, drawing = drawn_square(flow, x, y, column=column, top=top, title=f"Image {index + 1}")
+        images.append(image)
         drawings += drawing
-    two = flow.node("ImageBatch", {"image1": pictures[0], "image2": pictures[1]}, at=(COLUMNS[3], FIRST_ROW + 440), size=(300, 60))
-    three = flow.node("ImageBatch", {"image1": two["IMAGE"], "image2": pictures[2]}, at=(COLUMNS[4], FIRST_ROW + 440), size=(300, 60))
+    two = flow.node("ImageBatch", {"image1": images[0], "image2": images[1]}, at=(COLUMNS[3], FIRST_ROW + 440), size=(300, 60))
+    three = flow.node("ImageBatch", {"image1": two["IMAGE"], "image2": images[2]}, at=(COLUMNS[4], FIRST_ROW + 440), size=(300, 60))
     flow.group("Images", [*drawings, two, three], color="#3f5e3f")
     top = SECOND_ROW + 440
     loader, positive, negative = _texts(flow, "", "dynamicrafter_512_interp_v1", top)
@@ -93,12 +93,12 @@ def keyframes(info: ObjectInfo) -> WorkflowBuilder:
     return flow
 
 
-def _one_picture(flow: WorkflowBuilder, title: str, x: int, y: int) -> Output:
-    flow.note(OWN_PICTURES, at=(0, FIRST_ROW), title="The image")
-    picture, drawing = drawn_square(flow, x, y, column=1, top=FIRST_ROW, title="The image")
-    preview = flow.node("PreviewImage", {"images": picture}, at=(COLUMNS[3], FIRST_ROW), size=(300, 280))
+def _one_image(flow: WorkflowBuilder, title: str, x: int, y: int) -> Output:
+    flow.note(OWN_IMAGES, at=(0, FIRST_ROW), title="The image")
+    image, drawing = drawn_square(flow, x, y, column=1, top=FIRST_ROW, title="The image")
+    preview = flow.node("PreviewImage", {"images": image}, at=(COLUMNS[3], FIRST_ROW), size=(300, 280))
     flow.group(title, [*drawing, preview], color="#3f5e3f")
-    return picture
+    return image
 
 
 def _texts(flow: WorkflowBuilder, motion: str, published: str, top: float) -> tuple[Node, Node, Node]:
@@ -119,10 +119,10 @@ def _texts(flow: WorkflowBuilder, motion: str, published: str, top: float) -> tu
     return loader, positive, negative
 
 
-def _start(flow: WorkflowBuilder, motion: str, published: str, picture: Output) -> tuple[Node, Node, Node, Node]:
-    """Loader, texts and a latent of the picture's shape, in the second row."""
+def _start(flow: WorkflowBuilder, motion: str, published: str, image: Output) -> tuple[Node, Node, Node, Node]:
+    """Loader, texts and a latent of the image's shape, in the second row."""
     loader, positive, negative = _texts(flow, motion, published, SECOND_ROW)
-    given = {"model": loader["MODEL"], "image": picture}
+    given = {"model": loader["MODEL"], "image": image}
     size = flow.node("VideoCrafterImageSize", given, at=(COLUMNS[1], SECOND_ROW + 340), size=(330, 80))
     latent = flow.node(
         "EmptyVideoCrafterLatent", {"width": size["width"], "height": size["height"], "length": 16},
@@ -132,12 +132,12 @@ def _start(flow: WorkflowBuilder, motion: str, published: str, picture: Output) 
     return loader, positive, negative, latent
 
 
-def _between(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, pictures: dict[str, Output]) -> Node:
+def _between(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, images: dict[str, Output]) -> Node:
     return flow.node(
         "VideoCrafterInterpolation",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "vae": loader["VAE"], "latent": latent["LATENT"], "fps": 8.0, **pictures,
+            "vae": loader["VAE"], "latent": latent["LATENT"], "fps": 8.0, **images,
         },
         at=(COLUMNS[2], SECOND_ROW), size=(320, 210),
     )  # fmt: skip

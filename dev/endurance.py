@@ -1,7 +1,7 @@
 """Many runs on one server, as over weeks: `python -m dev.endurance --runs 200`.
 
 Models, sizes and LoRAs alternate; at random some runs are cancelled at a random step or run out of memory while sampling or
-decoding. What is made must be, to the bit, what the first run of its kind made, and the server's memory must stay flat.
+decoding. Every run must make, to the bit, what the first of its kind made, and the server's memory must stay flat.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from harness.bench import BUNDLED, DYNAMICRAFTER, I2V, T2V, T2V_V1, Bench
 from harness.client import ComfyError, Interrupted
 from harness.graphs import out
 from harness.server import Server
-from tests.comfyui.works_with.lora import low_rank, unet_matrices, write_lora
+from harness.works_with.lora import low_rank, unet_matrices, write_lora
 
 from .fuzz import fuzzing_server, memory
 
 STEPS = 4
 #: MB a run that the memory may grow by.
 SLOPE = 1.0
-#: How it begins when something was wrong with a run.
+#: What run() returns begins so when something was wrong with a run.
 WRONG = ("failed", "was cancelled")
 #: The share of the runs after which the memory must be flat: until then caches fill.
 WARM_UP = 0.4
-#: Two of three runs are to end well.
+#: Drawn from at random: half of the runs end well.
 ENDINGS = ("result", "result", "result", "result", "cancelled", "out of memory, sampling", "out of memory, decoding", "starved once")
 
 
@@ -47,16 +47,22 @@ class Kind:
 
 
 KINDS = (
-    Kind(T2V, 4, 64), Kind(BUNDLED, 2, 64), Kind(T2V, 4, 64, lora=True), Kind(DYNAMICRAFTER, 2, 64), Kind(T2V_V1, 2, 96), Kind(I2V, 3, 64),
-    Kind(T2V, 2, 96), Kind(DYNAMICRAFTER, 4, 96),
-)  # fmt: skip
+    Kind(T2V, 4, 64),
+    Kind(BUNDLED, 2, 64),
+    Kind(T2V, 4, 64, lora=True),
+    Kind(DYNAMICRAFTER, 2, 64),
+    Kind(T2V_V1, 2, 96),
+    Kind(I2V, 3, 64),
+    Kind(T2V, 2, 96),
+    Kind(DYNAMICRAFTER, 4, 96),
+)
 
 
 @dataclass
 class Report:
     """What became of the runs."""
 
-    ended: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)  # MB after each run
 
@@ -69,7 +75,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """For a person to read."""
-        yield f"{self.ended.total()} runs: " + ", ".join(f"{n} {how}" for how, n in self.ended.most_common())
+        yield f"{self.endings.total()} runs: " + ", ".join(f"{n} {how}" for how, n in self.endings.most_common())
         yield f"memory from {self.resident[0]} to {self.resident[-1]} MB; {self.slope():+.2f} MB a run after the warm-up"
         yield f"{len(self.findings)} findings"
         yield from self.findings
@@ -83,7 +89,7 @@ def endure(server: Server, runs: int, seed: int, progress: Callable[[str], None]
         kind = KINDS[number % len(KINDS)]
         ending = draw.choice(ENDINGS) if kind in known else "result"
         digest = run(server, kind, ending, draw.randrange(STEPS))
-        report.ended[ending] += 1
+        report.endings[ending] += 1
         if ending == "result" and not digest.startswith(WRONG):
             if known.setdefault(kind, digest) != digest:
                 report.findings.append(f"run {number}: {kind} gave another video than its first run")
@@ -100,21 +106,21 @@ def run(server: Server, kind: Kind, ending: str, step: int) -> str:
     bench = graph(server, kind)
     if ending in ("cancelled", "out of memory, sampling"):
         way = "interrupt" if ending == "cancelled" else "out of memory"
-        bench.model = out(bench.add("TestFailAt", model=bench.model, step=step, way=way))
+        bench.patch("TestFailAt", step=step, way=way)
     elif ending in ("out of memory, decoding", "starved once"):
         bench.vae = out(bench.add("TestStarvedVAE", vae=bench.vae, times=1 if ending == "starved once" else 1000))
     latent = bench.authors(steps=STEPS)
-    bench.keep("latent", latent=latent)
-    bench.keep("frames", image=bench.decode(latent))
-    for name in bench.kept:
-        (server.base / "output" / f"kept_{name}.safetensors").unlink(missing_ok=True)
+    bench.save("latent", latent=latent)
+    bench.save("frames", image=bench.decode(latent))
+    for name in bench.saved:
+        (server.base / "output" / f"saved_{name}.safetensors").unlink(missing_ok=True)
     try:
         results = bench.results()
     except Interrupted:
         return "" if ending == "cancelled" else "was cancelled"
     except ComfyError as error:
-        told = "memory" in str(error).lower() or "Allocation" in str(error)
-        return "" if ending.startswith("out of memory") and told else f"failed: {error!s:.300}"
+        about_memory = "memory" in str(error).lower() or "Allocation" in str(error)
+        return "" if ending.startswith("out of memory") and about_memory else f"failed: {error!s:.300}"
     if ending == "starved once":
         return "" if results["frames"].isfinite().all() else "decoded no numbers in tiles"
     if ending != "result":
@@ -132,7 +138,7 @@ def graph(server: Server, kind: Kind) -> Bench:
             stem = "lora_unet_" + name.replace(".", "_")
             tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
         file = write_lora(bench, "endurance", tensors)
-        bench.model = out(bench.add("LoraLoaderModelOnly", model=bench.model, lora_name=file, strength_model=0.7))
+        bench.patch("LoraLoaderModelOnly", lora_name=file, strength_model=0.7)
     return bench
 
 

@@ -24,7 +24,7 @@ from harness import goldens
 from harness.client import ComfyError, Prompt
 from harness.comfyui import REPOSITORY
 from harness.hostile import zipped
-from harness.server import Server, running
+from harness.server import TEST_NODES, Server, running
 
 from .fuzz_graphs import MODELS, NO_MODELS, Maker
 
@@ -38,15 +38,13 @@ UNKNOWN_INPUT = "got an unexpected keyword argument"
 BETWEEN = 50
 #: What an error's own words have at least.
 SHORTEST = 40
-TEST_NODES = REPOSITORY / "tests" / "comfyui" / "custom_nodes"
-PACK_NAME = "ComfyUI-VideoCrafter"
 
 
 @dataclass
 class Report:
     """What became of the graphs: how many ended how, and what should not have."""
 
-    ended: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     known: int = 0
     seconds: float = 0.0
@@ -54,7 +52,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """For a person to read."""
-        yield f"{self.ended.total()} graphs in {self.seconds:.0f} s: " + ", ".join(f"{n} {how}" for how, n in self.ended.most_common())
+        yield f"{self.endings.total()} graphs in {self.seconds:.0f} s: " + ", ".join(f"{n} {how}" for how, n in self.endings.most_common())
         yield f"the known result came back {self.known} times; the highest of the server's memory rose by {self.peak_growth} MB"
         yield f"{len(self.findings)} findings"
         yield from self.findings
@@ -66,10 +64,10 @@ def fuzz(server: Server, graphs: int, seed: int, progress: Callable[[int], None]
     expected, before = known_result(server), memory(server, "VmHWM")
     for number in range(seed, seed + graphs):
         prompt = Maker(info, number).make()
-        how, said = outcome(server, prompt)
-        report.ended[how] += 1
+        how, details = outcome(server, prompt)
+        report.endings[how] += 1
         if how == "finding":
-            report.findings.append(f"graph {number}: {said}")
+            report.findings.append(f"graph {number}: {details}")
         if (number - seed) % BETWEEN == BETWEEN - 1 or number == seed + graphs - 1:
             if known_result(server) != expected:
                 report.findings.append(f"after graph {number} the known graph gave another result")
@@ -82,7 +80,7 @@ def fuzz(server: Server, graphs: int, seed: int, progress: Callable[[int], None]
 
 
 def outcome(server: Server, prompt: Prompt) -> tuple[str, str]:
-    """How a graph ended: ``result``, ``refused``, ``said`` (by the pack), ``core's error``, or ``finding`` with what is wrong."""
+    """How a graph ended: ``result``, ``refused``, ``error of ours``, ``core's error``, or ``finding`` with what is wrong."""
     try:
         server.run(prompt)
     except ComfyError as error:
@@ -108,7 +106,7 @@ def judged(error: ComfyError) -> tuple[str, str]:
         raised = [line.lstrip().startswith("raise ") for line in lines[frames[-1] + 1 :]]
         on_purpose = kind in OURS or (kind == "AttributeError" and " holds no " in message)
         if on_purpose and any(raised) and len(message) >= SHORTEST:
-            return "said", ""
+            return "error of ours", ""
     elif not any(ours) and ("VideoCrafter" not in error.node_type or UNKNOWN_INPUT in message):
         return "core's error", ""
     where = lines[frames[-1]].strip() if frames else "nowhere"
@@ -118,7 +116,7 @@ def judged(error: ComfyError) -> tuple[str, str]:
 def is_ours(line: str) -> bool:
     """Whether a line of a traceback is in the pack's own code."""
     return any(f"/{folder}/" in line for folder in ("vc_core", "nodes")) and (str(REPOSITORY) in line or "/custom_nodes/" in line) and (
-        "/tests/" not in line and "/.comfyui/" not in line and "/.venv/" not in line
+        "/harness/" not in line and "/.comfyui/" not in line and "/.venv/" not in line
     )
 
 
@@ -128,8 +126,8 @@ def known_result(server: Server) -> bytes:
     model = maker.loaders()[MODELS[0]]
     text = [maker.add("CLIPTextEncode", clip=[model, 1], text="a blue square moving up"), 0]
     latent = [maker.add("EmptyVideoCrafterLatent", width=64, height=64, length=2, batch_size=1), 0]
-    told = maker.add("VideoCrafterConditioning", positive=text, negative=text, fps=8.0, latent=latent)
-    samples = maker.authors([model, 0], [told, 0], [told, 1], latent)
+    both = maker.add("VideoCrafterConditioning", positive=text, negative=text, fps=8.0, latent=latent)
+    samples = maker.authors([model, 0], [both, 0], [both, 1], latent)
     maker.add("TestSave", file="known.safetensors", latent=samples)
     path = server.base / "output" / "known.safetensors"
     path.unlink(missing_ok=True)
@@ -166,11 +164,9 @@ def clean_up(server: Server) -> None:
 @contextmanager
 def fuzzing_server() -> Iterator[Server]:
     """A server for it, with the tests' nodes."""
-    with tempfile.TemporaryDirectory() as base:
-        nodes = [path.parent for path in TEST_NODES.glob("*/__init__.py")]
-        with running(Path(base), pack_name=PACK_NAME, custom_nodes=nodes) as server:
-            prepare(server)
-            yield server
+    with tempfile.TemporaryDirectory() as base, running(Path(base), custom_nodes=TEST_NODES) as server:
+        prepare(server)
+        yield server
 
 
 def main() -> None:

@@ -72,30 +72,30 @@ class Maker:
         latent = [self.add("EmptyVideoCrafterLatent", width=SIZE, height=SIZE, length=FRAMES, batch_size=1), 0]
         image = [self.add("EmptyImage", width=SIZE, height=SIZE, batch_size=1, color=0xFF0000), 0]
         ways: dict[str, Callable[..., Link]] = {"authors": self.authors, "ksampler": self.ksampler, "custom": self.custom}
-        told = {"positive": texts[0], "negative": texts[1]}
+        texts_in = {"positive": texts[0], "negative": texts[1]}
         if "t2v" in model:
-            number = self.add("VideoCrafterConditioning", **told, fps=8.0, latent=latent)
+            number = self.add("VideoCrafterConditioning", **texts_in, fps=8.0, latent=latent)
         else:
-            seen = {"clip_vision": parts["clip_vision"], "vae": parts["vae"], "strength": 1.0, "fps": 8.0}
+            image_inputs = {"clip_vision": parts["clip_vision"], "vae": parts["vae"], "strength": 1.0, "fps": 8.0}
             which = self.draw.choice(["VideoCrafterImageToVideo", "VideoCrafterInterpolation", "VideoCrafterKeyframes"])
             if which == "VideoCrafterImageToVideo":
-                number = self.add(which, **told, **seen, image=image, latent=latent)
+                number = self.add(which, **texts_in, **image_inputs, image=image, latent=latent)
             elif which == "VideoCrafterInterpolation":
-                number = self.add(which, **told, **seen, image=image, end_image=image, latent=latent)
+                number = self.add(which, **texts_in, **image_inputs, image=image, end_image=image, latent=latent)
             else:
-                pictures = [self.add("ImageBatch", image1=image, image2=image), 0]
-                number = self.add(which, **told, **seen, keyframes=pictures, width=SIZE, height=SIZE, length=FRAMES, loop=False)
+                images = [self.add("ImageBatch", image1=image, image2=image), 0]
+                number = self.add(which, **texts_in, **image_inputs, keyframes=images, width=SIZE, height=SIZE, length=FRAMES, loop=False)
                 latent = [number, 2]
         if self.draw.random() < 0.3:
-            self._told_only([number, 0], [number, 1])
+            self._save_conditionings([number, 0], [number, 1])
             return
         samples = self.draw.choice(list(ways.values()))(parts["model"], [number, 0], [number, 1], latent)
         self._finish(parts, samples, image)
 
-    def _told_only(self, positive: Link, negative: Link) -> None:
-        """An ending before anything is sampled, which is where time goes."""
-        for place, told in enumerate((positive, negative)):
-            self.add("TestSave", file=f"fuzz{place}.safetensors", conditioning=told)
+    def _save_conditionings(self, positive: Link, negative: Link) -> None:
+        """An ending without sampling, which takes most of the time."""
+        for index, conditioning in enumerate((positive, negative)):
+            self.add("TestSave", file=f"fuzz{index}.safetensors", conditioning=conditioning)
 
     def loaders(self) -> dict[str, str]:
         """A loader of every model, and a node that has ComfyUI remember them."""

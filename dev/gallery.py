@@ -1,7 +1,7 @@
-"""Pictures of what the bundled models make, for the docs: `make gallery`, or `python -m dev.gallery [MODEL ...]`.
+"""Images of what the bundled models make, for the docs: `make gallery`, or `python -m dev.gallery [MODEL ...]`.
 
-Of every bundled model there are an animated picture of several clips and contact sheets: one clip a row, from left to right in time, with
-one thing changed from row to row. The help pages' pictures are made beside them.
+Of every bundled model there are an animated image of several clips and contact sheets: one clip a row, from left to right in time, with
+one thing changed from row to row. The help pages' images are made beside them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from vc_core.pipeline import VideoModel
 
 FOLDER = REPOSITORY / "docs" / "gallery"
 HELP = REPOSITORY / "web" / "docs"
-HELP_MODEL = "videocrafter_tiny_t2v"  # whose pictures the help pages show
+HELP_MODEL = "videocrafter_tiny_t2v"  # whose images the help pages show
 STEPS, GUIDANCE, FPS = 25, 4.0, 8.0
 SHOWN = 8  # frames of a clip on a sheet
 SIDE, GAP, TEXT = 96, 4, 18  # pixels: of a frame as shown, between frames, and of a line of text
-PLAYED = 8  # frames a second of the animated pictures
+PLAYED = 8  # frames a second of the animated images
 GROUND = "#121218"
 PAINT = {"red": "#e42a2a", "green": "#28ba42", "blue": "#2c54ec", "yellow": "#f0d630", "white": "#f0f0f0", "purple": "#a630c4"}
 SENTENCES = (
@@ -45,7 +45,7 @@ class Shot:
     label: str
     prompt: str
     settings: dict[str, Any] = field(default_factory=dict)
-    image: Tensor | None = None  # [3, H, W] in [-1, 1], for a model of pictures
+    image: Tensor | None = None  # [3, H, W] in [-1, 1], for a model of images
 
 
 def text_sheets() -> dict[str, list[Shot]]:
@@ -60,7 +60,7 @@ def text_sheets() -> dict[str, list[Shot]]:
 
 
 def picture_sheets(joins: bool) -> dict[str, list[Shot]]:
-    """What an image-to-video model shows; one that joins pictures also between two, and round."""
+    """What an image-to-video model shows; one that joins images also between two, and round."""
     sheets = {
         "images": [
             Shot(sentence, sentence.split(" ", 3)[3], image=drawn(*sentence.split()[1:3])) for sentence in SENTENCES
@@ -82,19 +82,19 @@ def picture_sheets(joins: bool) -> dict[str, list[Shot]]:
 
 
 def drawn(colour: str, shape: str, at: tuple[int, int] = (32, 32), radius: int = 9, size: int = 64) -> Tensor:
-    """A picture of the bundled models' world, ``[3, size, size]`` in [-1, 1], with its edges smoothed."""
+    """An image of the bundled models' world, ``[3, size, size]`` in [-1, 1], with its edges smoothed."""
     fine = 4
-    picture = Image.new("RGB", (size * fine, size * fine), GROUND)
+    image = Image.new("RGB", (size * fine, size * fine), GROUND)
     x, y = at
     left, top, right, bottom = (fine * (place) for place in (x - radius, y - radius, x + radius, y + radius))
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     if shape == "circle":
         draw.ellipse((left, top, right, bottom), fill=PAINT[colour])
     elif shape == "square":
         draw.rectangle((left, top, right, bottom), fill=PAINT[colour])
     else:
         draw.polygon([((left + right) / 2, top), (right, bottom), (left, bottom)], fill=PAINT[colour])
-    pixels = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     return torch.from_numpy(pixels / 127.5 - 1).float().permute(2, 0, 1)
 
 
@@ -114,29 +114,29 @@ def shoot(model: VideoModel, shots: Sequence[Shot]) -> list[np.ndarray]:
 def sheet(shots: Sequence[Shot], clips: Sequence[np.ndarray]) -> Image.Image:
     """A contact sheet: a line of text and a row of frames for each clip."""
     row = TEXT + SIDE + GAP
-    picture = Image.new("RGB", (SHOWN * (SIDE + GAP) + GAP, len(clips) * row + GAP), "#1e1e26")
+    image = Image.new("RGB", (SHOWN * (SIDE + GAP) + GAP, len(clips) * row + GAP), "#1e1e26")
     for index, (shot, clip) in enumerate(zip(shots, clips, strict=True)):
-        _write(picture, shot.label, (GAP, GAP + index * row))
+        _write(image, shot.label, (GAP, GAP + index * row))
         for place in range(SHOWN):
             frame = _shown(clip[round(place * (len(clip) - 1) / (SHOWN - 1))])
-            picture.paste(frame, (GAP + place * (SIDE + GAP), GAP + index * row + TEXT))
-    return picture
+            image.paste(frame, (GAP + place * (SIDE + GAP), GAP + index * row + TEXT))
+    return image
 
 
 def moving(clips: Sequence[np.ndarray], columns: int = 4) -> list[Image.Image]:
-    """The frames of an animated picture in which all clips run side by side."""
+    """The frames of an animated image in which all clips run side by side."""
     rows = -(-len(clips) // columns)
     frames = []
     for time in range(len(clips[0])):
-        picture = Image.new("RGB", (columns * (SIDE + GAP) + GAP, rows * (SIDE + GAP) + GAP), "#1e1e26")
+        image = Image.new("RGB", (columns * (SIDE + GAP) + GAP, rows * (SIDE + GAP) + GAP), "#1e1e26")
         for index, clip in enumerate(clips):
-            picture.paste(_shown(clip[time]), (GAP + index % columns * (SIDE + GAP), GAP + index // columns * (SIDE + GAP)))
-        frames.append(picture)
+            image.paste(_shown(clip[time]), (GAP + index % columns * (SIDE + GAP), GAP + index // columns * (SIDE + GAP)))
+        frames.append(image)
     return frames
 
 
 def save(frames: Image.Image | Sequence[Image.Image], path: Path) -> None:
-    """Write a picture, or several as an animated one, as WebP."""
+    """Write an image, or several as an animated one, as WebP."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(frames, Image.Image):
         frames.save(path, quality=80, method=6)
@@ -146,7 +146,7 @@ def save(frames: Image.Image | Sequence[Image.Image], path: Path) -> None:
 
 
 def render(name: str) -> None:
-    """All pictures of one bundled model."""
+    """All images of one bundled model."""
     model = vc_core.load(name)
     pictured = model.config.image_encoder is not None
     sheets = picture_sheets("ends" in model.config.keyframes) if pictured else text_sheets()
@@ -160,13 +160,13 @@ def render(name: str) -> None:
 
 
 def page() -> str:
-    """The gallery's page, of the pictures that there are."""
+    """The gallery's page, of the images that there are."""
     parts = ["# What the bundled models make\n\n`make gallery` renders these images. They are not selected: each is the first result.\n"]
     for name in bundled_models():
-        pictures = sorted(FOLDER.glob(f"{name}*.webp"), key=lambda path: (len(path.stem) > len(name), path.stem))
-        if pictures:
+        images = sorted(FOLDER.glob(f"{name}*.webp"), key=lambda path: (len(path.stem) > len(name), path.stem))
+        if images:
             parts.append(f"## {name}\n")
-        for path in pictures:
+        for path in images:
             title = path.stem.removeprefix(name).strip("_")
             parts.append(f"### {title.capitalize()}\n" if title else "")
             parts.append(f"![{title or 'clips'} of {name}]({path.name})\n")
@@ -187,8 +187,8 @@ def _shown(frame: np.ndarray) -> Image.Image:
     return Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
-def _write(picture: Image.Image, text: str, at: tuple[int, int]) -> None:
-    ImageDraw.Draw(picture).text(at, text, fill="#d8d8e0", font=ImageFont.load_default(13))
+def _write(image: Image.Image, text: str, at: tuple[int, int]) -> None:
+    ImageDraw.Draw(image).text(at, text, fill="#d8d8e0", font=ImageFont.load_default(13))
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ RULES = """## Guarantees
 - **Files.** Reading a checkpoint never runs code from it. Its pickle is interpreted without importing anything, with limits on size and
   number of steps. Loading checks every tensor against the file's checksum, if there is one, and refuses NaN and infinite values; the
   error names the tensor. Converting writes to a temporary file, which replaces the target when it is complete.
-- **Graphs.** A graph ends with a result, is refused by ComfyUI before it runs (*refused*), or ends with one of our error messages
-  (*said*), which names the value, what is possible and what to do. An error that Python or torch raises inside our nodes counts as a
-  fault. If a latent or a pass does not fit into the machine's memory, it is refused before memory is allocated.
+- **Graphs.** A graph ends with a result, is refused by ComfyUI before it runs (*refused*), or ends with a message of ours
+  (*error of ours*), which names the value, what is possible and what to do. An error that Python or torch raises inside our nodes counts as a fault. If a
+  latent or a pass does not fit into the machine's memory, it is refused before memory is allocated.
 - **Long runs.** After warming up, a server's memory grows by less than 1 MB per run, cancelled and failed runs included.
 - **Seeds.** The same seed gives the same video, bit by bit, on the same device: from run to run, after a restart, and whatever ran in
   between. A video's position in a batch only changes its seed (the seed plus the position); apart from that, its values differ only by
@@ -59,11 +59,11 @@ def page(graphs: fuzz.Report, runs: endurance.Report, files: dict[str, Counter[s
     for name, what in FILES.items():
         ended = ", ".join(f"{count} {how}" for how, count in files[name].most_common())
         lines.append(f"| {what} (`{name}`) | {files[name].total()} tests | {ended} |")
-    ended = ", ".join(f"{count} {how}" for how, count in graphs.ended.most_common())
-    lines.append(f"| graphs changed at random (`python -m dev.fuzz`) | {graphs.ended.total()} graphs | {ended} |")
+    ended = ", ".join(f"{count} {how}" for how, count in graphs.endings.most_common())
+    lines.append(f"| graphs changed at random (`python -m dev.fuzz`) | {graphs.endings.total()} graphs | {ended} |")
     lines.append(f"| a known graph in between | {graphs.known} times | the same result each time, bit by bit |")
-    kinds = ", ".join(f"{count} {how}" for how, count in runs.ended.most_common())
-    lines.append(f"| different runs on one server (`python -m dev.endurance`) | {runs.ended.total()} runs | {kinds} |")
+    kinds = ", ".join(f"{count} {how}" for how, count in runs.endings.most_common())
+    lines.append(f"| different runs on one server (`python -m dev.endurance`) | {runs.endings.total()} runs | {kinds} |")
     memory = f"{runs.resident[0]} to {runs.resident[-1]} MB"
     lines.append(f"| memory over these runs | {memory} | {runs.slope():+.2f} MB per run after warming up |")
     faults = [*graphs.findings, *runs.findings]

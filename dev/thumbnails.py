@@ -1,4 +1,4 @@
-"""Makes the pictures that the template browser shows of each workflow: `python -m dev.thumbnails`.
+"""Makes the images that the template browser shows of each workflow: `python -m dev.thumbnails`.
 
 Each is four frames of what the workflow makes, side by side in a square.
 """

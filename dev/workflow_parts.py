@@ -1,11 +1,11 @@
-"""What several workflows have: a drawn picture, sampling, and saving, each in its place."""
+"""What several workflows have: a drawn image, sampling, and saving, each in its place."""
 
 from __future__ import annotations
 
 from .workflow_builder import Node, Output, WorkflowBuilder
 
 GROUND, RED = 0x121218, 0xE42A2A  # as the bundled models know them
-FIRST_ROW, SECOND_ROW = 60, 660  # pictures, and the video that is made of them
+FIRST_ROW, SECOND_ROW = 60, 660  # images, and the video that is made of them
 COLUMNS = (0, 380, 760, 1130, 1470)
 
 
@@ -42,7 +42,7 @@ def decoded(flow: WorkflowBuilder, loader: Node, sampler: Node, top: float) -> N
 
 
 def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str) -> None:
-    """The fifth column, and a note in the fourth below what is `shown` there already: a video file and an animated picture."""
+    """The fifth column, and a note in the fourth below what is `shown` there already: a video file and an animated image."""
     below = max(node.data["pos"][1] + node.data["size"][1] for node in shown) + 60
     save = flow.node(
         "VideoCrafterSaveVideo", {"images": frames, "filename_prefix": f"video/{prefix}", "fps": 8.0}, at=(COLUMNS[4], top), size=(320, 420)

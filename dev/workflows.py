@@ -63,12 +63,12 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     # No file is chosen: the interface complains about a missing file even where the node is not used.
     own = flow.node("LoadImage", {"image": ""}, at=(380, FIRST_ROW), size=(330, 340), title="Your image")
     square, drawing = drawn_square(flow, 8, 22, column=2, top=FIRST_ROW, title="Red square")
-    picture = flow.node("ImageFromBatch", {"image": square}, at=(1470, FIRST_ROW), size=(320, 100), title="The image")
-    preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW + 160), size=(320, 280))
+    image = flow.node("ImageFromBatch", {"image": square}, at=(1470, FIRST_ROW), size=(320, 100), title="The image")
+    preview = flow.node("PreviewImage", {"images": image["IMAGE"]}, at=(1470, FIRST_ROW + 160), size=(320, 280))
     flow.group("Your own image", [own], color="#3f5e5e")
     flow.group("Example image", drawing, color="#3f5e3f")
-    flow.group("Source image", [picture, preview], color="#3f5e3f")
-    _picture_to_video(flow, picture["IMAGE"], "moving right", prefix="VideoCrafter_image_to_video")
+    flow.group("Source image", [image, preview], color="#3f5e3f")
+    _image_to_video(flow, image["IMAGE"], "moving right", prefix="VideoCrafter_image_to_video")
     return flow
 
 
@@ -97,17 +97,17 @@ def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
         },
         at=(760, FIRST_ROW), size=(320, 290),
     )  # fmt: skip
-    picture = flow.node("VAEDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, FIRST_ROW), size=(300, 60))
-    preview = flow.node("PreviewImage", {"images": picture["IMAGE"]}, at=(1470, FIRST_ROW), size=(320, 340))
+    image = flow.node("VAEDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, FIRST_ROW), size=(300, 60))
+    preview = flow.node("PreviewImage", {"images": image["IMAGE"]}, at=(1470, FIRST_ROW), size=(320, 340))
     flow.group("Image model", [loader], color="#3f789e")
     flow.group("Prompt and size", [positive, negative, latent], color="#3f5e3f")
     flow.group("Sampling the image", [sampler], color="#5e3f5e")
-    flow.group("Source image", [picture, preview], color="#5e5e3f")
-    _picture_to_video(flow, picture["IMAGE"], "moving up", prefix="VideoCrafter_text_to_image_to_video")
+    flow.group("Source image", [image, preview], color="#5e5e3f")
+    _image_to_video(flow, image["IMAGE"], "moving up", prefix="VideoCrafter_text_to_image_to_video")
     return flow
 
 
-def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefix: str) -> None:
+def _image_to_video(flow: WorkflowBuilder, image: Output, motion: str, prefix: str) -> None:
     """The second row of a graph: from the image of the first row to saved video files."""
     top = SECOND_ROW
     loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_IMAGE_TO_VIDEO}, at=(0, top), size=(330, 220), title="Video model")
@@ -122,7 +122,7 @@ def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefi
     negative = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, top + 180), size=(330, 110), title="Negative prompt"
     )
-    size = flow.node("VideoCrafterImageSize", {"model": loader["MODEL"], "image": picture}, at=(380, top + 340), size=(330, 80))
+    size = flow.node("VideoCrafterImageSize", {"model": loader["MODEL"], "image": image}, at=(380, top + 340), size=(330, 80))
     latent = flow.node(
         "EmptyVideoCrafterLatent", {"width": size["width"], "height": size["height"], "length": 16}, at=(380, top + 470), size=(330, 130)
     )
@@ -130,7 +130,7 @@ def _picture_to_video(flow: WorkflowBuilder, picture: Output, motion: str, prefi
         "VideoCrafterImageToVideo",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "image": picture, "fps": 8.0, "latent": latent["LATENT"],
+            "image": image, "fps": 8.0, "latent": latent["LATENT"],
         },
         at=(760, top), size=(320, 190),
     )  # fmt: skip

@@ -5,18 +5,17 @@ from __future__ import annotations
 from itertools import groupby
 
 from harness.bench import TITLES
-from harness.comfyui import DEFAULT_RELEASE, RELEASES, REPOSITORY
-from tests.comfyui import test_controlnet, test_memory, test_model_patches
-from tests.comfyui.works_with.limits import LIMITS
-from tests.comfyui.works_with.options import FLAGS
-from tests.comfyui.works_with.table import GROUPS, ROWS, Line, proven
+from harness.comfyui import DEFAULT_RELEASE, OLDEST_RELEASE, REPOSITORY
+from harness.works_with import CLAIMS, ROWS
+from harness.works_with.limits import LIMITS
+from harness.works_with.options import FLAGS
+from harness.works_with.table import GROUPS, Line
 
 PAGE = REPOSITORY / "docs" / "works_with.md"
-*_, OLDEST = RELEASES
 INTRODUCTION = f"""# What works with these models
 
 Each line is a test in a real ComfyUI that checks the resulting latents or pixels (`tests/comfyui`).
-The tests run on ComfyUI {DEFAULT_RELEASE} and on {OLDEST}.
+`make test-all` runs all of them on ComfyUI {DEFAULT_RELEASE} and on {OLDEST_RELEASE}.
 The tested models are the bundled one, and models with the structure of the published ones but fewer channels.
 
 This page is written by `python -m dev.works_with`.
@@ -25,7 +24,7 @@ This page is written by `python -m dev.works_with`.
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts, shown = [INTRODUCTION], [*ROWS, *proven([test_controlnet, test_model_patches, test_memory])]
+    parts, shown = [INTRODUCTION], [*ROWS, *(line for lines in CLAIMS.values() for line in lines)]
     for group in GROUPS:
         rows = [line for line in shown if line.group == group]
         lines = [
@@ -36,7 +35,7 @@ def page() -> str:
     flags = [f"| `{flag.option}` | {flag.bound:.1g} | {'only on a GPU' if flag.needs_gpu else ''} |" for flag in FLAGS]
     heading = (
         "## Options of ComfyUI's command line\n\n"
-        "Largest allowed difference of a latent from the float32 one, in standard deviations (`tests/comfyui/test_memory.py`).\n"
+        "Largest allowed difference of a latent from the float32 one, in standard deviations (`tests/comfyui/test_options.py`).\n"
     )
     parts.append("\n".join([heading, "| option | at most | tested |", "|---|---|---|", *flags]) + "\n")
     limits = [f"- **{what}.** {why}" for what, why in LIMITS]

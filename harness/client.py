@@ -82,7 +82,7 @@ class Client:
     ) -> Outputs:
         """Queues a graph and waits until it is done.
 
-        `on_progress` is told every step, `on_preview` gets every preview (a JPEG or PNG file's bytes). Raises
+        `on_progress` gets every step, `on_preview` every preview (a JPEG or PNG file's bytes). Raises
         ComfyError if a node fails, Interrupted if the run is cancelled, TimeoutError after `timeout` silent seconds.
         """
         url = f"{self.address.replace('http', 'ws', 1)}/ws?clientId={self.client_id}"
@@ -133,7 +133,7 @@ class Client:
             message = connection.recv()
             if isinstance(message, bytes):
                 if on_preview and int.from_bytes(message[:4], "big") == PREVIEW_IMAGE:
-                    on_preview(message[8:])  # behind the kind and the picture's format
+                    on_preview(message[8:])  # after the kind and the image's format
                 continue
             if not message:
                 raise ComfyError("ComfyUI closed the connection while running the graph.")
@@ -173,15 +173,15 @@ def _failure(data: dict[str, Any]) -> ComfyError:
 
 def _refusal(answer: dict[str, Any]) -> ComfyError:
     """The error of a graph that failed validation: the first node's first error names it, the message has them all."""
-    told = [
+    refused = [
         (node_id, node["class_type"], error)
         for node_id, node in (answer.get("node_errors") or {}).items()
         for error in node["errors"]
     ]
-    if not told:
+    if not refused:
         error = answer["error"]
         return ComfyError(f"ComfyUI refused the graph: {error['message']} {error.get('details', '')}".strip(), kind=error["type"])
-    lines = [f"{node_type} (node {node_id}): {error['message']}: {error['details']}" for node_id, node_type, error in told]
-    node_id, node_type, error = told[0]
+    lines = [f"{node_type} (node {node_id}): {error['message']}: {error['details']}" for node_id, node_type, error in refused]
+    node_id, node_type, error = refused[0]
     traceback = "".join((error.get("extra_info") or {}).get("traceback") or [])
     return ComfyError("ComfyUI refused the graph:\n  " + "\n  ".join(lines), node_id, node_type, error["type"], traceback)

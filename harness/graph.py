@@ -1,7 +1,7 @@
 """Turns a workflow as ComfyUI's web interface saves it into the prompt that its HTTP interface queues.
 
 The saved format (litegraph, `version: 0.4`) lists nodes with their widgets' values in a row, and links
-between numbered slots. Which value belongs to which input is told by `/object_info`. The steps are those of
+between numbered slots. `/object_info` says which value belongs to which input. The steps are those of
 the interface itself: muted nodes and notes fall away, bypassed nodes and reroutes are looked through.
 """
 
@@ -27,7 +27,7 @@ class GraphError(ValueError):
 
 
 def to_prompt(workflow: Workflow, object_info: ObjectInfo) -> Prompt:
-    """The prompt of a workflow. Node ids become strings; each node's title is kept under `_meta`."""
+    """The prompt of a workflow. Node ids become strings; each node's title stands under `_meta`."""
     nodes = {node["id"]: node for node in workflow["nodes"]}
     links = {link[0]: link for link in workflow["links"]}
     subgraphs = {subgraph["id"] for subgraph in (workflow.get("definitions") or {}).get("subgraphs") or []}

@@ -49,23 +49,40 @@ class TextGraph(Graph):
     """The start of every text-to-video graph: a loaded model, its prompts with fps, and a blank latent."""
 
     def __init__(
-        self, checkpoint: str, prompt: str, negative: str = "", fps: float = 8.0, frames: int = 8, size: int = 64, videos: int = 1,
+        self,
+        checkpoint: str,
+        prompt: str,
+        negative: str = "",
+        fps: float = 8.0,
+        frames: int = 8,
+        size: int = 64,
+        videos: int = 1,
         weight_dtype: str = "default",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         loader = self.add("VideoCrafterLoader", ckpt_name=checkpoint, weight_dtype=weight_dtype)
         self.model, self.clip, self.vae, self.clip_vision = (out(loader, slot) for slot in range(4))
         texts = [out(self.add("CLIPTextEncode", clip=self.clip, text=text)) for text in (prompt, negative)]
         self.text = texts[0]
         self.latent = out(self.add("EmptyVideoCrafterLatent", width=size, height=size, length=frames, batch_size=videos))
-        told = self.add("VideoCrafterConditioning", positive=texts[0], negative=texts[1], fps=fps, latent=self.latent)
-        self.positive, self.negative = out(told, 0), out(told, 1)
+        both = self.add("VideoCrafterConditioning", positive=texts[0], negative=texts[1], fps=fps, latent=self.latent)
+        self.positive, self.negative = out(both, 0), out(both, 1)
+
+    def patch(self, node: str, **settings: Any) -> None:
+        """Send the model through a node."""
+        self.model = out(self.add(node, model=self.model, **settings))
 
     def sample(self, **settings: Any) -> list[Any]:
         """The authors' sampler on it."""
-        given = {"seed": 0, "steps": 4, "cfg": 12.0, "eta": 1.0, "guidance_rescale": 0.0, "denoise": 1.0} | settings
+        settings = {"seed": 0, "steps": 4, "cfg": 12.0, "eta": 1.0, "guidance_rescale": 0.0, "denoise": 1.0} | settings
         inputs = {"model": self.model, "positive": self.positive, "negative": self.negative, "latent_image": self.latent}
-        return out(self.add("VideoCrafterSampler", **inputs, **given))
+        return out(self.add("VideoCrafterSampler", **inputs, **settings))
+
+    def core_sample(self, **settings: Any) -> list[Any]:
+        """Core's KSampler on it, two steps of euler by default."""
+        settings = {"seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0} | settings
+        inputs = {"model": self.model, "positive": self.positive, "negative": self.negative, "latent_image": self.latent}
+        return out(self.add("KSampler", **inputs, **settings))
 
     def sample_custom(self, noise: list[Any], sampler: list[Any], sigmas: list[Any], cfg: float) -> list[Any]:
         """Core's custom sampler on it; the result, not the denoised."""

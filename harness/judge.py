@@ -20,7 +20,7 @@ SMALLEST = 40  # pixels
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is seen. None where nothing can be said."""
+    """What a clip shows; None where that can't be decided."""
 
     colour: str | None
     shape: str | None

@@ -15,11 +15,14 @@ from pathlib import Path
 import requests
 
 from .client import Client, File
-from .comfyui import REPOSITORY, comfyui_dir
+from .comfyui import REPOSITORY, comfyui_dir, release_dir
 
 START_TIMEOUT = 300  # seconds; a first start compiles ComfyUI's Python files
 LOG_NAME = "comfyui.log"  # in the base directory
 LOG_TAIL = 40  # lines of the log that an error shows
+DEFAULT_PACK_NAME = "ComfyUI-VideoCrafter"  # of the folder among the custom nodes
+#: The folders of the tests' own nodes, which save and read tensors, fail on purpose and look into models.
+TEST_NODES = sorted(path.parent for path in (Path(__file__).parent / "custom_nodes").glob("*/__init__.py"))
 FOLDERS = ("custom_nodes", "input", "output", "models/checkpoints")
 
 
@@ -47,11 +50,12 @@ class Server(Client):
 @contextmanager
 def running(
     base: Path,
-    pack_name: str = "ComfyUI-VideoCrafter",
+    pack_name: str = DEFAULT_PACK_NAME,
     custom_nodes: Sequence[Path] = (),
     models: Path | None = None,
     output: Path | None = None,
     flags: Sequence[str] = (),
+    release: str | None = None,
 ) -> Iterator[Server]:
     """A ComfyUI that runs as long as the `with` block.
 
@@ -61,8 +65,9 @@ def running(
     models:        a folder of models to use in place of an empty one
     output:        a folder for the results in place of output/
     flags:         further options of ComfyUI's command line
+    release:       one of harness.comfyui.RELEASES in place of the one that the environment names
     """
-    folder, base = comfyui_dir(), base.resolve()
+    folder, base = release_dir(release) if release else comfyui_dir(), base.resolve()
     prepare_base(base, pack_name, custom_nodes, models, output)
     port = _free_port()
     log = base / LOG_NAME
@@ -98,7 +103,7 @@ def command(folder: Path, base: Path, port: int, flags: Sequence[str] = ()) -> l
 def prepare_base(
     base: Path, pack_name: str, custom_nodes: Sequence[Path] = (), models: Path | None = None, output: Path | None = None
 ) -> None:
-    """Makes a base directory: the usual folders, with links to this repository and to what else is given."""
+    """Makes a base directory: the usual folders, with links to this repository, the custom nodes and the models."""
     base.mkdir(parents=True, exist_ok=True)
     for name, target in (("models", models), ("output", output)):
         if target:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from harness.goldens import error
-from tests.test_hooks import CONFIGS, FRAMES, VIDEOS, Watching
+from tests.networks import UNETS, randomize
+from tests.watching import FRAMES, VIDEOS, Watching
 from vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
 from vc_core.diffusion.denoiser import GuidedDenoiser
 from vc_core.diffusion.guidance import Guidance, guide
@@ -20,12 +21,7 @@ BLOCKS = 4
 
 @pytest.fixture(scope="module")
 def unet() -> UNet:
-    """With random weights, none of which is zero."""
-    network = UNet(CONFIGS["text"])
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
-    return network.requires_grad_(False).eval()
+    return randomize(UNet(UNETS["text"]))
 
 
 def evaluate(unet: UNet, seed: int, deep: DeepFeatures | None = None, hooks: Hooks | None = None) -> Tensor:

@@ -9,32 +9,19 @@ import torch
 from torch import Tensor
 
 from harness import goldens
-from vc_core.config import UNetConfig, load_config
+from tests.networks import UNETS, randomize
+from tests.watching import FRAMES, VIDEOS, Watching
+from vc_core.config import load_config
 from vc_core.models.attention import CrossAttention, SelfAttention
 from vc_core.models.conditioning import Conditioning, ContextStream
 from vc_core.models.hooks import Hooks, Site, SpatialHooks
 from vc_core.models.layers import Attention, LayerFactory, sdpa
 from vc_core.models.unet import UNet
 
-#: The sizes of the recorded models, all of which have every part of their kind.
-SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
-CONFIGS = {
-    "text": UNetConfig(**SIZES, context_dim=32),
-    "relative positions": UNetConfig(**SIZES, context_dim=32, temporal_conv=False, max_relative_position=4),
-    "image": UNetConfig(**SIZES, context_dim=32, image_attention=True),
-    "image for each frame": UNetConfig(**SIZES, context_dim=32, image_attention=True, image_gate=True, image_tokens_per_frame=2),
-}
-VIDEOS, FRAMES = 2, 3
 
-
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=UNETS)
 def unet(request) -> UNet:
-    """With random weights, none of which is zero."""
-    network = UNet(CONFIGS[request.param])
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
-    return network.requires_grad_(False).eval()
+    return randomize(UNet(UNETS[request.param]))
 
 
 def run(unet: UNet, hooks: Hooks | None = None) -> Tensor:
@@ -46,32 +33,6 @@ def run(unet: UNet, hooks: Hooks | None = None) -> Tensor:
         conditioning = replace(conditioning, image_tokens=tokens, image_strength=torch.tensor([1.0, 0.3]))
     x = torch.randn(VIDEOS, 4, FRAMES, 8, 6, generator=generator)
     return unet(x, torch.tensor([500, 20]), conditioning, hooks)
-
-
-class Watching(Hooks):
-    """Writes down where it is asked; changes nothing."""
-
-    def __init__(self) -> None:
-        self.sites: list[Site] = []
-        self.places: list[tuple[str, int, tuple[int, ...]]] = []
-
-    def spatial(self, site: Site) -> SpatialHooks:
-        self.sites.append(site)
-        return SpatialHooks()
-
-    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        assert skip is hidden
-        self.places.append(("input", number, tuple(hidden.shape)))
-        return super().after_input_block(number, hidden, skip)
-
-    def after_middle_block(self, hidden: Tensor) -> Tensor:
-        self.places.append(("middle", 0, tuple(hidden.shape)))
-        return super().after_middle_block(hidden)
-
-    def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        assert hidden.shape[2:] == skip.shape[2:]
-        self.places.append(("output", number, tuple(skip.shape)))
-        return super().before_output_block(number, hidden, skip)
 
 
 def test_looking_changes_nothing(unet):

@@ -300,7 +300,13 @@ def _check_sizes(config: ModelConfig) -> None:
 
 def _check(config: ModelConfig) -> None:
     _check_sizes(config)
-    unet, text, schedule = config.unet, config.text_encoder, config.schedule
+    _check_choices(config)
+    _check_unet(config.unet)
+    _check_encoders(config)
+
+
+def _check_choices(config: ModelConfig) -> None:
+    schedule = config.schedule
     for name, value, known in (
         ("schedule.prediction", schedule.prediction, PREDICTIONS),
         ("sampling.spacing", config.sampling.spacing, SPACINGS),
@@ -310,6 +316,9 @@ def _check(config: ModelConfig) -> None:
             raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(known)}.")
     if schedule.zero_terminal_snr and schedule.prediction == "eps":
         raise ConfigError("schedule: the last timestep has no signal (zero_terminal_snr), where only prediction v is defined.")
+
+
+def _check_unet(unet: UNetConfig) -> None:
     if unet.concat_channels < 0:
         raise ConfigError(f"unet.in_channels is {unet.in_channels}; it must be at least out_channels, which are {unet.out_channels}.")
     for level, multiplier in enumerate(unet.channel_mult):
@@ -318,18 +327,18 @@ def _check(config: ModelConfig) -> None:
             raise ConfigError(f"unet: {channels} channels at level {level}, but group norms need a multiple of 32.")
         if 2**level in unet.attention_resolutions and channels % unet.head_channels:
             raise ConfigError(f"unet: {channels} channels at level {level} don't divide into heads of {unet.head_channels}.")
-    if text.width % text.heads:
-        raise ConfigError(f"text_encoder: a width of {text.width} doesn't divide into {text.heads} heads.")
-    if unet.context_dim != text.width:
-        raise ConfigError(f"unet.context_dim is {unet.context_dim}, but the text encoder's width is {text.width}: they must agree.")
-    image, projector = config.image_encoder, config.projector
-    if image and image.width % image.heads:
-        raise ConfigError(f"image_encoder: a width of {image.width} doesn't divide into {image.heads} heads.")
-    if projector and projector.context_dim != unet.context_dim:
-        raise ConfigError(
-            f"projector.context_dim is {projector.context_dim}, but unet.context_dim is {unet.context_dim}: they must agree."
-        )
-    if projector and image and projector.feature_dim != image.width:
-        raise ConfigError(
-            f"projector.feature_dim is {projector.feature_dim}, but the image encoder's width is {image.width}: they must agree."
-        )
+
+
+def _check_encoders(config: ModelConfig) -> None:
+    unet, text, image, projector = config.unet, config.text_encoder, config.image_encoder, config.projector
+    for name, encoder in (("text_encoder", text), ("image_encoder", image)):
+        if encoder is not None and encoder.width % encoder.heads:
+            raise ConfigError(f"{name}: a width of {encoder.width} doesn't divide into {encoder.heads} heads.")
+    pairs = [("unet.context_dim", unet.context_dim, "the text encoder's width", text.width)]
+    if projector is not None:
+        pairs.append(("projector.context_dim", projector.context_dim, "unet.context_dim", unet.context_dim))
+        if image is not None:
+            pairs.append(("projector.feature_dim", projector.feature_dim, "the image encoder's width", image.width))
+    for name, value, other, expected in pairs:
+        if value != expected:
+            raise ConfigError(f"{name} is {value}, but {other} is {expected}: they must agree.")

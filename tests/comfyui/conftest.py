@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.server import Server, running
+from harness import goldens
+from harness.server import TEST_NODES, Server, running
 
 PACK_NAME = "My Nodes-VideoCrafter 1.0"  # users name the folder as they like
 ELSEWHERE = "elsewhere"  # in the base directory: a folder of models that extra_model_paths.yaml names
-TEST_NODES = sorted(path.parent for path in (Path(__file__).parent / "custom_nodes").glob("*/__init__.py"))
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped then, too
 
@@ -27,8 +27,16 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
     paths.write_text(f"test:\n  base_path: {base / ELSEWHERE}\n  checkpoints: checkpoints\n")
     flags = ("--extra-model-paths-config", str(paths))
     with running(base, pack_name=PACK_NAME, custom_nodes=TEST_NODES, flags=flags) as server:
-        pytestconfig.where_things_are = [f"ComfyUI's log: {server.log}", f"What the tests' graphs saved: {server.base / 'output'}"]
+        pytestconfig.closing_lines += [f"ComfyUI's log: {server.log}", f"What the tests' graphs saved: {server.base / 'output'}"]
         yield server
+
+
+@pytest.fixture(scope="session")
+def checkpoints(comfyui: Server) -> Path:
+    """The server's folder of checkpoints, with the recorded models in it."""
+    for name in goldens.MODELS:
+        goldens.write_checkpoint(name, comfyui.checkpoints / f"{name}.safetensors")
+    return comfyui.checkpoints
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """The workflows in the real web interface: opened from the template browser, and run to a video in the page.
 
-This needs Chromium (Debian's, or what `CHROMIUM` names) and Playwright, and is skipped without them. Screenshots are left in
-``SCREENSHOTS``, where that names a folder, else among pytest's temporary files.
+This needs Chromium (Debian's, or what `CHROMIUM` names) and Playwright; without them the tests are skipped, which the end of the run
+says. `make test` runs one of the workflows, `make test-all` all. Screenshots are left in the folder that ``SCREENSHOTS`` names, else
+among pytest's temporary files.
 """
 
 from __future__ import annotations
@@ -17,31 +18,36 @@ from typing import Any
 import pytest
 
 from harness.comfyui import REPOSITORY
-from harness.server import Server, running
+from harness.server import DEFAULT_PACK_NAME, Server, running
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; CHROMIUM can name one")
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium: install it (apt-get install chromium), or let CHROMIUM name its path"
+)
 
-WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
+WORKFLOWS = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem == "text_to_video" else pytest.mark.full)
+    for path in sorted((REPOSITORY / "workflows").glob("*.json"))
+]
 #: The interface splits a pack's folder name at its dots, so that help pages are not found under the other tests' one.
-PACK_NAME = "ComfyUI-VideoCrafter"
+PACK_NAME = DEFAULT_PACK_NAME
 PATIENCE = 180_000  # milliseconds: until the interface stands, and until a graph is done
 #: The graphs' own steps are what the other tests and the thumbnails take; here it matters that a video comes of them.
 FEWER_STEPS = "window.app.graph.nodes.forEach(node => node.widgets?.forEach(widget => { if (widget.name == 'steps') widget.value = 4 }))"
-#: What stands in the console on any page of ComfyUI without a network and without settings.
+#: Errors in the console of any page of ComfyUI without a network and without settings.
 USUAL = ("Failed to load resource", "ComfyApp graph accessed before initialization")
 SETTINGS = {"Comfy.TutorialCompleted": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}  # no tour, and texts at any zoom
 
 
 class Interface:
-    """A page with ComfyUI's interface, and what went wrong in it."""
+    """A page with ComfyUI's interface, and the errors that it reported."""
 
     def __init__(self, page: Any, screenshots: Path) -> None:
         self.page, self.screenshots = page, screenshots
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda told: self.errors.append(told.text) if told.type == "error" else None)
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
 
     def command(self, name: str) -> None:
         """One of the interface's own commands, as behind its menus."""
@@ -74,7 +80,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def screenshots(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
-    pytestconfig.where_things_are = [*getattr(pytestconfig, "where_things_are", []), f"Screenshots: {folder}"]
+    pytestconfig.closing_lines.append(f"Screenshots: {folder}")
     return folder
 
 
@@ -107,16 +113,16 @@ def open_template(interface: Interface, name: str) -> None:
     page.get_by_role("dialog").get_by_text(PACK_NAME).first.click()
     card = page.get_by_test_id(f"template-workflow-{name}")
     card.wait_for()
-    picture = card.locator("img").first
-    page.wait_for_function("picture => picture.complete && picture.naturalWidth", arg=picture.element_handle())
-    assert picture.evaluate("picture => picture.naturalWidth") >= 256  # its thumbnail, not the picture of a missing one
+    image = card.locator("img").first
+    page.wait_for_function("image => image.complete && image.naturalWidth", arg=image.element_handle())
+    assert image.evaluate("image => image.naturalWidth") >= 256  # its thumbnail, not the icon of a missing one
     interface.screenshot("templates")
     interface.errors.clear()  # those of the graph that stood there before, whose models aren't there
     card.click()
     page.get_by_test_id("template-workflows-content").wait_for(state="detached")
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WORKFLOWS)
 def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server: Server, path: Path):
     workflow = json.loads(path.read_text(encoding="utf-8"))
     page = interface.page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,9 @@ from harness import goldens
 from harness.bench import T2V_V1
 from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
+from harness.works_with.controls import CONTROLS
+from harness.works_with.length import windowed
 from tests.comfyui.recorded import Pass, passes
-from tests.comfyui.works_with.table import CONTROL, Line, proves
 from vc_core.config import load_config
 from vc_core.models.conditioning import Conditioning
 from vc_core.models.hooks import Hooks
@@ -29,26 +29,23 @@ VIDEOCRAFTER2 = "t2v_512_v2"
 SMALLEST = 1e-5
 
 
-@pytest.fixture(scope="module")
-def checkpoints(comfyui: Server) -> Path:
-    """The recorded models in the server's folder, and pictures in its input folder."""
-    for name in goldens.MODELS:
-        goldens.write_checkpoint(name, comfyui.checkpoints / f"{name}.safetensors")
+@pytest.fixture(scope="module", autouse=True)
+def hint_files(comfyui: Server) -> None:
+    """IMAGEs in the server's input folder."""
     for count in (1, 4, 6):
         save_file({"image": hints(count)}, comfyui.base / "input" / f"hints_{count}.st")
-    return comfyui.checkpoints
 
 
 def hints(count: int) -> Tensor:
-    """An IMAGE of pictures that differ, ``[count, 64, 64, 3]``."""
+    """An IMAGE of random images, ``[count, 64, 64, 3]`` in [0, 1]."""
     return torch.rand(count, 64, 64, 3, generator=torch.Generator().manual_seed(count))
 
 
 class ControlGraph(TextGraph):
     """A text graph with ControlNets of random weights."""
 
-    def __init__(self, checkpoint: str = VIDEOCRAFTER2, frames: int = 4, **given: Any) -> None:
-        super().__init__(f"{checkpoint}.safetensors", PROMPT, frames=frames, **given)
+    def __init__(self, checkpoint: str = VIDEOCRAFTER2, frames: int = 4, **settings: Any) -> None:
+        super().__init__(f"{checkpoint}.safetensors", PROMPT, frames=frames, **settings)
 
     def controlnet(self, seed: int, **changed: Any) -> str:
         return self.add("TestControlNet", model=self.model, seed=seed, changed=json.dumps(changed))
@@ -56,37 +53,25 @@ class ControlGraph(TextGraph):
     def adapter(self, seed: int) -> str:
         return self.add("TestAdapter", seed=seed)
 
-    def apply(self, control: str, pictures: int = 4, strength: float = 1.0, start: float = 0.0, end: float = 1.0) -> None:
-        told = self.add(
-            "ControlNetApplyAdvanced", positive=self.positive, negative=self.negative, control_net=out(control),
-            image=out(self.add("TestImage", file=f"hints_{pictures}.st")), strength=strength, start_percent=start, end_percent=end,
-        )  # fmt: skip
-        self.positive, self.negative = out(told, 0), out(told, 1)
-
-    def ksample(self, **settings: Any) -> list[Any]:
-        """Core's sampler on it."""
-        given = {"seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0} | settings
-        inputs = {"model": self.model, "positive": self.positive, "negative": self.negative, "latent_image": self.latent}
-        return out(self.add("KSampler", **inputs, **given))
+    def apply(self, control: str, images: int = 4, strength: float = 1.0, start: float = 0.0, end: float = 1.0) -> None:
+        both = self.add(
+            "ControlNetApplyAdvanced",
+            positive=self.positive,
+            negative=self.negative,
+            control_net=out(control),
+            image=out(self.add("TestImage", file=f"hints_{images}.st")),
+            strength=strength,
+            start_percent=start,
+            end_percent=end,
+        )
+        self.positive, self.negative = out(both, 0), out(both, 1)
 
     def record(self, comfyui: Server, file: str, frames: int = 4, ours: bool = False, **settings: Any) -> list[Pass]:
         """The passes of a run, through the authors' sampler or core's."""
         self.model = out(self.add("TestRecord", model=self.model, file=file))
-        latent = self.sample(**{"steps": 2, "cfg": 3.0} | settings) if ours else self.ksample(**settings)
+        latent = self.sample(**{"steps": 2, "cfg": 3.0} | settings) if ours else self.core_sample(**settings)
         assert self.run(comfyui, latent=latent)["latent"].isfinite().all()
         return passes(comfyui, file, frames)
-
-
-CONTROLS = {
-    "nothing": [],
-    "a picture a frame": [("controlnet", 1, {})],
-    "one picture": [("controlnet", 1, {"pictures": 1})],
-    "half as strong": [("controlnet", 1, {"strength": 0.5})],
-    "at the start": [("controlnet", 1, {"end": 0.5})],
-    "a chain": [("controlnet", 1, {}), ("controlnet", 2, {"pictures": 1, "start": 0.4, "strength": 0.3})],
-    "an adapter": [("adapter", 1, {})],
-    "an adapter and a ControlNet": [("adapter", 1, {}), ("controlnet", 2, {})],
-}
 
 
 def twins(graph: ControlGraph) -> list[Any]:
@@ -95,15 +80,10 @@ def twins(graph: ControlGraph) -> list[Any]:
     latents = []
     for twin in (0, 1):
         graph.model = out(both, twin)
-        latents.append(graph.ksample())
+        latents.append(graph.core_sample())
     return out(graph.add("LatentBatch", samples1=latents[0], samples2=latents[1]))
 
 
-@proves(Line(
-    CONTROL, f"ControlNetApplyAdvanced: {', '.join(list(CONTROLS)[1:])}",
-    "without its layers over time, the model gives what core's model of pictures gives; two videos, each frame with its own picture",
-    (T2V_V1,),
-))  # fmt: skip
 @pytest.mark.parametrize("name", CONTROLS)
 def test_as_on_core_s_own_model(comfyui, checkpoints, name):
     """Two videos and two conditionings in a batch: every frame of each meets its own picture."""
@@ -140,12 +120,6 @@ class Residuals(Hooks):
         return hidden, self.sum(skip, self.output, number)
 
 
-@proves(
-    Line(
-        CONTROL, "the same, in KSampler and VideoCrafter Sampler",
-        "the core's UNet with the residuals added by hand", (VIDEOCRAFTER2,),
-    ),
-)
 @pytest.mark.parametrize("ours", [False, True])
 @pytest.mark.parametrize("name", ["a picture a frame", "a chain", "an adapter and a ControlNet"])
 def test_by_hand_in_the_core(comfyui, checkpoints, name, ours):
@@ -160,9 +134,6 @@ def test_by_hand_in_the_core(comfyui, checkpoints, name, ours):
         assert goldens.error(each.by_hand(unet), each.tensors["out"]) > 0.01
 
 
-@proves(
-    Line(CONTROL, "a batch of pictures", "each frame of each video meets its own", (VIDEOCRAFTER2,)),
-)
 def test_each_frame_of_each_video_meets_its_picture(comfyui, checkpoints):
     """What an adapter gives depends on the picture only."""
     graph = ControlGraph(videos=2)
@@ -174,23 +145,14 @@ def test_each_frame_of_each_video_meets_its_picture(comfyui, checkpoints):
     assert all(not torch.equal(rows[index], rows[other]) for index in range(4) for other in range(index))
 
 
-@proves(
-    Line(CONTROL, "start_percent, end_percent", "only the steps in between are controlled", (VIDEOCRAFTER2,)),
-)
 @pytest.mark.parametrize("start, end, expected", [(0.5, 1.0, [False, False, True, True]), (0.0, 0.5, [True, True, False, False])])
-def test_it_starts_and_ends_when_told(comfyui, checkpoints, start, end, expected):
+def test_it_starts_and_ends_at_its_percentages(comfyui, checkpoints, start, end, expected):
     graph = ControlGraph()
     graph.apply(graph.controlnet(1), start=start, end=end)
     seen = graph.record(comfyui, f"percent_{start}", steps=4, scheduler="ddim_uniform")
     assert [each.controlled for each in seen] == expected
 
 
-@proves(
-    Line(
-        CONTROL, "a T2I adapter with SelfAttentionGuidance",
-        "the pass with fewer conditionings gets their part", (VIDEOCRAFTER2,),
-    ),
-)
 def test_an_adapter_in_passes_with_fewer_conditionings(comfyui, checkpoints):
     """Core's adapter keeps what it made for two conditionings when guidance adds a pass with one."""
     graph = ControlGraph(videos=2)
@@ -205,21 +167,13 @@ def test_an_adapter_in_passes_with_fewer_conditionings(comfyui, checkpoints):
     assert goldens.error(one.tensors["out"], one.by_hand(unet, seen)) <= goldens.TOLERANCE
 
 
-@proves(
-    Line(CONTROL, "a T2I adapter with ContextWindowsManual", "each window meets its pictures", (VIDEOCRAFTER2,)),
-)
 def test_each_window_of_a_long_video_meets_its_pictures(comfyui, checkpoints):
     graph = ControlGraph(frames=6)
-    graph.apply(graph.adapter(1), pictures=6)
+    graph.apply(graph.adapter(1), images=6)
     whole = graph.record(comfyui, "whole", frames=6, steps=1, cfg=1.0)[0].residuals("input")[0]
     graph = ControlGraph(frames=6)
-    graph.apply(graph.adapter(1), pictures=6)
-    settings = {
-        "context_length": 4, "context_overlap": 2, "context_schedule": "standard_static", "context_stride": 1, "closed_loop": False,
-        "fuse_method": "pyramid", "dim": 0, "freenoise": False, "split_conds_to_windows": False, "cond_retain_index_list": "",
-        "latent_retain_index_list": "", "causal_window_fix": False,
-    }  # fmt: skip
-    graph.model = out(graph.add("ContextWindowsManual", model=graph.model, **settings))
+    graph.apply(graph.adapter(1), images=6)
+    graph.model = windowed(graph, 4, 2)
     # Core's windows of batches work in 0.3.75 only where there are as many sigmas as frames.
     windows = graph.record(comfyui, "windows", frames=4, steps=5, cfg=1.0)
     assert len(windows) == 2 * 5
@@ -246,35 +200,26 @@ class Shapes(Hooks):
         return hidden, skip
 
 
-@proves(
-    Line(
-        CONTROL, "Stable Diffusion 2.1's ControlNet and T2I adapter",
-        "their features fit the model of the published size", (VIDEOCRAFTER2,),
-    ),
-)
 def test_the_true_sizes_fit(comfyui):
     """Stable Diffusion 2.1's ControlNet and T2I adapter on two frames of VideoCrafter2's own size."""
     graph = ControlGraph()
     graph.prompt = {}
     graph.add("TestTrueSize", file="true_size.json")
     comfyui.run(graph.prompt)
-    given = json.loads((comfyui.base / "output" / "true_size.json").read_text())
+    shapes = json.loads((comfyui.base / "output" / "true_size.json").read_text())
     seen, blank = Shapes(), {"device": "meta"}
     unet = UNet(load_config(VIDEOCRAFTER2).unet, LayerFactory(**blank))
     unet(torch.empty(1, 4, 2, 40, 64, **blank), torch.empty(1, **blank), Conditioning(torch.empty(1, 77, 1024, **blank)), seen)
-    assert given["controlnet"] == {"middle": seen.middle, "output": seen.output[::-1]}
+    assert shapes["controlnet"] == {"middle": seen.middle, "output": seen.output[::-1]}
     assert len(seen.output) == 12
-    adapted = given["adapter"]["input"][::-1]
+    adapted = shapes["adapter"]["input"][::-1]
     assert [number for number, shape in enumerate(adapted) if shape] == [2, 5, 8, 11]
     assert all(shape in (None, place) for shape, place in zip(adapted, seen.input, strict=True))
 
 
-@proves(
-    Line(CONTROL, "ControlNets of other base models, Control-LoRA", "refused, with the widths that differ", (VIDEOCRAFTER2,)),
-)
 class TestRefused:
     def refused(self, comfyui: Server, graph: ControlGraph, *parts: str) -> None:
-        graph.add("TestSave", file="x", latent=graph.ksample())
+        graph.add("TestSave", file="x", latent=graph.core_sample())
         assert_fails(comfyui, graph, "KSampler", *parts)
 
     def test_another_base_model_s_text(self, comfyui, checkpoints):

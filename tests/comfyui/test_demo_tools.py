@@ -40,31 +40,31 @@ def workflow(*nodes: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
     return {"nodes": list(nodes), "links": links, "groups": [], "version": 0.4}
 
 
-def picture_workflow() -> dict[str, Any]:
-    """A red picture of 32x24 that is inverted and saved."""
+def image_workflow() -> dict[str, Any]:
+    """A red image of 32x24 that is inverted and saved."""
     return workflow(
         node(1, "EmptyImage", values=[32, 24, 1, RED]),
         node(2, "ImageInvert", [("image", "IMAGE", 1)]),
-        node(3, "SaveImage", [("images", "IMAGE", 2)], ["tools/picture"], title="Result"),
-        node(4, "MarkdownNote", values=["An inverted red picture."]),
+        node(3, "SaveImage", [("images", "IMAGE", 2)], ["tools/image"], title="Result"),
+        node(4, "MarkdownNote", values=["An inverted red image."]),
         links=[[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
     )
 
 
 def saved_pixel(comfyui: Server, saved: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, ...]]:
-    """Size and first pixel of the one picture that a workflow saves."""
+    """Size and first pixel of the one image that a workflow saves."""
     (file,) = files_of(comfyui.run(to_prompt(saved, comfyui.object_info())))
     assert comfyui.path(file).is_file()
-    picture = Image.open(io.BytesIO(comfyui.view(file)))
-    return picture.size, picture.convert("RGB").getpixel((0, 0))
+    image = Image.open(io.BytesIO(comfyui.view(file)))
+    return image.size, image.convert("RGB").getpixel((0, 0))
 
 
 def test_a_saved_workflow_runs(comfyui: Server) -> None:
-    assert saved_pixel(comfyui, picture_workflow()) == ((32, 24), (0, 255, 255))
+    assert saved_pixel(comfyui, image_workflow()) == ((32, 24), (0, 255, 255))
 
 
 def test_bypassed_nodes_are_looked_through(comfyui: Server) -> None:
-    saved = picture_workflow()
+    saved = image_workflow()
     saved["nodes"][1]["mode"] = 4
     assert saved_pixel(comfyui, saved) == ((32, 24), (255, 0, 0))
 
@@ -81,11 +81,11 @@ def test_reroutes_and_primitives_are_looked_through(comfyui: Server) -> None:
 
 
 def test_muted_nodes_fall_away(object_info: dict[str, Any]) -> None:
-    saved = picture_workflow()
+    saved = image_workflow()
     saved["nodes"][1]["mode"] = 2
     prompt = to_prompt(saved, object_info)
     assert set(prompt) == {"1", "3"}
-    assert prompt["3"]["inputs"] == {"filename_prefix": "tools/picture"}
+    assert prompt["3"]["inputs"] == {"filename_prefix": "tools/image"}
 
 
 def test_the_widget_behind_a_seed_is_no_value_of_its_own(object_info: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ def test_widgets_saved_by_name(object_info: dict[str, Any]) -> None:
     assert to_prompt(saved, object_info)["1"]["inputs"] == {"width": 8, "height": 16, "batch_size": 2, "color": 0}
 
 
-def test_what_was_not_saved_gets_its_default(object_info: dict[str, Any]) -> None:
+def test_inputs_that_were_not_saved_get_its_default(object_info: dict[str, Any]) -> None:
     saved = workflow(node(1, "EmptyImage", values=[8]), links=[])
     assert to_prompt(saved, object_info)["1"]["inputs"] == {"width": 8, "height": 512, "batch_size": 1, "color": 0}
 
@@ -119,7 +119,7 @@ def test_choices_that_bring_further_inputs() -> None:
 
 
 def test_an_input_set_by_title_or_class(object_info: dict[str, Any]) -> None:
-    prompt = to_prompt(picture_workflow(), object_info)
+    prompt = to_prompt(image_workflow(), object_info)
     set_input(prompt, "filename_prefix", "other", title="Result")
     set_input(prompt, "width", 64, class_type="EmptyImage")
     assert prompt["3"]["inputs"]["filename_prefix"] == "other"
@@ -141,11 +141,11 @@ def test_an_unknown_node_class_is_named(object_info: dict[str, Any]) -> None:
 
 def test_a_built_workflow_runs_as_described(comfyui: Server, object_info: dict[str, Any]) -> None:
     flow = WorkflowBuilder(object_info)
-    picture = flow.node("EmptyImage", {"width": 16, "height": 8, "color": RED}, at=(0, 0))
-    inverted = flow.node("ImageInvert", {"image": picture["IMAGE"]}, at=(400, 0))
+    image = flow.node("EmptyImage", {"width": 16, "height": 8, "color": RED}, at=(0, 0))
+    inverted = flow.node("ImageInvert", {"image": image["IMAGE"]}, at=(400, 0))
     saved = flow.node("SaveImage", {"images": inverted[0], "filename_prefix": "tools/built"}, at=(800, 0))
     flow.note("A note.", at=(0, 200))
-    flow.group("All", [picture, inverted, saved])
+    flow.group("All", [image, inverted, saved])
     built = flow.workflow()
     assert saved_pixel(comfyui, built) == ((16, 8), (0, 255, 255))
     left, top, width, height = built["groups"][0]["bounding"]
@@ -168,17 +168,17 @@ def test_the_builder_writes_what_the_converter_reads(object_info: dict[str, Any]
 
 def test_the_builder_refuses_what_does_not_fit(object_info: dict[str, Any]) -> None:
     flow = WorkflowBuilder(object_info)
-    picture = flow.node("EmptyImage", at=(0, 0))
+    image = flow.node("EmptyImage", at=(0, 0))
     with pytest.raises(GraphError, match="KSampler.latent_image takes LATENT, not IMAGE"):
-        flow.node("KSampler", {"latent_image": picture["IMAGE"]}, at=(0, 0))
+        flow.node("KSampler", {"latent_image": image["IMAGE"]}, at=(0, 0))
     with pytest.raises(GraphError, match="EmptyImage has no input heigth"):
         flow.node("EmptyImage", {"heigth": 3}, at=(0, 0))
     with pytest.raises(GraphError, match="EmptyImage has no output 'LATENT'"):
-        picture["LATENT"]
+        image["LATENT"]
 
 
 def test_a_refused_graph_names_the_node_and_the_value(comfyui: Server, object_info: dict[str, Any]) -> None:
-    prompt = to_prompt(picture_workflow(), object_info)
+    prompt = to_prompt(image_workflow(), object_info)
     prompt["1"]["inputs"]["width"] = -5
     with pytest.raises(ComfyError, match=r"EmptyImage \(node 1\).*width") as refused:
         comfyui.run(prompt)
@@ -190,11 +190,11 @@ def steps(**inputs: Any) -> dict[str, Any]:
 
 
 def test_progress_and_previews_arrive(comfyui: Server) -> None:
-    told: list[Progress] = []
+    steps_seen: list[Progress] = []
     shown: list[bytes] = []
-    comfyui.run(steps(), on_progress=told.append, on_preview=shown.append)
-    assert told == [Progress("1", value, 4) for value in (1, 2, 3, 4)]
-    assert [Image.open(io.BytesIO(picture)).size for picture in shown] == [(12, 9)] * 4
+    comfyui.run(steps(), on_progress=steps_seen.append, on_preview=shown.append)
+    assert steps_seen == [Progress("1", value, 4) for value in (1, 2, 3, 4)]
+    assert [Image.open(io.BytesIO(image)).size for image in shown] == [(12, 9)] * 4
 
 
 def test_a_failing_node_is_named(comfyui: Server) -> None:
@@ -205,22 +205,22 @@ def test_a_failing_node_is_named(comfyui: Server) -> None:
 
 
 def test_a_run_can_be_cancelled(comfyui: Server) -> None:
-    told: list[Progress] = []
+    received: list[Progress] = []
 
     def cancel(progress: Progress) -> None:
-        if not told:
+        if not received:
             comfyui.interrupt()
-        told.append(progress)
+        received.append(progress)
 
     with pytest.raises(Interrupted, match="TestSteps"):
         comfyui.run(steps(steps=500), on_progress=cancel)
-    assert len(told) < 500
+    assert len(received) < 500
     comfyui.run(steps())  # and the next run is not
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     content = io.BytesIO()
-    picture.save(content, "PNG")
+    image.save(content, "PNG")
     return content.getvalue()
 
 
@@ -231,8 +231,8 @@ def test_uploads_can_be_loaded(comfyui: Server) -> None:
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "tools/loaded"}},
     }
     (file,) = files_of(comfyui.run(prompt))
-    picture = Image.open(comfyui.path(file))
-    assert picture.size == (10, 6) and picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+    image = Image.open(comfyui.path(file))
+    assert image.size == (10, 6) and image.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
 
 
 def shipped(name: str) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def test_a_workflow_saves_a_video(comfyui: Server, object_info: dict[str, Any], 
 
 
 def pixels(files: Sequence[Path]) -> np.ndarray:
-    """The frames `[T, H, W, 3]` of the animated picture among the files."""
+    """The frames `[T, H, W, 3]` of the animated image among the files."""
     (animation,) = [path for path in files if path.suffix == ".webp"]
     with Image.open(animation) as clip:
         return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)])
@@ -287,39 +287,39 @@ def demo_of(name: str) -> demo.Demo:
     return next(there for there in demo.DEMOS if there.workflow == f"{name}.json")
 
 
-def test_the_demo_of_a_picture_moves_what_it_shows(comfyui: Server) -> None:
+def test_the_demo_of_an_image_moves_what_it_shows(comfyui: Server) -> None:
     verdict = judge(pixels(demo.run(demo_of("image_to_video"), {}, comfyui)))
     assert (verdict.colour, verdict.shape, verdict.direction) == ("red", "square", "right")
 
 
-def test_the_demo_takes_another_picture_and_another_motion(comfyui: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = Image.new("RGB", (64, 64), (18, 18, 24))
-    ImageDraw.Draw(picture).rectangle((22, 36, 40, 54), fill=(42, 92, 224))
-    picture.save(tmp_path / "blue.tiff")
+def test_the_demo_takes_another_image_and_another_motion(comfyui: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = Image.new("RGB", (64, 64), (18, 18, 24))
+    ImageDraw.Draw(image).rectangle((22, 36, 40, 54), fill=(42, 92, 224))
+    image.save(tmp_path / "blue.tiff")
     values = demo.read_settings({"IMAGE": str(tmp_path / "blue.tiff"), "MOTION": "moving up"})
     verdict = judge(pixels(demo.run(demo_of("image_to_video"), values, comfyui)))
     assert (verdict.colour, verdict.shape, verdict.direction) == ("blue", "square", "up")
     assert f'with IMAGE="{tmp_path / "blue.tiff"}" and MOTION="moving up"' in capsys.readouterr().out
 
 
-def test_a_setting_that_is_not_given_stays_as_the_workflow_has_it(object_info: dict[str, Any]) -> None:
+def test_a_setting_without_a_value_stays_as_in_the_workflow(object_info: dict[str, Any]) -> None:
     values = demo.read_settings({"PROMPT": "", "MOTION": "moving up"})
     assert [(setting.variable, value) for setting, value in values.items()] == [("MOTION", "moving up")]
-    standing = {
-        setting.variable: setting.standing(to_prompt(shipped(Path(there.workflow).stem), object_info))
+    defaults = {
+        setting.variable: setting.default(to_prompt(shipped(Path(there.workflow).stem), object_info))
         for there in demo.DEMOS
         for setting in there.settings
     }
-    assert standing == {"PROMPT": "a red circle moving right", "IMAGE": "Red square", "MOTION": "moving right"}
+    assert defaults == {"PROMPT": "a red circle moving right", "IMAGE": "Red square", "MOTION": "moving right"}
 
 
-def test_an_animated_picture_is_read_as_its_first_frame(tmp_path: Path) -> None:
+def test_an_animated_image_is_read_as_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("P", (10, 6), shade) for shade in (0, 1)]
     for frame in frames:
         frame.putpalette([0, 0, 255, 255, 0, 0])
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
-    (picture,) = demo.read_settings({"IMAGE": str(tmp_path / "two.gif")}).values()
-    with Image.open(io.BytesIO(picture.png)) as read:
+    (image,) = demo.read_settings({"IMAGE": str(tmp_path / "two.gif")}).values()
+    with Image.open(io.BytesIO(image.png)) as read:
         assert (read.mode, read.size, read.getpixel((0, 0)), getattr(read, "n_frames", 1)) == ("RGB", (10, 6), (0, 0, 255), 1)
 
 
@@ -327,15 +327,15 @@ def test_an_animated_picture_is_read_as_its_first_frame(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "but there is no such file"),
-        (b"no picture", "can't be read as a picture: cannot identify"),
-        (png(Image.effect_noise((64, 64), 50))[:1000], "can't be read as a picture"),
+        (b"no image", "can't be read as an image: cannot identify"),
+        (png(Image.effect_noise((64, 64), 50))[:1000], "can't be read as an image"),
     ],
     ids=["none", "other", "cut"],
 )
-def test_a_wrong_picture_is_refused_before_comfyui_starts(
+def test_a_wrong_image_is_refused_before_comfyui_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setenv("IMAGE", str(path))

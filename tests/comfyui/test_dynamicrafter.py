@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import vc_core
 from harness import goldens
+from harness.bench import same_pixels
 from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
 from vc_core.media.joining import join
@@ -19,22 +20,19 @@ PROMPT = goldens.prompts("dynamicrafter_512_v1")[0]
 INTERPOLATION = "dynamicrafter_512_interp_v1"
 
 
-@pytest.fixture(scope="module")
-def checkpoints(comfyui: Server) -> Path:
-    """The recorded models in the server's folder; one once more, under the name of the interpolation model."""
-    for name in goldens.DYNAMICRAFTER:
-        goldens.write_checkpoint(name, comfyui.checkpoints / f"{name}.safetensors")
-    goldens.write_checkpoint("dynamicrafter_512_v1", comfyui.checkpoints / f"{INTERPOLATION}.safetensors")
-    return comfyui.checkpoints
+@pytest.fixture(scope="module", autouse=True)
+def interpolation(checkpoints: Path) -> None:
+    """One of the recorded models once more, under the name of the interpolation model."""
+    goldens.write_checkpoint("dynamicrafter_512_v1", checkpoints / f"{INTERPOLATION}.safetensors")
 
 
 def photo(model: str = "dynamicrafter_512_v1") -> torch.Tensor:
-    """A recorded picture, ``[1, 3, 64, 64]`` in [-1, 1]."""
+    """A recorded image, ``[1, 3, 64, 64]`` in [-1, 1]."""
     return goldens.read(model, "encoders")["photo"]
 
 
-def pictures(count: int) -> torch.Tensor:
-    """Pictures that differ, ``[count, 3, 64, 64]`` in [-1, 1]."""
+def images(count: int) -> torch.Tensor:
+    """Images that differ, ``[count, 3, 64, 64]`` in [-1, 1]."""
     return torch.cat([photo().roll(7 * index, -1) * (1 - 0.1 * index) for index in range(count)])
 
 
@@ -42,23 +40,23 @@ def frames_of(latents: torch.Tensor) -> torch.Tensor:
     return rearrange(latents.float(), "b c t h w -> (b t) c h w").contiguous()
 
 
-class PictureGraph(TextGraph):
-    """A text graph, and what puts pictures into it."""
+class ImageGraph(TextGraph):
+    """A text graph whose conditioning gets images."""
 
-    def __init__(self, comfyui: Server, checkpoint: str, file: str, **given: object) -> None:
-        super().__init__(f"{checkpoint}.safetensors", PROMPT, **given)
+    def __init__(self, comfyui: Server, checkpoint: str, file: str, **settings: object) -> None:
+        super().__init__(f"{checkpoint}.safetensors", PROMPT, **settings)
         self.comfyui, self.file = comfyui, file
 
-    def picture(self, images: torch.Tensor, name: str) -> list[object]:
-        """An IMAGE of pictures ``[B, 3, H, W]`` in [-1, 1], not rounded to eight bits."""
+    def image(self, images: torch.Tensor, name: str) -> list[object]:
+        """An IMAGE of ``[B, 3, H, W]`` in [-1, 1], not rounded to eight bits."""
         file = f"{self.file}_{name}.st"
         save_file({"image": ((images + 1) / 2).movedim(1, -1).contiguous()}, self.comfyui.base / "input" / file)
         return out(self.add("TestImage", file=file))
 
-    def told(self, node: str, **inputs: object) -> str:
-        """A node that takes the conditioning and gives it back with pictures."""
-        given = {"positive": self.positive, "negative": self.negative, "clip_vision": self.clip_vision, "vae": self.vae, "strength": 1.0}
-        number = self.add(node, **(given | inputs))
+    def add_images(self, node: str, **inputs: object) -> str:
+        """Send the conditioning through a node that adds images to it; returns the node."""
+        defaults = {"positive": self.positive, "negative": self.negative, "clip_vision": self.clip_vision, "vae": self.vae, "strength": 1.0}
+        number = self.add(node, **(defaults | inputs))
         self.positive, self.negative = out(number, 0), out(number, 1)
         return number
 
@@ -66,7 +64,7 @@ class PictureGraph(TextGraph):
 @pytest.mark.parametrize("run", ["0", "1", "2"])
 @pytest.mark.parametrize("name", goldens.DYNAMICRAFTER)
 def test_the_reference_s_runs(comfyui, checkpoints, name, run):
-    """From the recorded picture and noise; the last picture of the third run is recorded as its latent only."""
+    """From the recorded image and noise; the last image of the third run is recorded as its latent only."""
     golden = goldens.read(name, "sampling")
     steps, eta, cfg, rate, trailing, rescale, image_cfg = golden[f"{run}.settings"].tolist()
     stem, folder = f"{name}_{run}", comfyui.base / "input"
@@ -74,8 +72,8 @@ def test_the_reference_s_runs(comfyui, checkpoints, name, run):
     save_file({"steps": torch.stack([frames_of(noise) for noise in golden[f"{run}.noise"]])}, folder / f"{stem}_steps.st")
     save_file({"concat": frames_of(golden[f"{run}.concat"]) / 0.18215}, folder / f"{stem}_concat.st")
 
-    graph = PictureGraph(comfyui, name, stem)
-    graph.told("VideoCrafterImageToVideo", image=graph.picture(photo(name), "photo"), fps=rate, latent=graph.latent)
+    graph = ImageGraph(comfyui, name, stem)
+    graph.add_images("VideoCrafterImageToVideo", image=graph.image(photo(name), "photo"), fps=rate, latent=graph.latent)
     if run == "2":
         graph.positive = out(graph.add("TestConcat", conditioning=graph.positive, file=f"{stem}_concat.st"))
         graph.negative = out(graph.add("TestConcat", conditioning=graph.negative, file=f"{stem}_concat.st"))
@@ -97,35 +95,36 @@ def test_the_reference_s_runs(comfyui, checkpoints, name, run):
 @pytest.mark.parametrize("name", goldens.DYNAMICRAFTER)
 def test_a_seed_gives_the_core_s_video(comfyui, checkpoints, name):
     """Its own spacing, guidance with rescale, and as many frames as the projector wasn't made for."""
-    graph = PictureGraph(comfyui, name, f"seed_{name}", frames=5)
+    graph = ImageGraph(comfyui, name, f"seed_{name}", frames=5)
     wide = photo()[:, :, 10:50]  # is fitted to the video's square
-    graph.told("VideoCrafterImageToVideo", image=graph.picture(wide, "wide"), fps=12.0, latent=graph.latent)
+    graph.add_images("VideoCrafterImageToVideo", image=graph.image(wide, "wide"), fps=12.0, latent=graph.latent)
     saved = graph.run(comfyui, image=graph.decode(graph.sample(seed=3, steps=4, cfg=7.5, guidance_rescale=0.7)))
     video = vc_core.load(checkpoints / f"{name}.safetensors").image_to_video(
         wide, PROMPT, frames=5, height=64, width=64, steps=4, guidance_scale=7.5, guidance_rescale=0.7, fps=12, seed=3
     )
-    assert (saved["image"] - (rearrange(video, "b c t h w -> (b t) h w c") + 1) / 2).abs().max() <= 2 / 255
+    same_pixels(saved["image"], video)
 
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_interpolation_and_loops_are_the_core_s(comfyui, checkpoints, loop):
-    graph = PictureGraph(comfyui, INTERPOLATION, f"ends_{loop}", frames=8)
-    first, last = pictures(2).split(1)
-    given = {} if loop else {"end_image": graph.picture(last, "last")}
-    graph.told("VideoCrafterInterpolation", image=graph.picture(first, "first"), fps=5.0, latent=graph.latent, **given)
+    graph = ImageGraph(comfyui, INTERPOLATION, f"ends_{loop}", frames=8)
+    first, last = images(2).split(1)
+    end = {} if loop else {"end_image": graph.image(last, "last")}
+    graph.add_images("VideoCrafterInterpolation", image=graph.image(first, "first"), fps=5.0, latent=graph.latent, **end)
     saved = graph.run(comfyui, image=graph.decode(graph.sample(seed=1, steps=3, cfg=7.5)))
     ends = {"loop": True} if loop else {"end_image": last}
     video = vc_core.load(checkpoints / f"{INTERPOLATION}.safetensors").image_to_video(
         first, PROMPT, frames=8, height=64, width=64, steps=3, guidance_scale=7.5, guidance_rescale=0.0, fps=5, seed=1, **ends
     )
-    assert (saved["image"] - (rearrange(video, "b c t h w -> (b t) h w c") + 1) / 2).abs().max() <= 2 / 255
+    same_pixels(saved["image"], video)
 
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_keyframes_are_a_chain_of_the_core_s_clips(comfyui, checkpoints, loop):
-    graph = PictureGraph(comfyui, INTERPOLATION, f"chain_{loop}")
-    shown = pictures(3)
-    number = graph.told("VideoCrafterKeyframes", keyframes=graph.picture(shown, "all"), width=64, height=64, length=4, loop=loop, fps=5.0)
+    graph = ImageGraph(comfyui, INTERPOLATION, f"chain_{loop}")
+    shown = images(3)
+    keyframes = graph.image(shown, "all")
+    number = graph.add_images("VideoCrafterKeyframes", keyframes=keyframes, width=64, height=64, length=4, loop=loop, fps=5.0)
     graph.latent = out(number, 2)
     frames = graph.decode(graph.sample(seed=1, steps=3, cfg=7.5))
     joined = graph.add("VideoCrafterJoinClips", images=frames, length=4, match=True)
@@ -135,16 +134,15 @@ def test_keyframes_are_a_chain_of_the_core_s_clips(comfyui, checkpoints, loop):
         shown[: len(ends)], PROMPT, frames=4, height=64, width=64, steps=3, guidance_scale=7.5, guidance_rescale=0.0, fps=5, seed=1,
         end_image=ends,
     )  # fmt: skip
-    core = join(list(clips)).video
     assert len(saved["image"]) == 4 * len(ends) - (len(ends) - 1)
-    assert (saved["image"] - (core.permute(1, 2, 3, 0) + 1) / 2).abs().max() <= 2 / 255
+    same_pixels(saved["image"], join(list(clips)).video[None])
 
 
 def test_equal_guidance_by_text_and_picture_is_the_usual_one(comfyui, checkpoints):
     latents = []
     for node, settings in (("CFGGuider", {}), ("VideoCrafterGuider", {"image_cfg": 5.0, "guidance_rescale": 0.0})):
-        graph = PictureGraph(comfyui, "dynamicrafter_512_v1", "guided", frames=4)
-        graph.told("VideoCrafterImageToVideo", image=graph.picture(photo(), "photo"), fps=12.0, latent=graph.latent)
+        graph = ImageGraph(comfyui, "dynamicrafter_512_v1", "guided", frames=4)
+        graph.add_images("VideoCrafterImageToVideo", image=graph.image(photo(), "photo"), fps=12.0, latent=graph.latent)
         guider = graph.add(node, model=graph.model, positive=graph.positive, negative=graph.negative, cfg=5.0, **settings)
         sampled = graph.add(
             "SamplerCustomAdvanced", noise=out(graph.add("RandomNoise", noise_seed=2)), guider=out(guider),
@@ -157,34 +155,34 @@ def test_equal_guidance_by_text_and_picture_is_the_usual_one(comfyui, checkpoint
 
 class TestErrors:
     def test_no_latent_of_the_picture(self, comfyui, checkpoints):
-        graph = PictureGraph(comfyui, "dynamicrafter_512_v1", "none", frames=2)
+        graph = ImageGraph(comfyui, "dynamicrafter_512_v1", "none", frames=2)
         number = graph.add(
             "VideoCrafterImageToVideo", positive=graph.positive, negative=graph.negative, clip_vision=graph.clip_vision,
-            image=graph.picture(photo(), "photo"), fps=12.0, strength=1.0,
+            image=graph.image(photo(), "photo"), fps=12.0, strength=1.0,
         )  # fmt: skip
         graph.positive, graph.negative = out(number, 0), out(number, 1)
         graph.add("TestSave", file="x", latent=graph.sample())
         assert_fails(comfyui, graph, "VideoCrafterSampler", "needs the latent of its picture", "connect vae and latent")
 
     def test_pictures_that_are_not_as_many(self, comfyui, checkpoints):
-        graph = PictureGraph(comfyui, INTERPOLATION, "uneven", frames=4)
-        one, two = graph.picture(pictures(1), "one"), graph.picture(pictures(2), "two")
-        graph.told("VideoCrafterInterpolation", image=one, end_image=two, fps=5.0, latent=graph.latent)
+        graph = ImageGraph(comfyui, INTERPOLATION, "uneven", frames=4)
+        one, two = graph.image(images(1), "one"), graph.image(images(2), "two")
+        graph.add_images("VideoCrafterInterpolation", image=one, end_image=two, fps=5.0, latent=graph.latent)
         graph.add("TestSave", file="x", latent=graph.sample())
         assert_fails(comfyui, graph, "VideoCrafterInterpolation", "image and end_image have 1 and 2 images")
 
     def test_one_keyframe(self, comfyui, checkpoints):
-        graph = PictureGraph(comfyui, INTERPOLATION, "lonely")
-        number = graph.told(
-            "VideoCrafterKeyframes", keyframes=graph.picture(photo(), "one"), width=64, height=64, length=4, loop=False, fps=5.0
+        graph = ImageGraph(comfyui, INTERPOLATION, "lonely")
+        number = graph.add_images(
+            "VideoCrafterKeyframes", keyframes=graph.image(photo(), "one"), width=64, height=64, length=4, loop=False, fps=5.0
         )
         graph.latent = out(number, 2)
         graph.add("TestSave", file="x", latent=graph.sample())
         assert_fails(comfyui, graph, "VideoCrafterKeyframes", "keyframes has 1 image", "ImageBatch")
 
     def test_frames_that_are_no_whole_clips(self, comfyui, checkpoints):
-        graph = PictureGraph(comfyui, INTERPOLATION, "parts")
-        joined = graph.add("VideoCrafterJoinClips", images=graph.picture(pictures(3), "three"), length=2, match=True)
+        graph = ImageGraph(comfyui, INTERPOLATION, "parts")
+        joined = graph.add("VideoCrafterJoinClips", images=graph.image(images(3), "three"), length=2, match=True)
         graph.add("TestSave", file="x", image=out(joined))
         assert_fails(comfyui, graph, "VideoCrafterJoinClips", "3 images, which is not a multiple of length 2")
 
@@ -192,7 +190,7 @@ class TestErrors:
         parts = ("model.diffusion_model.", "image_proj_model.")
         tensors = {name: value for name, value in goldens.weights("dynamicrafter_512_v1").items() if name.startswith(parts)}
         save_file(tensors, checkpoints / "community.safetensors")
-        graph = PictureGraph(comfyui, "community", "community")
+        graph = ImageGraph(comfyui, "community", "community")
         graph.add("TestSave", file="x", latent=graph.sample())
         assert_fails(comfyui, graph, "VideoCrafterLoader", "could be any of dynamicrafter_1024_v1", "the loader's model")
 
@@ -204,10 +202,10 @@ def test_a_community_file_with_parts_from_other_files(comfyui, checkpoints):
     save_file(tensors, checkpoints / "dynamicrafter_512_pruned.safetensors")
     latents = []
     for pruned in (False, True):
-        graph = PictureGraph(comfyui, "dynamicrafter_512_v1", "whole", frames=4)
+        graph = ImageGraph(comfyui, "dynamicrafter_512_v1", "whole", frames=4)
         if pruned:
             loader = graph.add("VideoCrafterLoader", ckpt_name="dynamicrafter_512_pruned.safetensors", weight_dtype="default", model="auto")
             graph.model = out(loader)
-        graph.told("VideoCrafterImageToVideo", image=graph.picture(photo(), "photo"), fps=12.0, latent=graph.latent)
+        graph.add_images("VideoCrafterImageToVideo", image=graph.image(photo(), "photo"), fps=12.0, latent=graph.latent)
         latents.append(graph.run(comfyui, latent=graph.sample(steps=2))["latent"])
     assert torch.equal(latents[0], latents[1])

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import vc_core
 from harness import goldens
+from harness.bench import same_pixels
 from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
 from vc_core.config import SamplingConfig, suggested_size
@@ -23,34 +24,34 @@ PROMPT = goldens.PROMPTS[0]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(comfyui: Server) -> Path:
+def checkpoint(checkpoints: Path) -> Path:
     """The recorded image-to-video model in the server's folder."""
-    return goldens.write_checkpoint(NAME, comfyui.checkpoints / f"{NAME}.safetensors")
+    return checkpoints / f"{NAME}.safetensors"
 
 
-def picture_file(comfyui: Server, name: str, pixels: np.ndarray) -> str:
-    """A picture in the server's input folder."""
+def image_file(comfyui: Server, name: str, pixels: np.ndarray) -> str:
+    """An image in the server's input folder."""
     Image.fromarray(pixels).save(comfyui.base / "input" / name)
     return name
 
 
 class ImageGraph(TextGraph):
-    """A text graph whose conditioning has the picture that the node ``picture`` gives."""
+    """A text graph whose conditioning has the image that a node outputs."""
 
-    def __init__(self, picture: str, inputs: dict[str, object], checkpoint: str = NAME, strength: float = 1.0, **given: object) -> None:
-        super().__init__(f"{checkpoint}.safetensors", PROMPT, **given)
-        self.image = image = out(self.add(picture, **inputs))
-        told = self.add(
+    def __init__(self, node: str, inputs: dict[str, object], checkpoint: str = NAME, strength: float = 1.0, **settings: object) -> None:
+        super().__init__(f"{checkpoint}.safetensors", PROMPT, **settings)
+        self.image = image = out(self.add(node, **inputs))
+        both = self.add(
             "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, image=image,
-            fps=given.get("fps", 8.0), strength=strength, latent=self.latent,
+            fps=settings.get("fps", 8.0), strength=strength, latent=self.latent,
         )  # fmt: skip
-        self.positive, self.negative = out(told, 0), out(told, 1)
+        self.positive, self.negative = out(both, 0), out(both, 1)
 
 
-def exact(comfyui: Server, pictures: torch.Tensor, file: str, **given: object) -> ImageGraph:
-    """A graph whose pictures ``[B, 3, H, W]`` in [-1, 1] are not rounded to eight bits."""
-    save_file({"image": ((pictures + 1) / 2).movedim(1, -1).contiguous()}, comfyui.base / "input" / file)
-    return ImageGraph("TestImage", {"file": file}, **given)
+def exact(comfyui: Server, images: torch.Tensor, file: str, **settings: object) -> ImageGraph:
+    """A graph whose images ``[B, 3, H, W]`` in [-1, 1] are not rounded to eight bits."""
+    save_file({"image": ((images + 1) / 2).movedim(1, -1).contiguous()}, comfyui.base / "input" / file)
+    return ImageGraph("TestImage", {"file": file}, **settings)
 
 
 @pytest.mark.parametrize("run", ["0", "1", "2"])
@@ -69,8 +70,7 @@ def test_the_reference_s_runs(comfyui, checkpoint, run):
     saved = graph.run(comfyui, latent=sampled, image=graph.decode(sampled))
     latent = rearrange(golden[f"{run}.latent"], "b c t h w -> (b t) c h w")
     assert goldens.error(saved["latent"] * 0.18215, latent) <= goldens.TOLERANCE
-    video = rearrange(golden[f"{run}.video"].float().clamp(-1, 1), "b c t h w -> (b t) h w c")
-    assert (saved["image"] - (video + 1) / 2).abs().max() <= 2 / 255
+    same_pixels(saved["image"], golden[f"{run}.video"])
 
 
 def test_several_pictures_make_several_videos_as_in_the_core(comfyui, checkpoint):
@@ -78,7 +78,7 @@ def test_several_pictures_make_several_videos_as_in_the_core(comfyui, checkpoint
     graph = exact(comfyui, pictures, "photos.st", frames=4, videos=2)
     saved = graph.run(comfyui, image=graph.decode(graph.sample(seed=4, steps=3)))
     video = vc_core.load(checkpoint).image_to_video(pictures, PROMPT, frames=4, height=64, width=64, steps=3, fps=8, seed=4)
-    assert (saved["image"] - (rearrange(video, "b c t h w -> (b t) h w c") + 1) / 2).abs().max() <= 2 / 255
+    same_pixels(saved["image"], video)
 
 
 def test_strength(comfyui, checkpoint):
@@ -104,7 +104,7 @@ def test_strength(comfyui, checkpoint):
     ],
 )
 def test_pictures_of_any_kind(comfyui, checkpoint, name, pixels):
-    graph = ImageGraph("LoadImage", {"image": picture_file(comfyui, name, pixels)}, frames=2, size=16)
+    graph = ImageGraph("LoadImage", {"image": image_file(comfyui, name, pixels)}, frames=2, size=16)
     assert graph.run(comfyui, latent=graph.sample(steps=1))["latent"].isfinite().all()
 
 

@@ -12,8 +12,8 @@ import pytest
 from harness.bench import BUNDLED, I2V, Bench
 from harness.comfyui import REPOSITORY
 from harness.graphs import TextGraph, assert_fails, out
-from harness.server import running
-from tests.comfyui.conftest import PACK_NAME, TEST_NODES
+from harness.server import TEST_NODES, running
+from tests.comfyui.conftest import PACK_NAME
 
 AUDIT = Path(__file__).parent / "audit"
 
@@ -36,10 +36,10 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict]]:
             picture = out(bench.add("ImageFromBatch", image=frames, batch_index=0, length=1))
             bench.add("VideoCrafterSaveVideo", images=frames, filename_prefix="video/clip", fps=8.0, crf=23.0)
             measured = bench.add("VideoCrafterPictureKept", images=frames, image=picture, clip_vision=bench.clip_vision)
-            bench.keep("plot", image=out(measured))
+            bench.save("plot", image=out(measured))
             bench.results()
             text = Bench(server, BUNDLED, frames=2)
-            text.keep("frames", image=text.decode(text.ksampler(steps=1)))
+            text.save("frames", image=text.decode(text.ksampler(steps=1)))
             text.results()
     yield [json.loads(line) for line in log.read_text().splitlines()] + [{"event": "base", "what": str(base), "ours": False}]
 

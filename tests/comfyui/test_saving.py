@@ -16,7 +16,7 @@ from harness.client import files_of
 from harness.graphs import Graph, out
 from harness.server import Server
 
-WORKFLOW = {"nodes": [], "links": [], "version": 0.4, "extra": {"told": "by the test"}}
+WORKFLOW = {"nodes": [], "links": [], "version": 0.4, "extra": {"from": "the test"}}
 PATIENCE = 120  # seconds
 GREY = 0x80
 
@@ -64,8 +64,8 @@ def test_animated_webp_holds_the_graph(comfyui: Server):
     (path,), prompt = save(comfyui, "SaveAnimatedWEBP", fps=8.0, lossless=True, quality=80, method="default")
     with Image.open(path) as picture:
         assert picture.n_frames >= 1
-        told = dict(text.split(":", 1) for text in picture.getexif().values() if isinstance(text, str) and ":" in text)
-    assert {key: json.loads(value) for key, value in told.items()} == {"workflow": WORKFLOW, "prompt": prompt}
+        tags = dict(text.split(":", 1) for text in picture.getexif().values() if isinstance(text, str) and ":" in text)
+    assert {key: json.loads(value) for key, value in tags.items()} == {"workflow": WORKFLOW, "prompt": prompt}
 
 
 def test_png_frames_hold_the_graph(comfyui: Server):

@@ -7,11 +7,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vc_core
-from harness import goldens
-from harness.bench import APART, DYNAMICRAFTER, NOTHING, SCALE, SHIP, SWAN, T2V, T2V_V1, Bench, Link, apart, core_latent, same
-from harness.graphs import out
 from vc_core.models.conditioning import Conditioning
 
+from .. import goldens
+from ..bench import APART, DYNAMICRAFTER, NOTHING, SCALE, SHIP, SWAN, T2V, T2V_V1, Bench, Link, apart, core_latent, same
+from ..graphs import out
 from .table import CONDITIONING, Check, row
 
 
@@ -38,13 +38,13 @@ def timestep_ranges(bench: Bench) -> Check:
 
     early, late = bench.positive, bench.other
     both = bench.add("ConditioningCombine", conditioning_1=ranged(early, 0.0, 0.5), conditioning_2=ranged(late, 0.5, 1.0))
-    bench.keep("ranged", latent=bench.ksampler(steps=4, positive=out(both)))
-    bench.keep("halves", latent=bench.part(2, 4, positive=late, latent_image=bench.part(0, 2, positive=early)))
-    bench.keep("late", latent=bench.ksampler(steps=4, positive=late))
+    bench.save("ranged", latent=bench.ksampler(steps=4, positive=out(both)))
+    bench.save("halves", latent=bench.part(2, 4, positive=late, latent_image=bench.part(0, 2, positive=early)))
+    bench.save("late", latent=bench.ksampler(steps=4, positive=late))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["ranged"], seen["halves"])
-        assert apart(seen["ranged"], seen["late"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["ranged"], results["halves"])
+        assert apart(results["ranged"], results["late"]) > APART
 
     return check
 
@@ -54,16 +54,16 @@ def by_mask(bench: Bench, mask: Tensor) -> Check:
     one, other = bench.positive, bench.other
 
     def where(conditioning: Link, area: Tensor) -> Link:
-        mask = bench.given("TestMask", "mask", area)
+        mask = bench.tensor_input("TestMask", "mask", area)
         return out(bench.add("ConditioningSetMask", conditioning=conditioning, mask=mask, strength=1.0, set_cond_area="default"))
 
     both = bench.add("ConditioningCombine", conditioning_1=where(one, mask), conditioning_2=where(other, 1 - mask))
     for name, conditioning in (("both", out(both)), ("one", one), ("other", other)):
-        bench.keep(name, latent=bench.one_step(positive=conditioning))
+        bench.save(name, latent=bench.one_step(positive=conditioning))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["both"], torch.where(mask[:, None] > 0, seen["one"], seen["other"]))
-        assert apart(seen["one"], seen["other"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["both"], torch.where(mask[:, None] > 0, results["one"], results["other"]))
+        assert apart(results["one"], results["other"]) > APART
 
     return check
 
@@ -98,12 +98,12 @@ def masks_of_time(bench: Bench) -> Check:
 def areas(bench: Bench) -> Check:
     area = bench.add("ConditioningSetAreaPercentage", conditioning=bench.other, width=0.5, height=1.0, x=0.5, y=0.0, strength=1.0)
     both = bench.add("ConditioningCombine", conditioning_1=bench.positive, conditioning_2=out(area))
-    bench.keep("both", latent=bench.one_step(positive=out(both)))
-    bench.keep("plain", latent=bench.one_step())
+    bench.save("both", latent=bench.one_step(positive=out(both)))
+    bench.save("plain", latent=bench.one_step())
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["both"][..., :4], seen["plain"][..., :4])
-        assert apart(seen["both"][..., 4:], seen["plain"][..., 4:]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["both"][..., :4], results["plain"][..., :4])
+        assert apart(results["both"][..., 4:], results["plain"][..., 4:]) > APART
 
     return check
 
@@ -112,11 +112,11 @@ def areas(bench: Bench) -> Check:
 def combining(bench: Bench) -> Check:
     both = bench.add("ConditioningCombine", conditioning_1=bench.positive, conditioning_2=bench.other)
     for name, conditioning in (("both", out(both)), ("one", bench.positive), ("other", bench.other)):
-        bench.keep(name, latent=bench.one_step(positive=conditioning))
+        bench.save(name, latent=bench.one_step(positive=conditioning))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["both"], (seen["one"] + seen["other"]) / 2)
-        assert apart(seen["one"], seen["other"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["both"], (results["one"] + results["other"]) / 2)
+        assert apart(results["one"], results["other"]) > APART
 
     return check
 
@@ -124,34 +124,32 @@ def combining(bench: Bench) -> Check:
 @row(CONDITIONING, "ConditioningConcat", "both prompts' tokens, one after the other", T2V)
 def concatenating(bench: Bench) -> Check:
     both = bench.add("ConditioningConcat", conditioning_to=bench.encode(SWAN), conditioning_from=bench.encode(SHIP))
-    bench.keep("both", latent=bench.ksampler(steps=1, positive=bench.tell(out(both))))
-    return lambda seen: same(seen["both"], first_prediction(bench, torch.cat(core_texts(bench, SWAN, SHIP), dim=1)))
+    bench.save("both", latent=bench.ksampler(steps=1, positive=bench.with_fps(out(both))))
+    return lambda results: same(results["both"], first_prediction(bench, torch.cat(core_texts(bench, SWAN, SHIP), dim=1)))
 
 
 @row(CONDITIONING, "ConditioningAverage", "the weighted mean of both prompts' tokens", T2V)
 def averaging(bench: Bench) -> Check:
     texts = {"conditioning_to": bench.encode(SWAN), "conditioning_from": bench.encode(SHIP)}
-    bench.keep(
-        "mean",
-        latent=bench.ksampler(steps=1, positive=bench.tell(out(bench.add("ConditioningAverage", conditioning_to_strength=0.25, **texts)))),
-    )
+    mean = out(bench.add("ConditioningAverage", conditioning_to_strength=0.25, **texts))
+    bench.save("mean", latent=bench.ksampler(steps=1, positive=bench.with_fps(mean)))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         swan, ship = core_texts(bench, SWAN, SHIP)
-        same(seen["mean"], first_prediction(bench, 0.25 * swan + 0.75 * ship))
+        same(results["mean"], first_prediction(bench, 0.25 * swan + 0.75 * ship))
 
     return check
 
 
 @row(CONDITIONING, "prompt weights, (word:1.3)", "the word's token is moved away from the empty prompt's, as in core", T2V)
 def prompt_weights(bench: Bench) -> Check:
-    bench.keep("weighted", latent=bench.ksampler(steps=1, positive=bench.tell(bench.encode(SWAN.replace("swan", "(swan:1.3)")))))
+    bench.save("weighted", latent=bench.ksampler(steps=1, positive=bench.with_fps(bench.encode(SWAN.replace("swan", "(swan:1.3)")))))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         swan, nothing = (text.clone() for text in core_texts(bench, SWAN, NOTHING))
         place = 3  # after the start, "a" and "black"
         swan[:, place] = nothing[:, place] + 1.3 * (swan[:, place] - nothing[:, place])
-        same(seen["weighted"], first_prediction(bench, swan))
+        same(results["weighted"], first_prediction(bench, swan))
 
     return check
 
@@ -163,8 +161,8 @@ def textual_inversion(bench: Bench) -> Check:
     folder.mkdir(exist_ok=True)
     table = goldens.weights(bench.name)["cond_stage_model.model.token_embedding.weight"]
     save_file({"emb_params": table[black_swan].float()}, folder / "bird.safetensors")
-    bench.keep("inverted", conditioning=bench.encode(SWAN.replace("black swan", "embedding:bird")))
-    return lambda seen: same(seen["inverted"], core_texts(bench, SWAN)[0])
+    bench.save("inverted", conditioning=bench.encode(SWAN.replace("black swan", "embedding:bird")))
+    return lambda results: same(results["inverted"], core_texts(bench, SWAN)[0])
 
 
 @row(
@@ -177,11 +175,11 @@ def textual_inversion(bench: Bench) -> Check:
 def uneven_lengths(bench: Bench) -> Check:
     lengths = {"154": " ".join(["swan"] * 100), "462": " ".join(["swan"] * 400)}
     for name, negative in lengths.items():
-        bench.keep(name, latent=bench.authors(cfg=3.0, negative=bench.tell(bench.encode(negative))))
+        bench.save(name, latent=bench.authors(cfg=3.0, negative=bench.with_fps(bench.encode(negative))))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for name, negative in lengths.items():
             assert core_texts(bench, negative)[0].shape[1] == int(name)
-            same(seen[name], core_latent(bench.path, negative=negative, guidance_scale=3.0))
+            same(results[name], core_latent(bench.path, negative=negative, guidance_scale=3.0))
 
     return check

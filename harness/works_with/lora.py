@@ -6,10 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness import goldens
-from harness.bench import BUNDLED, DYNAMICRAFTER, I2V, SWAN, T2V, T2V_V1, TITLES, Bench, Link, apart, core_latent, same
-from harness.graphs import out
-
+from .. import goldens
+from ..bench import BUNDLED, DYNAMICRAFTER, I2V, SWAN, T2V, T2V_V1, TITLES, Bench, Link, apart, core_latent, same
+from ..graphs import out
 from .table import LORA, Check, row
 
 RANK, ALPHA, STRENGTH = 2, 3.0, 0.7
@@ -71,18 +70,18 @@ def kohya_lora(bench: Bench) -> Check:
         weights[f"{tower}.{stored}"] = matrix
     changed = bench.checkpoint(f"{bench.name}_changed", weights)
     file = write_lora(bench, "kohya", lora)
-    bench.keep("plain", latent=bench.authors())
+    bench.save("plain", latent=bench.authors())
     for strength in (0.0, STRENGTH):
         loaded = bench.add(
             "LoraLoader", model=bench.model, clip=bench.clip, lora_name=file, strength_model=strength, strength_clip=strength
         )
-        told = bench.tell(bench.encode(SWAN, out(loaded, 1)))
-        bench.keep(f"{strength:g}", latent=bench.authors(model=out(loaded), positive=told))
+        positive = bench.with_fps(bench.encode(SWAN, out(loaded, 1)))
+        bench.save(f"{strength:g}", latent=bench.authors(model=out(loaded), positive=positive))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        assert torch.equal(seen["0"], seen["plain"])
-        same(seen[f"{STRENGTH:g}"], core_latent(changed))
-        assert apart(seen[f"{STRENGTH:g}"], seen["plain"]) > 0.05
+    def check(results: dict[str, Tensor]) -> None:
+        assert torch.equal(results["0"], results["plain"])
+        same(results[f"{STRENGTH:g}"], core_latent(changed))
+        assert apart(results[f"{STRENGTH:g}"], results["plain"]) > 0.05
 
     return check
 
@@ -103,17 +102,17 @@ def plain_lora(bench: Bench) -> Check:
         for style, sides in styles.items():
             loras[style] |= {f"diffusion_model.{name}.{side}.weight": part for side, part in zip(sides, (up, down), strict=True)}
         weights[f"model.diffusion_model.{name}.weight"] = added(weights[f"model.diffusion_model.{name}.weight"], up, down, STRENGTH)
-    bench.keep("plain", latent=bench.authors())
-    bench.keep("expected", latent=bench.authors(model=out(bench.load(f"{bench.name}_changed_plain", weights))))
+    bench.save("plain", latent=bench.authors())
+    bench.save("expected", latent=bench.authors(model=out(bench.load(f"{bench.name}_changed_plain", weights))))
     for style, lora in loras.items():
         file = write_lora(bench, style, lora)
         loaded = bench.add("LoraLoaderModelOnly", model=bench.model, lora_name=file, strength_model=STRENGTH)
-        bench.keep(style, latent=bench.authors(model=out(loaded)))
+        bench.save(style, latent=bench.authors(model=out(loaded)))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for style in styles:
-            same(seen[style], seen["expected"])
-        assert apart(seen["expected"], seen["plain"]) > 0.05
+            same(results[style], results["expected"])
+        assert apart(results["expected"], results["plain"]) > 0.05
 
     return check
 
@@ -145,17 +144,17 @@ def lora_hooks(bench: Bench) -> Check:
         )  # fmt: skip
         return bench.ksampler(steps=4, cfg=2.0, positive=out(both), negative=out(both, 1))
 
-    bench.keep("plain", latent=bench.ksampler(steps=4, cfg=2.0))
-    bench.keep("loaded", latent=bench.ksampler(steps=4, cfg=2.0, model=patched))
-    bench.keep("hooked", latent=hooked())
+    bench.save("plain", latent=bench.ksampler(steps=4, cfg=2.0))
+    bench.save("loaded", latent=bench.ksampler(steps=4, cfg=2.0, model=patched))
+    bench.save("hooked", latent=hooked())
     # Four steps of the normal scheduler stand at the timesteps 999, 666, 333 and 0: the third is the first past the middle.
-    bench.keep("switched", latent=hooked((0.0, 0.0), (0.5, 1.0)))
-    bench.keep("halves", latent=bench.part(2, 4, cfg=2.0, model=patched, latent_image=bench.part(0, 2, cfg=2.0)))
+    bench.save("switched", latent=hooked((0.0, 0.0), (0.5, 1.0)))
+    bench.save("halves", latent=bench.part(2, 4, cfg=2.0, model=patched, latent_image=bench.part(0, 2, cfg=2.0)))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["hooked"], seen["loaded"])
-        same(seen["switched"], seen["halves"])
-        assert min(apart(seen["loaded"], seen["plain"]), apart(seen["switched"], seen["loaded"])) > 0.02
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["hooked"], results["loaded"])
+        same(results["switched"], results["halves"])
+        assert min(apart(results["loaded"], results["plain"]), apart(results["switched"], results["loaded"])) > 0.02
 
     return check
 
@@ -173,13 +172,13 @@ def merging(bench: Bench) -> Check:
     }  # fmt: skip
     mean = {name: 0.25 * value.float() + 0.75 * second[name].float() for name, value in first.items()}
     other = out(bench.load(f"{bench.name}_second", second))
-    bench.keep("plain", latent=bench.authors())
-    bench.keep("merged", latent=bench.authors(model=out(bench.add("ModelMergeSimple", model1=bench.model, model2=other, ratio=0.25))))
-    bench.keep("mean", latent=bench.authors(model=out(bench.load(f"{bench.name}_mean", mean))))
+    bench.save("plain", latent=bench.authors())
+    bench.save("merged", latent=bench.authors(model=out(bench.add("ModelMergeSimple", model1=bench.model, model2=other, ratio=0.25))))
+    bench.save("mean", latent=bench.authors(model=out(bench.load(f"{bench.name}_mean", mean))))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["merged"], seen["mean"])
-        assert apart(seen["merged"], seen["plain"]) > 0.02
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["merged"], results["mean"])
+        assert apart(results["merged"], results["plain"]) > 0.02
 
     return check
 
@@ -198,16 +197,16 @@ def saving(bench: Bench) -> Check:
         "VideoCrafterLoader", ckpt_name=written.replace(bench.comfyui.checkpoints / written.name).name, weight_dtype="default"
     )
     sampled = bench.authors(cfg=2.0)
-    bench.keep("latent", latent=sampled)
-    bench.keep("latent again", latent=bench.authors(cfg=2.0, model=out(loader)))
-    bench.keep("text", conditioning=bench.text)
-    bench.keep("text again", conditioning=bench.encode(bench.prompts[0], out(loader, 1)))
-    bench.keep("frames", image=bench.decode(sampled))
+    bench.save("latent", latent=sampled)
+    bench.save("latent again", latent=bench.authors(cfg=2.0, model=out(loader)))
+    bench.save("text", conditioning=bench.text)
+    bench.save("text again", conditioning=bench.encode(bench.prompts[0], out(loader, 1)))
+    bench.save("frames", image=bench.decode(sampled))
     bench.vae = out(loader, 2)
-    bench.keep("frames again", image=bench.decode(sampled))
+    bench.save("frames again", image=bench.decode(sampled))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for kind in ("latent", "text", "frames"):
-            same(seen[f"{kind} again"], seen[kind])
+            same(results[f"{kind} again"], results[kind])
 
     return check

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.bench import APART, DYNAMICRAFTER, T2V, T2V_V1, Bench, apart, core_latent, same
-from harness.graphs import assert_fails, out
-
+from ..bench import APART, DYNAMICRAFTER, T2V, T2V_V1, Bench, apart, core_latent, same
+from ..graphs import assert_fails, out
 from .length import windowed
 from .table import BATCHES, Check, row
 
@@ -22,16 +21,16 @@ from .table import BATCHES, Check, row
     videos=2,
 )
 def a_batch(bench: Bench) -> Check:
-    blank = bench.given("TestLatent", "latent", torch.zeros(8, 4, 8, 8))
-    alone = bench.alone(4, None)
+    blank = bench.tensor_input("TestLatent", "latent", torch.zeros(8, 4, 8, 8))
+    alone = bench.one_video(4, None)
     for start in (0, 4):
         part = bench.frames_of(blank, start, 4)
-        bench.keep(f"from {start}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
-    bench.keep("batch", latent=bench.one_step())
+        bench.save(f"from {start}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
+    bench.save("batch", latent=bench.one_step())
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["batch"], torch.cat([seen["from 0"], seen["from 4"]]))
-        assert apart(seen["from 0"], seen["from 4"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["batch"], torch.cat([results["from 0"], results["from 4"]]))
+        assert apart(results["from 0"], results["from 4"]) > APART
 
     return check
 
@@ -43,18 +42,18 @@ def a_batch(bench: Bench) -> Check:
 def prompts_of_a_batch(bench: Bench) -> Check:
     first = torch.zeros(8, 8, 8)
     first[:4] = 1
-    masks = [bench.given("TestMask", "mask", mask) for mask in (first, 1 - first)]
+    masks = [bench.tensor_input("TestMask", "mask", mask) for mask in (first, 1 - first)]
     both = [
         out(bench.add("ConditioningSetMask", conditioning=conditioning, mask=mask, strength=1.0, set_cond_area="default"))
         for conditioning, mask in zip((bench.positive, bench.other), masks, strict=True)
     ]
     combined = bench.add("ConditioningCombine", conditioning_1=both[0], conditioning_2=both[1])
     for name, conditioning in (("both", out(combined)), ("one", bench.positive), ("other", bench.other)):
-        bench.keep(name, latent=bench.ksampler(positive=conditioning))
+        bench.save(name, latent=bench.ksampler(positive=conditioning))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        same(seen["both"], torch.cat([seen["one"][:4], seen["other"][4:]]))
-        assert apart(seen["one"], seen["other"]) > APART
+    def check(results: dict[str, Tensor]) -> None:
+        same(results["both"], torch.cat([results["one"][:4], results["other"][4:]]))
+        assert apart(results["one"], results["other"]) > APART
 
     return check
 
@@ -68,20 +67,20 @@ def prompts_of_a_batch(bench: Bench) -> Check:
 def core_s_batches(bench: Bench) -> Check:
     joined = out(bench.add("LatentBatch", samples1=bench.latent, samples2=bench.latent))
     repeated = out(bench.add("RepeatLatentBatch", samples=bench.latent, amount=2))
-    untold = bench.tell(bench.text)
-    sampled = bench.authors(latent_image=joined, positive=untold, negative=untold)
-    bench.keep("joined", latent=sampled)
-    bench.keep("repeated", latent=bench.authors(latent_image=repeated, positive=untold, negative=untold))
+    plain = bench.with_fps(bench.text)
+    sampled = bench.authors(latent_image=joined, positive=plain, negative=plain)
+    bench.save("joined", latent=sampled)
+    bench.save("repeated", latent=bench.authors(latent_image=repeated, positive=plain, negative=plain))
     second = bench.frames_of(sampled, 4, 4)
-    bench.keep("taken", latent=second)
-    bench.keep("whole again", latent=bench.authors(seed=7, denoise=0.5, latent_image=sampled, positive=untold, negative=untold))
-    bench.keep("taken again", latent=bench.authors(seed=8, denoise=0.5, latent_image=second, positive=untold, negative=untold))
+    bench.save("taken", latent=second)
+    bench.save("whole again", latent=bench.authors(seed=7, denoise=0.5, latent_image=sampled, positive=plain, negative=plain))
+    bench.save("taken again", latent=bench.authors(seed=8, denoise=0.5, latent_image=second, positive=plain, negative=plain))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for name in ("joined", "repeated"):
-            same(seen[name], torch.cat([core_latent(bench.path, seed=seed) for seed in (0, 1)]))
-        assert torch.equal(seen["taken"], seen["joined"][4:])
-        same(seen["taken again"], seen["whole again"][4:])
+            same(results[name], torch.cat([core_latent(bench.path, seed=seed) for seed in (0, 1)]))
+        assert torch.equal(results["taken"], results["joined"][4:])
+        same(results["taken again"], results["whole again"][4:])
 
     return check
 
@@ -93,20 +92,20 @@ def wrong_batches_are_refused(bench: Bench) -> Check:
     others = [bench.add("EmptyVideoCrafterLatent", width=64, height=64, length=length, batch_size=1) for length in (3, 8)]
     joined = [out(bench.add("LatentBatch", samples1=bench.latent, samples2=out(other))) for other in others]
     again = out(bench.add("LatentFromBatch", samples=joined[1], batch_index=4, length=12))
-    begun = dict(bench.prompt)
+    start = dict(bench.prompt)
     wrong = {
         "7 frames of 8": (parts, "7 frames", "each of its videos has 4", "whole videos"),
         "4, 4 and 3": (joined[0], "different lengths, 3 and 4 frames"),
         "4, 4 and 8": (joined[1], "different lengths, 4 and 8 frames"),
         "4 and 8": (again, "different lengths, 4 and 8 frames"),
     }
-    for latent, *told in wrong.values():
+    for latent, *parts in wrong.values():
         bench.add("TestSave", file="x", latent=bench.authors(latent_image=latent))
-        assert_fails(bench.comfyui, bench, "VideoCrafterSampler", *told)
-        bench.prompt = dict(begun)
-    bench.add("TestSave", file="x", latent=bench.ksampler(positive=bench.tell(bench.text, joined[1])))
+        assert_fails(bench.comfyui, bench, "VideoCrafterSampler", *parts)
+        bench.prompt = dict(start)
+    bench.add("TestSave", file="x", latent=bench.ksampler(positive=bench.with_fps(bench.text, joined[1])))
     assert_fails(bench.comfyui, bench, "VideoCrafterConditioning", *wrong["4, 4 and 8"][1:])
-    return lambda seen: None
+    return lambda results: None
 
 
 @row(
@@ -115,13 +114,13 @@ def wrong_batches_are_refused(bench: Bench) -> Check:
     T2V, videos=2,
 )  # fmt: skip
 def windows_of_a_batch(bench: Bench) -> Check:
-    begun = dict(bench.prompt)
+    start = dict(bench.prompt)
     bench.add("TestSave", file="x", latent=bench.ksampler(model=windowed(bench, 6, 2)))
     assert_fails(bench.comfyui, bench, "KSampler", "window of 6 frames", "videos of this batch", "set context_length to 4")
-    bench.prompt = dict(begun)
+    bench.prompt = dict(start)
     bench.add("TestSave", file="x", latent=bench.ksampler(model=windowed(bench, 4, 2, dim=2)))
     assert_fails(bench.comfyui, bench, "KSampler", "over dim 2", "set dim to 0")
-    bench.prompt = begun
-    bench.keep("plain", latent=bench.ksampler())
-    bench.keep("windowed", latent=bench.ksampler(model=windowed(bench, 4, 0, "batched", "flat")))
-    return lambda seen: same(seen["windowed"], seen["plain"])
+    bench.prompt = start
+    bench.save("plain", latent=bench.ksampler())
+    bench.save("windowed", latent=bench.ksampler(model=windowed(bench, 4, 0, "batched", "flat")))
+    return lambda results: same(results["windowed"], results["plain"])

@@ -1,16 +1,15 @@
-"""The table itself: what a row is, and how one is entered; and how tests elsewhere get a line on the page."""
+"""What a row of the table is, and how one is entered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
-from harness.bench import Bench
-from harness.server import Server
+from ..bench import Bench
+from ..server import Server
 
 SAMPLERS, LORA, CONDITIONING = "Samplers and schedulers", "LoRA, merging, saving", "Conditioning"
 CONTROL, PATCHES = "ControlNets and T2I adapters", "Model patches"
@@ -18,7 +17,6 @@ LENGTH, BATCHES, WATCHING = "Any length", "Several videos at once", "Previews an
 GROUPS = (SAMPLERS, LORA, CONTROL, PATCHES, CONDITIONING, LENGTH, BATCHES, WATCHING)
 
 Check = Callable[[dict[str, Tensor]], None]
-Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,10 @@ class Line:
     #: What was found to hold.
     holds: str
     models: tuple[str, ...]
+
+
+#: Lines of the page by the test that shows them, ``MODULE.TEST`` of ``tests/comfyui``, for tests that are no row of the table.
+Claims = dict[str, tuple[Line, ...]]
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,3 @@ def row(group: str, what: str, holds: str, *models: str, **more: Any) -> Callabl
         return graph
 
     return enter
-
-
-def proves(*lines: Line) -> Callable[[Test], Test]:
-    """Say of a test, or of a class of tests, what it shows."""
-
-    def say(test: Test) -> Test:
-        test.proves = lines  # type: ignore[attr-defined]
-        return test
-
-    return say
-
-
-def proven(modules: Iterable[ModuleType]) -> list[Line]:
-    """What the tests of these modules show."""
-    return [line for module in modules for test in vars(module).values() for line in getattr(test, "proves", ())]

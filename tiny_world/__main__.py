@@ -1,4 +1,4 @@
-"""`python -m examples.tiny_world --output DIR`: trains the bundled model from nothing and writes it as one file."""
+"""`python -m tiny_world --output DIR`: trains the bundled model from nothing and writes it as one file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .stages import STAGES, Run
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m examples.tiny_world", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tiny_world", description=__doc__)
     text = "folder for the states and the finished model; a run that was stopped goes on from there"
     parser.add_argument("--output", type=Path, required=True, help=text)
-    parser.add_argument("--settings", type=Path, default=DEFAULT, help="YAML as in examples/tiny_world/tiny_t2v.yaml")
+    parser.add_argument("--settings", type=Path, default=DEFAULT, help="YAML as in tiny_world/tiny_t2v.yaml")
     text = "only this stage (may be given more than once); all, in order, if not given"
     parser.add_argument("--stage", choices=list(STAGES), action="append", help=text)
     parser.add_argument("--threads", type=int, default=0, help="threads to compute with; torch's choice if not given")

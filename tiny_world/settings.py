@@ -16,7 +16,7 @@ from .world import World
 
 @dataclass
 class AutoencoderTraining:
-    """See `examples.tiny_world.vae`."""
+    """See `tiny_world.vae`."""
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     foreground_weight: float = 6.0
@@ -27,7 +27,7 @@ class AutoencoderTraining:
 
 @dataclass
 class DecoderTraining:
-    """See `examples.tiny_world.vae.DecoderLoss`."""
+    """See `tiny_world.vae.DecoderLoss`."""
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     foreground_weight: float = 6.0
@@ -36,7 +36,7 @@ class DecoderTraining:
 
 @dataclass
 class ClipTraining:
-    """See `examples.tiny_world.clip`."""
+    """See `tiny_world.clip`."""
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     attribute_weight: float = 1.0
@@ -49,7 +49,7 @@ class ClipTraining:
 
 @dataclass
 class SightTraining:
-    """See `examples.tiny_world.sight`."""
+    """See `tiny_world.sight`."""
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
@@ -69,7 +69,7 @@ class Phase:
 
 @dataclass
 class DiffusionTraining:
-    """See `examples.tiny_world.denoiser`."""
+    """See `tiny_world.denoiser`."""
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     loss: LossSettings = field(default_factory=LossSettings)

@@ -5,16 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.bench import BUNDLED, DYNAMICRAFTER, T2V, Bench, Link, same
-from harness.graphs import out
+from ..bench import BUNDLED, DYNAMICRAFTER, T2V, Bench, Link, same
+from ..graphs import TextGraph, out
+from .table import LENGTH, Check, Claims, Line, row
 
-from .table import LENGTH, Check, row
+CLAIMS: Claims = {
+    "test_memory.test_64_frames_take_the_memory_of_16": (
+        Line(LENGTH, "ContextWindowsManual with windows of 16, 64 frames", "the memory of 16 frames for a pass", (T2V, DYNAMICRAFTER)),
+    ),
+}
 
 
 def windowed(
-    bench: Bench, length: int, overlap: int, schedule: str = "standard_static", fuse: str = "pyramid", closed: bool = False, dim: int = 0
+    graph: TextGraph,
+    length: int,
+    overlap: int,
+    schedule: str = "standard_static",
+    fuse: str = "pyramid",
+    closed: bool = False,
+    dim: int = 0,
 ) -> Link:
-    """The model with ContextWindowsManual; what is not said is as the node has it."""
+    """A graph's model sent through ContextWindowsManual; settings that are not named here have the node's defaults."""
     inputs = {
         "context_length": length,
         "context_overlap": overlap,
@@ -24,14 +35,14 @@ def windowed(
     }
     later = {"freenoise": False, "cond_retain_index_list": "", "split_conds_to_windows": False, "latent_retain_index_list": ""}
     rest = {"context_stride": 1, "dim": dim, "causal_window_fix": True}
-    return out(bench.add("ContextWindowsManual", model=bench.model, **inputs, **rest, **later))
+    return out(graph.add("ContextWindowsManual", model=graph.model, **inputs, **rest, **later))
 
 
 @row(LENGTH, "ContextWindowsManual, a window as long as the video", "the identity", T2V, DYNAMICRAFTER)
 def a_window_of_all(bench: Bench) -> Check:
-    bench.keep("plain", latent=bench.ksampler(cfg=2.0))
-    bench.keep("windowed", latent=bench.ksampler(cfg=2.0, model=windowed(bench, 4, 2)))
-    return lambda seen: same(seen["windowed"], seen["plain"])
+    bench.save("plain", latent=bench.ksampler(cfg=2.0))
+    bench.save("windowed", latent=bench.ksampler(cfg=2.0, model=windowed(bench, 4, 2)))
+    return lambda results: same(results["windowed"], results["plain"])
 
 
 def fuse_weights(fuse: str, place: int, length: int, overlap: int, first: bool, last: bool) -> float:
@@ -72,29 +83,29 @@ def windows(bench: Bench) -> Check:
     ]
     concat = torch.randn(total, 4, 8, 8, generator=torch.manual_seed(4))
     if pictured:
-        bench.positive = bench.given_concat(concat)
+        bench.positive = bench.with_concat(concat)
     for number, (schedule, fuse, closed, size, shared, _) in enumerate(cases):
-        bench.keep(f"case {number}", latent=bench.one_step(model=windowed(bench, size, shared, schedule, fuse, closed)))
+        bench.save(f"case {number}", latent=bench.one_step(model=windowed(bench, size, shared, schedule, fuse, closed)))
 
-    blank = bench.given("TestLatent", "latent", torch.zeros(total, 4, 8, 8))
+    blank = bench.tensor_input("TestLatent", "latent", torch.zeros(total, 4, 8, 8))
     for frames in {tuple(window) for case in cases for window in case[-1]}:
         before = [frame for frame in frames if frame >= frames[0]]
         part = bench.frames_of(blank, frames[0], len(before))
         if len(before) < len(frames):  # it goes round
             part = out(bench.add("LatentBatch", samples1=part, samples2=bench.frames_of(blank, 0, len(frames) - len(before))))
-        alone = bench.alone(len(frames), concat[list(frames)] if pictured else None)
-        bench.keep(f"window {frames}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
+        alone = bench.one_video(len(frames), concat[list(frames)] if pictured else None)
+        bench.save(f"window {frames}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
 
-    def check(seen: dict[str, Tensor]) -> None:
+    def check(results: dict[str, Tensor]) -> None:
         for number, (_, fuse, _, _, shared, chosen) in enumerate(cases):
             fused, weight = torch.zeros(total, 4, 8, 8), torch.zeros(total, 1, 1, 1)
             for frames in chosen:
-                said = seen[f"window {tuple(frames)}"]
+                said = results[f"window {tuple(frames)}"]
                 for place, frame in enumerate(frames):
                     part = fuse_weights(fuse, place, len(frames), shared, 0 in frames, total - 1 in frames)
                     fused[frame] += part * said[place]
                     weight[frame] += part
-            same(seen[f"case {number}"], fused / weight)
+            same(results[f"case {number}"], fused / weight)
 
     return check
 
@@ -107,10 +118,10 @@ def windows(bench: Bench) -> Check:
     frames=32,
 )
 def a_long_video(bench: Bench) -> Check:
-    bench.keep("frames", image=bench.decode(bench.ksampler(steps=8, cfg=4.0, model=windowed(bench, 16, 4))))
+    bench.save("frames", image=bench.decode(bench.ksampler(steps=8, cfg=4.0, model=windowed(bench, 16, 4))))
 
-    def check(seen: dict[str, Tensor]) -> None:
-        red, green, blue = seen["frames"].unbind(-1)
+    def check(results: dict[str, Tensor]) -> None:
+        red, green, blue = results["frames"].unbind(-1)
         shown = (red > 0.5) & (green < 0.4) & (blue < 0.4)
         area = shown.float().mean(dim=(1, 2))
         assert len(area) == 32 and area.min() > 0.01 and area.max() < 0.3, area

@@ -3,7 +3,7 @@
 A clip is `frames` pictures of `size` x `size` pixels: a {circle, square, triangle} in one of six colours that moves
 left, right, up (towards smaller y) or down at one physical speed, so that it covers `speed / fps` pixels from frame to
 frame. A sentence may leave the colour or the direction unsaid; then the clip has any. The places are whole pixels, so
-that the finite number of different frames can be encoded once (`examples.tiny_world.denoiser`).
+that the finite number of different frames can be encoded once (`tiny_world.denoiser`).
 
 How a shape moves is one of `MOTIONS`: text to video knows straight paths through the middle; a picture is gone on from,
 from wherever its shape stands; two pictures are joined; and a loop comes back to where it began.
