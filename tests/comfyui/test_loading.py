@@ -7,7 +7,8 @@ import shutil
 from harness.graphs import Graph, assert_fails, out
 from harness.server import Server
 from vc_core.checkpoint import convert
-from vc_core.family.model_file import BUNDLED, ModelFile, bundled_models
+from vc_core.family.bundled import bundled_models
+from vc_core.family.model_file import ModelFile
 
 from .conftest import ELSEWHERE
 
@@ -27,7 +28,7 @@ def test_files_of_other_folders_are_listed_and_loaded(comfyui: Server):
     folder = comfyui.base / ELSEWHERE / "checkpoints" / "video"
     folder.mkdir()
     try:
-        shutil.copy(BUNDLED / "videocrafter_tiny_t2v.safetensors", folder / "mine.safetensors")
+        convert(ModelFile.open("videocrafter_tiny_t2v").checkpoint, folder / "mine.safetensors")
         assert "video/mine.safetensors" in listed(comfyui)
         graph = Graph()
         loader = graph.add("VideoCrafterLoader", ckpt_name="video/mine.safetensors", weight_dtype="default")

@@ -162,19 +162,22 @@ def _tell_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], name: str
     candidates = _with_same_schedule(checkpoint, candidates) or candidates
     if named or len(candidates) == 1:
         return (named or candidates)[0]
-    # dynamicrafter_512_interp_v1 -> {"512", "interp"}: the one with the most of its words in the file's name.
-    words = {config.name: set(config.name.split("_")[1:-1]) for config in candidates}
-    stem = checkpoint.path.stem.lower()
-    scores = {name: sum(1 if word in stem else -1 for word in each) for name, each in words.items()}
-    best = [config for config in candidates if scores[config.name] == max(scores.values())]
-    only_their_use_differs = len({config.schedule.scale_end for config in candidates}) == 1
-    if only_their_use_differs or (len(best) == 1 and any(word in stem for word in words[best[0].name])):
-        return best[0]
+    best, named = _by_file_name(checkpoint.path.stem.lower(), candidates)
+    if named or len({config.schedule.scale_end for config in candidates}) == 1:  # then only their use differs
+        return best
     names = ", ".join(config.name for config in candidates)
     raise CheckpointError(
         f"{checkpoint.path} could be any of {names}: their tensors are the same, and neither a schedule in the file (scale_arr) nor "
         "its name tells which. Choose one by config= (in ComfyUI: the loader's model), or put its name into the file's name."
     )
+
+
+def _by_file_name(stem: str, candidates: list[ModelConfig]) -> tuple[ModelConfig, bool]:
+    """The one with the most of its words in the file's name, and whether the name tells it from all others."""
+    words = {config.name: set(config.name.split("_")[1:-1]) for config in candidates}  # dynamicrafter_512_interp_v1: 512, interp
+    scores = {name: sum(1 if word in stem else -1 for word in each) for name, each in words.items()}
+    best = [config for config in candidates if scores[config.name] == max(scores.values())]
+    return best[0], len(best) == 1 and any(word in stem for word in words[best[0].name])
 
 
 def _with_same_schedule(checkpoint: Checkpoint, candidates: list[ModelConfig]) -> list[ModelConfig]:
