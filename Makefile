@@ -2,6 +2,8 @@
 #                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
 # make test      ruff, mypy and all tests, then test-oldest (WORKERS=2: so many tests at a time, each worker with a ComfyUI of its own)
 # make test-oldest  what works with what, once more on the oldest ComfyUI supported
+# make test-golden  the core against recordings: GOLDEN=folder with one folder a model, SEED=seed of their weights (unless given
+#                tests/data/golden and 11); what no test reads and what is not recorded is listed at the end
 # make check     ruff, and mypy's strict check of vc_core
 # make coverage  the branches of vc_core that its tests leave untested, listed in docs/coverage.md
 # make bench     what the models cost in time and memory, part by part (ARGS="--device cuda --model t2v_512_v2", see --help)
@@ -18,7 +20,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-oldest check coverage bench gallery comfyui setup clean
+.PHONY: demo test test-oldest test-golden check coverage bench gallery comfyui setup clean
 
 demo: setup
 	@$(VENV_PYTHON) -m dev.demo
@@ -39,6 +41,12 @@ ON_OLDEST := $(addprefix tests/comfyui/,test_works_with.py test_controlnet.py te
 test-oldest: setup
 	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(VENV_PYTHON) -m harness.comfyui
 	@COMFYUI_DIR= COMFYUI_RELEASE=$(OLDEST) $(PYTEST) $(ON_OLDEST)
+
+GOLDEN := tests/data/golden
+SEED := 11
+
+test-golden: $(INSTALLED)
+	@GOLDEN="$(GOLDEN)" SEED="$(SEED)" $(PYTEST) -m golden $(wildcard tests/test_golden_*.py)
 
 check: $(INSTALLED)
 	@$(VENV_PYTHON) -m ruff check .
