@@ -36,7 +36,7 @@ def expected(recorded: Recording) -> dict[str, set[str]]:
     """The tensors that the recording of a base model has, by file, in as many cases and runs as it has."""
     dynamicrafter = recorded.name in DYNAMICRAFTER
     names: dict[str, set[str]] = {"schedule": {"alphas_cumprod"}, "unet": set(), "encoders": {"tokens", "text", "z"}, "sampling": set()}
-    if "scale_end" in recorded.configuration["schedule"]:
+    if "scale_end" in recorded.schedule:
         names["schedule"].add("scale_arr")
     names["encoders"] |= {"empty"} if dynamicrafter else {"image", "vae_mean", "vae_logvar", "vae_decoded"}
     if recorded.name not in TEXT_TO_VIDEO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -108,7 +109,7 @@ def run_sampling(model: VideoModel, recorded: Recording, run: str) -> Run:
         predictions.append(x0)
         latents.append(x)
 
-    common = {
+    common: dict[str, Any] = {
         "steps": settings.steps,
         "eta": settings.eta,
         "guidance_scale": settings.guidance_scale,

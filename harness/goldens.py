@@ -155,7 +155,7 @@ class Recording:
     @cached_property
     def configuration(self) -> dict[str, Any]:
         """What the reference's configuration says that tensors don't tell, in the terms of :class:`vc_core.config.ModelConfig`."""
-        reference, config = self.reference_config, {"schedule": self._schedule()}
+        reference, config = self.reference_config, {"schedule": self.schedule}
         unet = reference["unet_config"]["params"]
         if "default_fs" in unet:
             config["unet"] = {"default_fps": unet["default_fs"]}
@@ -167,12 +167,23 @@ class Recording:
         if image is not None:
             vision = image["vision_cfg"]
             config["image_encoder"] = {"heads": vision["width"] // vision.get("head_width", 64)}
-        if "image_proj_stage_config" in reference:
-            resampler = reference["image_proj_stage_config"]["params"]
+        if (resampler := self._resampler()) is not None:
             config["projector"] = {"heads": resampler["heads"], "head_channels": resampler["dim_head"]}
         return config
 
-    def _schedule(self) -> dict[str, Any]:
+    def _resampler(self) -> dict[str, Any] | None:
+        """The sizes of the image projector. VideoCrafter's are in its code: then those of a DynamiCrafter beside it, if they fit."""
+        query = "image_proj_model.layers.0.0.to_q.weight"
+        if query not in self.shapes:
+            return None
+        beside = [self.folder.parent / name / "config.json" for name in DYNAMICRAFTER]
+        configs = [self.reference_config, *(json.loads(path.read_text())["params"] for path in beside if path.exists())]
+        found = [config["image_proj_stage_config"]["params"] for config in configs if "image_proj_stage_config" in config]
+        return next((each for each in found if each["heads"] * each["dim_head"] == self.shapes[query][0]), None)
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """The noise schedule of the reference's configuration, in the terms of :class:`vc_core.config.ScheduleConfig`."""
         reference = self.reference_config
         names = {
             "timesteps": "timesteps",
@@ -211,8 +222,8 @@ def _text(tokens: Tensor, known: Sequence[str]) -> str:
             return text
     tokenizer = SimpleTokenizer()
     end = (tokens == tokenizer.eot_token_id).nonzero()[0, 0]
-    text: str = tokenizer.decode(tokens[1:end].tolist())
-    return text.strip()
+    spelled: str = tokenizer.decode(tokens[1:end].tolist())
+    return spelled.strip()
 
 
 @cache

@@ -89,7 +89,7 @@ def blank(root: Path, name: str) -> Recording:
     (root / "other_clip.json").write_text(json.dumps(CLIP))
     recorded = Recording(folder, SEED)
     sizes = SIZES if name in goldens.TEXT_TO_VIDEO else SIZES | IMAGE_SIZES
-    config = load_config(sizes | {"schedule": recorded.configuration["schedule"]}, base=load_config(name))
+    config = load_config(sizes | {"schedule": recorded.schedule}, base=load_config(name))
     networks = skeleton(config).items()
     shapes = [[PREFIXES[part] + key, list(value.shape)] for part, network in networks for key, value in network.state_dict().items()]
     (folder / "manifest.json").write_text(json.dumps(shapes))
