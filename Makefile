@@ -1,7 +1,9 @@
 # make demo      a video from a sentence and one from a picture, in a real ComfyUI without a window
 #                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
-# make test      ruff, mypy and the tests, in some 15 minutes on two cores (WORKERS=2: processes of tests, each with a ComfyUI of its own)
+# make test      ruff, mypy and the tests, in about 10 minutes on two cores (WORKERS=2: processes of tests, each with a ComfyUI of its own)
 # make test-all  everything: also the long tests, and what works with what on the oldest ComfyUI supported
+# make test-golden  the core against recordings: GOLDEN=folder with one folder a model, SEED=seed of their weights (unless given
+#                tests/data/golden and 11); what no test reads and what is not recorded is listed at the end
 # make check     ruff, and mypy's strict check of vc_core
 # make coverage  the branches of vc_core that its tests leave untested, listed in docs/coverage.md
 # make bench     what the models cost in time and memory, part by part (ARGS="--device cuda --model t2v_512_v2", see --help)
@@ -18,7 +20,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check coverage bench gallery comfyui setup setup-tests clean
+.PHONY: demo test test-all test-golden check coverage bench gallery comfyui setup setup-tests clean
 
 demo: setup
 	@$(VENV_PYTHON) -m dev.demo
@@ -30,6 +32,12 @@ test: setup-tests
 
 test-all: setup-tests
 	@$(VENV_PYTHON) -m dev.run_tests --workers $(WORKERS) --full
+
+GOLDEN := tests/data/golden
+SEED := 11
+
+test-golden: $(INSTALLED)
+	@GOLDEN="$(GOLDEN)" SEED="$(SEED)" OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --numprocesses $(WORKERS) -m golden $(wildcard tests/test_golden_*.py)
 
 check: $(INSTALLED)
 	@$(VENV_PYTHON) -m ruff check .

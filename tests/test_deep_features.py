@@ -81,7 +81,7 @@ def test_only_the_shallow_blocks_run_under_their_own_numbers(unet, shallow):
 
 @pytest.mark.parametrize("shallow", [0, BLOCKS, -1])
 def test_all_or_no_blocks_are_refused(unet, shallow):
-    with pytest.raises(ValueError, match=f"blocks is {shallow}; this UNet has {BLOCKS}, .* 1 to 3"):
+    with pytest.raises(ValueError, match=f"blocks is {shallow}; this model has {BLOCKS}, .* 1 to 3"):
         evaluate(unet, 1, DeepFeatures(shallow))
 
 

@@ -64,9 +64,11 @@ def test_a_picture_is_fitted_by_covering_and_cutting_the_middle(height, width):
 
 
 def test_frames_have_their_own_tokens_where_their_number_fits(model):
-    """16 tokens a frame: with 8 frames the recorded 128 are shared out; with another number all frames see all of them."""
+    """16 tokens per frame: with as many frames as recorded each has its own; with another number all frames see all tokens."""
     golden = goldens.read("dynamicrafter_512_v1", "unet")
     text, tokens = golden["0.context"][:1, :77], golden["0.context"][:1, 77:]
+    frames, count = golden["0.x"].shape[2], tokens.shape[1]
+    assert count == 16 * frames
 
     def run(frames, given):
         x = golden["0.x"][:1, :, :1].expand(-1, -1, frames, -1, -1)
@@ -74,11 +76,11 @@ def test_frames_have_their_own_tokens_where_their_number_fits(model):
 
     changed = tokens.clone()
     changed[:, 16:32] = 0  # those of the second frame
-    apart = (run(8, changed) - run(8, tokens)).abs().amax((0, 1, 3, 4))
+    apart = (run(frames, changed) - run(frames, tokens)).abs().amax((0, 1, 3, 4))
     assert apart.argmax() == 1
-    shuffled = tokens[:, torch.randperm(128, generator=torch.Generator().manual_seed(0))]
-    assert goldens.error(run(5, shuffled), run(5, tokens)) < 1e-5
-    assert goldens.error(run(8, shuffled), run(8, tokens)) > 1e-3
+    shuffled = tokens[:, torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+    assert goldens.error(run(frames - 3, shuffled), run(frames - 3, tokens)) < 1e-5
+    assert goldens.error(run(frames, shuffled), run(frames, tokens)) > 1e-3
 
 
 def test_guidance_by_the_picture_apart():

@@ -147,7 +147,7 @@ def test_temporal_guidance_changes_the_video(model):
         ({"steps": 1001}, "steps is 1001; it can be 1 to 1000"),
         ({"fps": -1}, "fps is -1; it must be more than 0"),
         ({"deep_cache_interval": 0}, "deep_cache_interval is 0; it must be at least 1"),
-        ({"deep_cache_interval": 2, "deep_cache_blocks": 99}, "blocks is 99; this UNet has .* it can be 1 to"),
+        ({"deep_cache_interval": 2, "deep_cache_blocks": 99}, "blocks is 99; this model has .* it can be 1 to"),
         ({"noise": RecordedNoise(torch.zeros(2, 4, 3, 2, 2), [])}, r"The noise has the shape \[2, .* expected are latents of \[1, 4"),
         ({"noise": RecordedNoise(START, [START])}, "fewer tensors than the run has steps"),
         ({"noise": RecordedNoise(START, [START[..., :1]])}, "The noise of step 0 has the shape"),

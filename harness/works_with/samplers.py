@@ -57,7 +57,7 @@ def every_sampler_of_v(bench: Bench) -> Check:
     frames=2,
 )  # fmt: skip
 def deterministic_samplers_agree(bench: Bench) -> Check:
-    steps, known = 10, bench.options("KSampler", "sampler_name")
+    steps, known = 20, bench.options("KSampler", "sampler_name")
     names = [name for name in DETERMINISTIC if name in known]
     for name in names:
         bench.save(name, latent=bench.ksampler(sampler_name=name, scheduler="karras", steps=steps))

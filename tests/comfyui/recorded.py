@@ -1,11 +1,16 @@
-"""What a UNet was given and gave in ComfyUI, and the core's UNet on the same."""
+"""Recorded runs in ComfyUI; what a UNet took and gave there, and the core's UNet on the same."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import rearrange
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness import golden_contents, goldens
+from harness.golden_runs import Settings
+from harness.graphs import TextGraph, out
 from harness.server import Server
 from vc_core.diffusion.deep_cache import DeepFeatures
 from vc_core.diffusion.schedule import Schedule
@@ -16,6 +21,47 @@ from vc_core.models.unet import UNet
 POSITIVE, NEGATIVE = 0, 1
 #: Between the latents that ComfyUI shows and those that a model sees.
 LATENT_SCALE = 0.18215
+
+
+def runs(*models: str) -> list[tuple[str, str]]:
+    """The recorded runs of these models, as pairs of a model and a run."""
+    return [(name, run) for name in models for run in golden_contents.runs(goldens.recording(name))]
+
+
+def frames_of(latents: Tensor) -> Tensor:
+    """Latents ``[..., B, C, T, h, w]`` as ComfyUI has them, ``[..., B T, C, h, w]``."""
+    return rearrange(latents.float(), "... b c t h w -> ... (b t) c h w").contiguous()
+
+
+def settings_of(model: str, run: str) -> Settings:
+    """The settings of a recorded run."""
+    return Settings.read(goldens.recording(model), run)
+
+
+def recorded_sampling(comfyui: Server, graph: TextGraph, model: str, run: str) -> dict[str, list[Any]]:
+    """Inputs of SamplerCustomAdvanced for a recorded run, whose size the graph's blank latent takes on: noise, sampler and sigmas."""
+    golden, settings = goldens.read(model, "sampling"), settings_of(model, run)
+    videos, _, frames, height, width = golden[f"{run}.x_T"].shape
+    graph.prompt[graph.latent[0]]["inputs"] = {"width": 8 * width, "height": 8 * height, "length": frames, "batch_size": videos}
+    file = f"{model}_{run}_noise.st"
+    tensors = {"noise": frames_of(golden[f"{run}.x_T"]), "steps": frames_of(golden[f"{run}.noise"])}
+    save_file(tensors, comfyui.base / "input" / file)
+    ddim = graph.add("VideoCrafterDDIM", eta=settings.eta)
+    scheduler = graph.add("VideoCrafterScheduler", model=graph.model, steps=settings.steps, denoise=1.0, spacing=settings.spacing)
+    return {
+        "noise": out(graph.add("TestNoise", file=file)),
+        "sampler": out(graph.add("TestStepNoise", sampler=out(ddim), file=file)),
+        "sigmas": out(scheduler),
+    }
+
+
+def assert_recorded(model: str, run: str, saved: dict[str, Tensor]) -> None:
+    """The latent and, where it is recorded, the video are the reference's."""
+    golden = goldens.read(model, "sampling")
+    assert goldens.error(saved["latent"] * LATENT_SCALE, frames_of(golden[f"{run}.latent"])) <= goldens.RUN_TOLERANCE
+    if f"{run}.video" in golden:
+        video = rearrange(golden[f"{run}.video"], "b c t h w -> (b t) h w c")
+        assert goldens.pixel_error(saved["image"] * 2 - 1, video) <= goldens.PIXEL_TOLERANCE
 
 
 class Pass:

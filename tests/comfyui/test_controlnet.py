@@ -27,6 +27,9 @@ from vc_core.models.unet import UNet
 PROMPT = goldens.PROMPTS[0]
 VIDEOCRAFTER2 = "t2v_512_v2"
 SMALLEST = 1e-5
+#: Of the recorded model: channels at its two levels, and of its text.
+WIDTH = goldens.recording(VIDEOCRAFTER2).reference_config["unet_config"]["params"]["model_channels"]
+DEEP_WIDTH, TEXT_WIDTH = 2 * WIDTH, goldens.recording(VIDEOCRAFTER2).reference_config["unet_config"]["params"]["context_dim"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +54,7 @@ class ControlGraph(TextGraph):
         return self.add("TestControlNet", model=self.model, seed=seed, changed=json.dumps(changed))
 
     def adapter(self, seed: int) -> str:
-        return self.add("TestAdapter", seed=seed)
+        return self.add("TestAdapter", seed=seed, width=WIDTH)
 
     def apply(self, control: str, images: int = 4, strength: float = 1.0, start: float = 0.0, end: float = 1.0) -> None:
         both = self.add(
@@ -224,25 +227,26 @@ class TestRefused:
 
     def test_another_base_model_s_text(self, comfyui, checkpoints):
         graph = ControlGraph()
-        graph.apply(graph.controlnet(1, context_dim=48))
-        self.refused(comfyui, graph, "reads text of width 48", "the model's is 32 wide")
+        graph.apply(graph.controlnet(1, context_dim=TEXT_WIDTH + 16))
+        self.refused(comfyui, graph, f"reads text of width {TEXT_WIDTH + 16}", f"the model's is {TEXT_WIDTH} wide")
 
     def test_another_base_model_s_widths(self, comfyui, checkpoints):
         graph = ControlGraph()
-        graph.apply(graph.controlnet(1, model_channels=64))
-        self.refused(comfyui, graph, "[8, 128, 4, 4] for middle block 0", "[8, 64, 4, 4]", "made for Stable Diffusion 2.1")
+        graph.apply(graph.controlnet(1, model_channels=2 * WIDTH))
+        expected = f"[8, {2 * DEEP_WIDTH}, 4, 4] for middle block 0", f"[8, {DEEP_WIDTH}, 4, 4]"
+        self.refused(comfyui, graph, *expected, "made for Stable Diffusion 2.1")
 
     def test_other_levels(self, comfyui, checkpoints):
         graph = ControlGraph()
         graph.apply(graph.controlnet(
             1, channel_mult=[1, 2, 2], num_res_blocks=[1, 1, 1], transformer_depth=[1, 1, 1], transformer_depth_output=[1] * 6
         ))  # fmt: skip
-        self.refused(comfyui, graph, "[8, 64, 2, 2] for middle block 0", "[8, 64, 4, 4]")
+        self.refused(comfyui, graph, f"[8, {DEEP_WIDTH}, 2, 2] for middle block 0", f"[8, {DEEP_WIDTH}, 4, 4]")
 
     def test_an_adapter_that_rounds_a_size_otherwise(self, comfyui, checkpoints):
         graph = ControlGraph(size=72)
         graph.apply(graph.adapter(1))
-        self.refused(comfyui, graph, "[8, 64, 4, 4] for input block 3", "[8, 64, 5, 5]", "multiples of 64")
+        self.refused(comfyui, graph, f"[8, {DEEP_WIDTH}, 4, 4] for input block 3", f"[8, {DEEP_WIDTH}, 5, 5]", "multiples of 64")
 
     def test_a_control_lora(self, comfyui, checkpoints):
         graph = ControlGraph()

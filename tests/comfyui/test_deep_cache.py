@@ -25,7 +25,7 @@ def test_deep_cache_by_hand(comfyui, checkpoints, start, whole):
     features = DeepFeatures(2)
     for number, each in enumerate(seen):
         if number in whole:
-            features.kept = None
+            features.features = None
         by_hand = each.by_hand(model.unet, freeu, features)
         assert goldens.error(each.tensors["out"], by_hand) <= goldens.TOLERANCE
         if number not in whole:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from einops import rearrange
 from safetensors.torch import save_file
 
 import vc_core
@@ -14,6 +13,7 @@ from harness import goldens
 from harness.bench import same_pixels
 from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
+from tests.comfyui.recorded import LATENT_SCALE, assert_recorded, frames_of, recorded_sampling, runs, settings_of
 from vc_core.media.joining import join
 
 PROMPT = goldens.prompts("dynamicrafter_512_v1")[0]
@@ -27,7 +27,7 @@ def interpolation(checkpoints: Path) -> None:
 
 
 def photo(model: str = "dynamicrafter_512_v1") -> torch.Tensor:
-    """A recorded image, ``[1, 3, 64, 64]`` in [-1, 1]."""
+    """A recorded image, ``[1, 3, H, W]`` in [-1, 1]."""
     return goldens.read(model, "encoders")["photo"]
 
 
@@ -36,15 +36,11 @@ def images(count: int) -> torch.Tensor:
     return torch.cat([photo().roll(7 * index, -1) * (1 - 0.1 * index) for index in range(count)])
 
 
-def frames_of(latents: torch.Tensor) -> torch.Tensor:
-    return rearrange(latents.float(), "b c t h w -> (b t) c h w").contiguous()
-
-
 class ImageGraph(TextGraph):
     """A text graph whose conditioning gets images."""
 
     def __init__(self, comfyui: Server, checkpoint: str, file: str, **settings: object) -> None:
-        super().__init__(f"{checkpoint}.safetensors", PROMPT, **settings)
+        super().__init__(f"{checkpoint}.safetensors", **({"prompt": PROMPT} | settings))
         self.comfyui, self.file = comfyui, file
 
     def image(self, images: torch.Tensor, name: str) -> list[object]:
@@ -61,35 +57,30 @@ class ImageGraph(TextGraph):
         return number
 
 
-@pytest.mark.parametrize("run", ["0", "1", "2"])
-@pytest.mark.parametrize("name", goldens.DYNAMICRAFTER)
+@pytest.mark.parametrize("name, run", runs(*goldens.DYNAMICRAFTER))
 def test_the_reference_s_runs(comfyui, checkpoints, name, run):
-    """From the recorded image and noise; the last image of the third run is recorded as its latent only."""
-    golden = goldens.read(name, "sampling")
-    steps, eta, cfg, rate, trailing, rescale, image_cfg = golden[f"{run}.settings"].tolist()
-    stem, folder = f"{name}_{run}", comfyui.base / "input"
-    save_file({"noise": frames_of(golden[f"{run}.x_T"])}, folder / f"{stem}_start.st")
-    save_file({"steps": torch.stack([frames_of(noise) for noise in golden[f"{run}.noise"]])}, folder / f"{stem}_steps.st")
-    save_file({"concat": frames_of(golden[f"{run}.concat"]) / 0.18215}, folder / f"{stem}_concat.st")
-
-    graph = ImageGraph(comfyui, name, stem)
-    graph.add_images("VideoCrafterImageToVideo", image=graph.image(photo(name), "photo"), fps=rate, latent=graph.latent)
-    if run == "2":
-        graph.positive = out(graph.add("TestConcat", conditioning=graph.positive, file=f"{stem}_concat.st"))
-        graph.negative = out(graph.add("TestConcat", conditioning=graph.negative, file=f"{stem}_concat.st"))
-    spacing = "uniform_trailing" if trailing else "uniform"
-    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0, spacing=spacing))
-    ddim = out(graph.add("VideoCrafterDDIM", eta=eta))
-    guider = out(graph.add(
-        "VideoCrafterGuider", model=graph.model, positive=graph.positive, negative=graph.negative, cfg=cfg,
-        image_cfg=image_cfg or cfg, guidance_rescale=rescale,
-    ))  # fmt: skip
-    sampled = graph.add(
-        "SamplerCustomAdvanced", noise=out(graph.add("TestNoise", file=f"{stem}_start.st")), guider=guider,
-        sampler=out(graph.add("TestStepNoise", sampler=ddim, file=f"{stem}_steps.st")), sigmas=sigmas, latent_image=graph.latent,
-    )  # fmt: skip
-    saved = graph.run(comfyui, latent=out(sampled))
-    assert goldens.error(saved["latent"] * 0.18215, frames_of(golden[f"{run}.latent"])) <= goldens.TOLERANCE
+    """From their recorded image and noise; a last image is recorded as its latent only."""
+    settings, (prompt, *_, negative) = settings_of(name, run), goldens.prompts(name)
+    graph = ImageGraph(comfyui, name, f"{name}_{run}", prompt=prompt, negative=negative)
+    sampling = recorded_sampling(comfyui, graph, name, run)
+    graph.add_images("VideoCrafterImageToVideo", image=graph.image(photo(name), "photo"), fps=settings.fps, latent=graph.latent)
+    concat = goldens.read(name, "sampling")[f"{run}.concat"]
+    if not torch.equal(concat, concat[:, :, :1].expand_as(concat)):
+        file = f"{name}_{run}_concat.st"
+        save_file({"concat": frames_of(concat) / LATENT_SCALE}, comfyui.base / "input" / file)
+        graph.positive = out(graph.add("TestConcat", conditioning=graph.positive, file=file))
+        graph.negative = out(graph.add("TestConcat", conditioning=graph.negative, file=file))
+    guider = graph.add(
+        "VideoCrafterGuider",
+        model=graph.model,
+        positive=graph.positive,
+        negative=graph.negative,
+        cfg=settings.guidance_scale,
+        image_cfg=settings.image_guidance_scale or settings.guidance_scale,
+        guidance_rescale=settings.guidance_rescale,
+    )
+    sampled = out(graph.add("SamplerCustomAdvanced", guider=out(guider), latent_image=graph.latent, **sampling))
+    assert_recorded(name, run, graph.run(comfyui, latent=sampled, image=graph.decode(sampled)))
 
 
 @pytest.mark.parametrize("name", goldens.DYNAMICRAFTER)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from einops import rearrange
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -16,6 +15,7 @@ from harness import goldens
 from harness.bench import same_pixels
 from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
+from tests.comfyui.recorded import assert_recorded, recorded_sampling, runs, settings_of
 from vc_core.config import SamplingConfig, suggested_size
 from vc_core.evaluation.image_fidelity import measure
 
@@ -39,7 +39,7 @@ class ImageGraph(TextGraph):
     """A text graph whose conditioning has the image that a node outputs."""
 
     def __init__(self, node: str, inputs: dict[str, object], checkpoint: str = NAME, strength: float = 1.0, **settings: object) -> None:
-        super().__init__(f"{checkpoint}.safetensors", PROMPT, **settings)
+        super().__init__(f"{checkpoint}.safetensors", **({"prompt": PROMPT} | settings))
         self.image = image = out(self.add(node, **inputs))
         both = self.add(
             "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, image=image,
@@ -54,23 +54,14 @@ def exact(comfyui: Server, images: torch.Tensor, file: str, **settings: object) 
     return ImageGraph("TestImage", {"file": file}, **settings)
 
 
-@pytest.mark.parametrize("run", ["0", "1", "2"])
-def test_the_reference_s_runs(comfyui, checkpoint, run):
-    """The recorded runs, from their recorded picture, start and noise of the steps."""
-    golden, encoders = goldens.read(NAME, "sampling"), goldens.read(NAME, "encoders")
-    steps, eta, scale, fps = golden[f"{run}.settings"].tolist()
-    graph = exact(comfyui, encoders["photo"][:1], "photo.st", fps=fps)
-    noise = {"noise": golden[f"{run}.x_T"], "steps": golden[f"{run}.noise"]}
-    file = f"i2v_noise_{run}.st"
-    frames = {name: rearrange(value, "... b c t h w -> ... (b t) c h w").contiguous() for name, value in noise.items()}
-    save_file(frames, comfyui.base / "input" / file)
-    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
-    ddim = out(graph.add("TestStepNoise", sampler=out(graph.add("VideoCrafterDDIM", eta=eta)), file=file))
-    sampled = graph.sample_custom(out(graph.add("TestNoise", file=file)), ddim, sigmas, scale)
-    saved = graph.run(comfyui, latent=sampled, image=graph.decode(sampled))
-    latent = rearrange(golden[f"{run}.latent"], "b c t h w -> (b t) c h w")
-    assert goldens.error(saved["latent"] * 0.18215, latent) <= goldens.TOLERANCE
-    same_pixels(saved["image"], golden[f"{run}.video"])
+@pytest.mark.parametrize("name, run", runs(NAME))
+def test_the_reference_s_runs(comfyui, checkpoint, name, run):
+    """From their recorded image and noise."""
+    settings, (prompt, *_, negative) = settings_of(name, run), goldens.prompts(name)
+    photo = goldens.read(name, "encoders")["photo"][:1]
+    graph = exact(comfyui, photo, "photo.st", fps=settings.fps, prompt=prompt, negative=negative)
+    sampled = graph.sample_custom(cfg=settings.guidance_scale, **recorded_sampling(comfyui, graph, name, run))
+    assert_recorded(name, run, graph.run(comfyui, latent=sampled, image=graph.decode(sampled)))
 
 
 def test_several_pictures_make_several_videos_as_in_the_core(comfyui, checkpoint):

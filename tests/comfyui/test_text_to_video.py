@@ -9,18 +9,19 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from einops import rearrange
 from PIL import Image
 from safetensors.torch import save_file
 
 import vc_core
-from harness import goldens
+from harness import golden_contents, goldens
 from harness.bench import same_pixels
 from harness.client import Progress, files_of
 from harness.comfyui import REPOSITORY
 from harness.graph import to_prompt
 from harness.graphs import Graph, TextGraph, assert_fails, out
 from harness.server import Server
+from tests.comfyui.recorded import LATENT_SCALE, assert_recorded, frames_of, recorded_sampling, runs, settings_of
+from vc_core.diffusion.noise import RecordedNoise
 from vc_core.family.bundled import bundled_models
 
 BUNDLED = "videocrafter_tiny_t2v"
@@ -29,7 +30,7 @@ PROMPT = goldens.PROMPTS[0]
 
 def recorded_noise(comfyui: Server, graph: Graph, noise: torch.Tensor, file: str) -> list[object]:
     """A NOISE of these values ``[1, C, T, h, w]``. ComfyUI caches results by their inputs, so each noise needs a file of its own."""
-    save_file({"noise": rearrange(noise.float(), "b c t h w -> (b t) c h w").contiguous()}, comfyui.base / "input" / file)
+    save_file({"noise": frames_of(noise)}, comfyui.base / "input" / file)
     return out(graph.add("TestNoise", file=file))
 
 
@@ -46,36 +47,38 @@ def test_a_seed_gives_the_core_s_video(comfyui, checkpoints, name, settings):
     same_pixels(saved["image"], video)
 
 
-@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
-def test_the_reference_s_latent(comfyui, checkpoints, name):
-    """The recorded run without noise in its steps, from its recorded start, through core's custom sampler."""
-    golden = goldens.read(name, "sampling")
-    steps, eta, scale, fps = golden["0.settings"].tolist()
-    assert eta == 0
-    graph = TextGraph(f"{name}.safetensors", PROMPT, fps=fps)
-    noise = recorded_noise(comfyui, graph, golden["0.x_T"], f"{name}.st")
-    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
-    sampled = graph.sample_custom(noise, out(graph.add("VideoCrafterDDIM", eta=eta)), sigmas, scale)
-    saved = graph.run(comfyui, latent=sampled, image=graph.decode(sampled))
-    latent = rearrange(golden["0.latent"], "b c t h w -> (b t) c h w")
-    assert goldens.error(saved["latent"] * 0.18215, latent) <= goldens.TOLERANCE
-    same_pixels(saved["image"], golden["0.video"])
+@pytest.mark.parametrize("name, run", runs(*goldens.TEXT_TO_VIDEO))
+def test_the_reference_s_runs(comfyui, checkpoints, name, run):
+    """From their recorded noise, through core's custom sampler."""
+    settings, (prompt, *_, negative) = settings_of(name, run), goldens.prompts(name)
+    graph = TextGraph(f"{name}.safetensors", prompt, negative, fps=settings.fps)
+    sampled = graph.sample_custom(cfg=settings.guidance_scale, **recorded_sampling(comfyui, graph, name, run))
+    assert_recorded(name, run, graph.run(comfyui, latent=sampled, image=graph.decode(sampled)))
 
 
 @pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
-def test_core_s_euler_ends_at_the_reference_s_last_prediction(comfyui, checkpoints, name):
+def test_core_s_euler_ends_at_ddim_s_last_prediction(comfyui, checkpoints, name):
     """Without added noise DDIM is Euler's method in ComfyUI's variable, where the sample scale is right."""
-    golden, schedule = goldens.read(name, "sampling"), goldens.read(name, "schedule")
-    steps, _, scale, fps = golden["0.settings"].tolist()
+    golden, schedule, steps = goldens.read(name, "sampling"), goldens.read(name, "schedule"), 10
+    noise = golden[f"{golden_contents.runs(goldens.recording(name))[0]}.x_T"]
     # ComfyUI noises to the first sigma, the authors start with the noise itself: at that timestep a little more.
-    start = golden["0.x_T"] / (1 - schedule[f"{int(steps)}.0.0.alphas"][-1]).sqrt()
-    graph = TextGraph(f"{name}.safetensors", PROMPT, fps=fps)
-    noise = recorded_noise(comfyui, graph, start, f"{name}_euler.st")
-    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=int(steps), denoise=1.0))
-    sampled = graph.sample_custom(noise, out(graph.add("KSamplerSelect", sampler_name="euler")), sigmas, scale)
+    start = noise / (1 - schedule[f"{steps}.0.0.alphas"][-1]).sqrt()
+    graph = TextGraph(f"{name}.safetensors", PROMPT, fps=8.0)
+    start_noise = recorded_noise(comfyui, graph, start, f"{name}_euler.st")
+    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=steps, denoise=1.0))
+    sampled = graph.sample_custom(start_noise, out(graph.add("KSamplerSelect", sampler_name="euler")), sigmas, 7.5)
     saved = graph.run(comfyui, latent=sampled)
-    last = rearrange(golden["0.pred_x0"][-1], "b c t h w -> (b t) c h w")
-    assert goldens.error(saved["latent"] * 0.18215, last) <= goldens.TOLERANCE
+    predicted = []
+    vc_core.load(checkpoints / f"{name}.safetensors").text_to_video(
+        PROMPT,
+        steps=steps,
+        eta=0.0,
+        guidance_scale=7.5,
+        fps=8,
+        noise=RecordedNoise(noise, [noise] * steps),
+        callback=lambda step, steps, x0, x: predicted.append(x0),
+    )
+    assert goldens.error(saved["latent"] * LATENT_SCALE, frames_of(predicted[-1])) <= goldens.RUN_TOLERANCE
 
 
 def test_a_split_run_is_one_run(comfyui, checkpoints):

@@ -52,7 +52,7 @@ def check_shallow(shallow: int, blocks: int) -> None:
         InputError: no block of a UNet with so many would run in every pass, or all would.
     """
     if not 0 < shallow < blocks:
-        raise InputError(f"blocks is {shallow}; this UNet has {blocks}, so it can be 1 to {blocks - 1}.")
+        raise InputError(f"blocks is {shallow}; this model has {blocks}, so it can be 1 to {blocks - 1}.")
 
 
 @dataclass

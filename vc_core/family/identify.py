@@ -162,8 +162,8 @@ def _tell_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], name: str
     candidates = _with_same_schedule(checkpoint, candidates) or candidates
     if named or len(candidates) == 1:
         return (named or candidates)[0]
-    best, named = _by_file_name(checkpoint.path.stem.lower(), candidates)
-    if named or len({config.schedule.scale_end for config in candidates}) == 1:  # then only their use differs
+    best, told_apart = _by_file_name(checkpoint.path.stem.lower(), candidates)
+    if told_apart or len({config.schedule.scale_end for config in candidates}) == 1:  # then only their use differs
         return best
     names = ", ".join(config.name for config in candidates)
     raise CheckpointError(

@@ -62,9 +62,9 @@ class TinyAdapter(torch.nn.Module):
 
     unshuffle_amount, input_channels = 8, 3
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.at_1, self.at_3 = torch.nn.Conv2d(192, 32, 1), torch.nn.Conv2d(192, 64, 1)
+        self.at_1, self.at_3 = torch.nn.Conv2d(192, width, 1), torch.nn.Conv2d(192, 2 * width, 1)
 
     def forward(self, hint):
         x = torch.nn.functional.pixel_unshuffle(hint, 8)
@@ -74,11 +74,12 @@ class TinyAdapter(torch.nn.Module):
 class RandomAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(node_id="TestAdapter", inputs=[io.Int.Input("seed")], outputs=[io.ControlNet.Output()])
+        inputs = [io.Int.Input("seed"), io.Int.Input("width")]
+        return io.Schema(node_id="TestAdapter", inputs=inputs, outputs=[io.ControlNet.Output()])
 
     @classmethod
-    def execute(cls, seed: int) -> io.NodeOutput:
-        return io.NodeOutput(comfy.controlnet.T2IAdapter(random_weights(TinyAdapter(), seed, 0.2), 3, 8, "nearest-exact"))
+    def execute(cls, seed: int, width: int) -> io.NodeOutput:
+        return io.NodeOutput(comfy.controlnet.T2IAdapter(random_weights(TinyAdapter(width), seed, 0.2), 3, 8, "nearest-exact"))
 
 
 class ControlLora(io.ComfyNode):
