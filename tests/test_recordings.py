@@ -174,7 +174,7 @@ def write(recorded: Recording, **files: dict[str, Tensor]) -> None:
 def compare(folder: Path, seed: int = SEED) -> tuple[int, str]:
     """What ``make test-golden`` runs, on a folder of recordings: its exit status and output."""
     files = sorted((REPOSITORY / "tests").glob("test_golden_*.py"))
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "golden", "-p", "no:cacheprovider", *map(str, files)]
+    command = [sys.executable, "-m", "pytest", "-q", "-rf", "-m", "golden", "-p", "no:cacheprovider", *map(str, files)]
     environment = os.environ | {"GOLDEN": str(folder), "SEED": str(seed)}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout

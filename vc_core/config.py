@@ -303,6 +303,12 @@ def _check(config: ModelConfig) -> None:
     _check_choices(config)
     _check_unet(config.unet)
     _check_encoders(config)
+    unet, latent_channels = config.unet, config.autoencoder.embed_dim
+    if config.keyframes and unet.concat_channels != latent_channels:
+        raise ConfigError(
+            f"unet.in_channels is {unet.in_channels}; for a model with keyframes, which takes latents of images beside the noisy "
+            f"latent, it must be {unet.out_channels + latent_channels}."
+        )
 
 
 def _check_choices(config: ModelConfig) -> None:
