@@ -112,7 +112,7 @@ class Residuals(Hooks):
         residual = residuals[number] if number < len(residuals) else None
         return hidden if residual is None else hidden + residual
 
-    def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.sum(hidden, self.input, number)
         return hidden, hidden
 
@@ -190,7 +190,7 @@ class Shapes(Hooks):
     def __init__(self) -> None:
         self.input, self.middle, self.output = [], [], []
 
-    def after_input_block(self, number: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         self.input.append(list(hidden.shape))
         return hidden, hidden
 

@@ -40,7 +40,7 @@ def test_works_with(oldest: Server, name: str, model: str) -> None:
 
 def test_every_workflow_is_served_as_a_template(oldest: Server) -> None:
     """ComfyUI serves the first of several folder names that a pack has, so that a new folder of ours could hide the workflows."""
-    paths = {path.stem: path for path in (REPOSITORY / "example_workflows").glob("*.json")}
+    paths = {path.stem: path for path in (REPOSITORY / "workflows").glob("*.json")}
     assert set(oldest.get("/workflow_templates")[DEFAULT_PACK_NAME]) == set(paths)
     for name, path in paths.items():
         served = oldest.get(f"/api/workflow_templates/{DEFAULT_PACK_NAME}/{name}.json")

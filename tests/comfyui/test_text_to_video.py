@@ -200,7 +200,7 @@ class TestErrors:
         save_file(weights, comfyui.checkpoints / "sd.safetensors")
         graph = TextGraph("sd.safetensors", PROMPT)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterLoader", "sd.safetensors", "without temporal layers", "VideoCrafter family")
+        assert_fails(comfyui, graph, "VideoCrafterLoader", "sd.safetensors", "without temporal transformers", "VideoCrafter family")
 
     def test_a_file_without_its_encoders(self, comfyui):
         weights = {name: value for name, value in goldens.weights("t2v_512_v2").items() if name.startswith("model.")}
