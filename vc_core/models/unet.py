@@ -110,15 +110,13 @@ class Upsample(nn.Module):
         return self.conv(nn.functional.interpolate(x, size=size, mode="nearest"))
 
 
-class UNetBlock(nn.ModuleList):
-    """One of the numbered blocks: a residual block with its transformers, or a change of size, or both."""
+def _apply(layer: nn.Module, hidden: Tensor, run: Pass, size: tuple[int, int] | None = None) -> Tensor:
+    """One layer of a block, ``[(b t), c, h, w]`` -> ``[(b t), c', h', w']``. ``size`` is the size after upsampling.
 
-    def forward(self, hidden: Tensor, run: Pass, size: tuple[int, int] | None = None) -> Tensor:
-        """``[(b t), c, h, w]`` -> ``[(b t), c', h', w']``. ``size`` is the size after upsampling, for blocks that do that."""
-        for layer in self:
-            # Rebinding hidden frees the previous activation.
-            hidden = layer(hidden, size) if isinstance(layer, Upsample) else layer(hidden, run)
-        return hidden
+    Blocks are loops over their layers that rebind the hidden state, so that the previous activation is freed; as modules with a forward
+    of their own they would hold their input to the end.
+    """
+    return layer(hidden, size) if isinstance(layer, Upsample) else layer(hidden, run)
 
 
 class UNet(nn.Module):
@@ -136,7 +134,7 @@ class UNet(nn.Module):
         last = len(config.channel_mult) - 1
         inner = width * config.channel_mult[last]
         # The middle attends even where the level it stands on does not.
-        self.middle_block = UNetBlock([
+        self.middle_block = nn.ModuleList([
             ResidualBlock(config, inner, inner, layers),
             *self._transformers(inner, "middle", 0, layers),
             ResidualBlock(config, inner, inner, layers),
@@ -168,16 +166,16 @@ class UNet(nn.Module):
     def _build_input_blocks(self, layers: LayerFactory) -> None:
         config = self.config
         width, last = config.model_channels, len(config.channel_mult) - 1
-        self.input_blocks = nn.ModuleList([UNetBlock([layers.conv2d(config.in_channels, width, 3, padding=1)])])
+        self.input_blocks = nn.ModuleList([nn.ModuleList([layers.conv2d(config.in_channels, width, 3, padding=1)])])
         if config.init_attention:
-            self.init_attn = UNetBlock([TemporalTransformer(config, width, layers, Place("init", 0), initial=True)])
+            self.init_attn = nn.ModuleList([TemporalTransformer(config, width, layers, Place("init", 0), initial=True)])
         channels = width
         for level, multiplier in enumerate(config.channel_mult):
             for _ in range(config.num_res_blocks):
-                self.input_blocks.append(UNetBlock(self._stage(channels, level, "input", len(self.input_blocks), layers)))
+                self.input_blocks.append(nn.ModuleList(self._stage(channels, level, "input", len(self.input_blocks), layers)))
                 channels = multiplier * width
             if level != last:
-                self.input_blocks.append(UNetBlock([Downsample(channels, layers)]))
+                self.input_blocks.append(nn.ModuleList([Downsample(channels, layers)]))
 
     def _build_output_blocks(self, layers: LayerFactory) -> None:
         config = self.config
@@ -194,7 +192,7 @@ class UNet(nn.Module):
                 channels = multiplier * config.model_channels
                 if level and index == config.num_res_blocks:
                     block.append(Upsample(channels, layers))
-                self.output_blocks.append(UNetBlock(block))
+                self.output_blocks.append(nn.ModuleList(block))
 
     def forward(
         self,
@@ -248,7 +246,9 @@ class UNet(nn.Module):
             x = torch.cat([x, conditioning.concat.to(x)], dim=1)
         hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=best_layout(x.device))
         hidden = self.input_blocks[0][0](hidden)  # type: ignore[index]
-        return self.init_attn(hidden, run) if self.config.init_attention else hidden
+        for layer in self.init_attn if self.config.init_attention else ():
+            hidden = layer(hidden, run)
+        return hidden
 
     def body(self, hidden: Tensor, run: Pass) -> Tensor:
         """All blocks between :meth:`stem` and :meth:`head`, ``[(b t), c, h, w]`` -> the same shape."""
@@ -264,14 +264,16 @@ class UNet(nn.Module):
         hidden, skip = self._after_input_block(0, hidden, run)
         skips = [skip]
         for number in range(1, len(self.input_blocks) if blocks is None else blocks):
-            hidden = self.input_blocks[number](hidden, run)
+            for layer in self.input_blocks[number]:  # type: ignore[attr-defined]
+                hidden = _apply(layer, hidden, run)
             hidden, skip = self._after_input_block(number, hidden, run)
             skips.append(skip)
         return hidden, skips
 
     def middle(self, hidden: Tensor, run: Pass) -> Tensor:
         """``[(b t), c, h, w]`` -> the same shape."""
-        hidden = self.middle_block(hidden, run)
+        for layer in self.middle_block:
+            hidden = _apply(layer, hidden, run)
         return hidden if run.hooks is None else run.hooks.after_middle_block(hidden)
 
     def up(self, hidden: Tensor, skips: list[Tensor], run: Pass, start: int = 0, stop: int | None = None) -> Tensor:
@@ -283,7 +285,8 @@ class UNet(nn.Module):
             hidden = torch.cat([hidden, skip], dim=1)
             del skip  # frees it before the block runs
             size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
-            hidden = self.output_blocks[number](hidden, run, size)
+            for layer in self.output_blocks[number]:  # type: ignore[attr-defined]
+                hidden = _apply(layer, hidden, run, size)
         return hidden
 
     def head(self, hidden: Tensor, run: Pass) -> Tensor:
