@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -237,3 +238,13 @@ def test_a_decoder_can_take_reference_images(model):
     frames = torch.stack([autoencoder.decode(z[:, :, frame]) for frame in range(3)], dim=2)
     expected = (frames * 0.1 + features[0].mean((1, 2, 3))).clamp(-1, 1)
     assert goldens.error(other.decode(latents, images), expected) <= 1e-5
+
+
+def test_runs_in_threads_do_not_see_one_another(model):
+    """Passes share nothing that changes: hooks, caches and attention belong to a pass or a run."""
+    settings = {**SMALL, "height": 64, "width": 64, "steps": 3, "deep_cache_interval": 2}
+    alone = [model.text_to_video("a cat", seed=seed, **settings) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: model.text_to_video("a cat", seed=seed, **settings), range(4)))
+    for one, other in zip(alone, together, strict=True):
+        assert (one - other).abs().max() <= goldens.PIXEL_TOLERANCE

@@ -6,6 +6,8 @@
 """
 
 from .family.bundled import bundled_models
+from .models.conditioning import Conditioning
 from .pipeline import VideoModel, load
+from .sampling import Sampling
 
-__all__ = ["VideoModel", "bundled_models", "load"]
+__all__ = ["Conditioning", "Sampling", "VideoModel", "bundled_models", "load"]
