@@ -35,7 +35,7 @@ PAINT = {"red": "#e42a2a", "green": "#28ba42", "blue": "#2c54ec", "yellow": "#f0
 SENTENCES = (
     "a red circle moving right", "a green square moving up", "a blue triangle moving left", "a yellow circle moving down",
     "a purple square moving right", "a white triangle moving up", "a blue circle moving down", "a yellow square moving left",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

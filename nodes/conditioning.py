@@ -32,7 +32,7 @@ def _strength() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=5.0, step=0.05, round=0.01,
         tooltip="Strength of the image in cross-attention. 1: as trained. 0: no effect.",
-    )  # fmt: skip
+    )
 
 
 def _pictured_outputs() -> list[io.Conditioning.Output]:
@@ -113,7 +113,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
                     "vae", optional=True,
                     tooltip="The model's VAE. DynamiCrafter needs it to encode the image.",
                 ),
-            ],  # fmt: skip
+            ],
             outputs=_pictured_outputs(),
         )
 
@@ -121,7 +121,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, image: Tensor, fps: float, strength: float,
         latent: dict[str, Any] | None = None, vae: Any = None,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         values = {**_motion(fps, latent), STRENGTH_KEY: strength}
         if vae is not None and latent is not None:
             values[KEYFRAMES_KEY] = keyframe_latents(vae, image, None, latent)
@@ -166,7 +166,7 @@ class VideoCrafterInterpolation(io.ComfyNode):
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, latent: dict[str, Any], image: Tensor, fps: float, strength: float,
         end_image: Tensor | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         end = image if end_image is None else end_image
         if len(end) != len(image):
             raise ValueError(
@@ -228,7 +228,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, keyframes: Tensor, width: int, height: int, length: int, loop: bool,
         fps: float, strength: float,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         if len(keyframes) < 2:
             raise ValueError(
                 f"keyframes has {len(keyframes)} image; at least 2 are needed. Use ImageBatch to combine images."

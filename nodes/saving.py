@@ -75,7 +75,7 @@ class VideoCrafterSaveVideo(io.ComfyNode):
                     tooltip="Quality. Lower is better, with larger files. 0: lossless. 17: almost no visible loss. "
                     "23: the default of ComfyUI's SaveVideo.",
                 ),
-            ],  # fmt: skip
+            ],
             outputs=[],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,

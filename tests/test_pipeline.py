@@ -105,7 +105,7 @@ def test_weights_kept_in_half_types_give_the_clip_of_those_weights(name, picture
     settings = {**SMALL, "steps": 2, "frames": 4}
     image = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
     clips = [model.image_to_video(image, "a red circle", **settings) if picture else model.text_to_video("a red circle", **settings)
-             for model in (rounded, kept)]  # fmt: skip
+             for model in (rounded, kept)]
     assert torch.equal(*clips)
 
 

@@ -95,7 +95,7 @@ def convert_file(arguments: argparse.Namespace) -> None:
         report = convert(
             file.checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
             names=[name for name in file.checkpoint.names() if name in kept], progress=advance,
-        )  # fmt: skip
+        )
     print(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
 
 

@@ -38,7 +38,7 @@ def a_batch(bench: Bench) -> Check:
 @row(
     BATCHES, "ConditioningSetMask with a mask a frame, ConditioningCombine", "another prompt for each video of a batch", T2V, DYNAMICRAFTER,
     videos=2,
-)  # fmt: skip
+)
 def prompts_of_a_batch(bench: Bench) -> Check:
     first = torch.zeros(8, 8, 8)
     first[:4] = 1
@@ -112,7 +112,7 @@ def wrong_batches_are_refused(bench: Bench) -> Check:
     BATCHES, "ContextWindowsManual on a batch of videos",
     "windows of whole videos (batched, no overlap) are the plain batch; others, and those not over dim 0, are refused with the way out",
     T2V, videos=2,
-)  # fmt: skip
+)
 def windows_of_a_batch(bench: Bench) -> Check:
     start = dict(bench.prompt)
     bench.add("TestSave", file="x", latent=bench.ksampler(model=windowed(bench, 6, 2)))

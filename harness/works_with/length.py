@@ -62,7 +62,7 @@ def fuse_weights(fuse: str, place: int, length: int, overlap: int, first: bool, 
     LENGTH, "ContextWindowsManual, every schedule and fuse method",
     "the windows' predictions, each as if sampled alone, weighted; the latents of pictures and the image tokens go with the window", T2V,
     frames=8,
-)  # fmt: skip
+)
 @row(LENGTH, "ContextWindowsManual, every schedule and fuse method", "as above, with a picture's latent a frame", DYNAMICRAFTER, frames=16)
 def windows(bench: Bench) -> Check:
     pictured = bench.name == DYNAMICRAFTER

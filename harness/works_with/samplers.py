@@ -14,7 +14,7 @@ from .table import SAMPLERS, Check, row
 DETERMINISTIC = (
     "euler", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2m", "ipndm", "ipndm_v", "deis",
     "res_multistep", "gradient_estimation", "ddim", "uni_pc", "uni_pc_bh2",
-)  # fmt: skip
+)
 #: UniPC ends at this sigma in place of 0.
 UNIPC_LAST_SIGMA = 0.001
 
@@ -55,7 +55,7 @@ def every_sampler_of_v(bench: Bench) -> Check:
 @row(
     SAMPLERS, "KSampler, the deterministic samplers", "with more steps they meet in one video, all at least as fast as euler", T2V,
     frames=2,
-)  # fmt: skip
+)
 def deterministic_samplers_agree(bench: Bench) -> Check:
     steps, known = 20, bench.options("KSampler", "sampler_name")
     names = [name for name in DETERMINISTIC if name in known]
@@ -104,7 +104,7 @@ def every_scheduler(bench: Bench) -> Check:
     "the same prediction where both visit the same timesteps: in KSampler at every number of steps for which 1000 // steps doesn't divide "
     "999; BasicScheduler leaves out the first where the spacing gives more than asked for (7 gives 8)",
     T2V, T2V_V1, DYNAMICRAFTER,
-)  # fmt: skip
+)
 def ddim_is_the_authors(bench: Bench) -> Check:
     counts = (2, 3, 4, 5, 7, 9, 10, 25, 27, 30, 50, 111, 200, 333)
     for steps in counts:
@@ -125,7 +125,7 @@ def ddim_is_the_authors(bench: Bench) -> Check:
             "SamplerCustomAdvanced", noise=out(bench.add("RandomNoise", noise_seed=0)), guider=out(guider), latent_image=start,
             sampler=out(bench.add("VideoCrafterDDIM", eta=0.0)),
             sigmas=out(bench.add("VideoCrafterScheduler", model=bench.model, steps=steps, denoise=1.0, spacing="uniform")),
-        )  # fmt: skip
+        )
         # The last prediction: the authors' own last step leaves the first timestep's noise in.
         bench.save(f"our run {steps}", latent=out(sampled, 1))
 
@@ -161,7 +161,7 @@ def the_network_gets_what_it_was_trained_on(bench: Bench) -> Check:
     seen_by = bench.add(
         "TestNetworkInput", model=bench.model, positive=bench.positive, noise=bench.tensor_input("TestNoise", "noise", noise),
         latent=bench.tensor_input("TestLatent", "latent", clean / SCALE), timesteps=",".join(str(int(timestep)) for timestep in timesteps),
-    )  # fmt: skip
+    )
     bench.save("inputs", latent=out(seen_by))
     bench.save("timesteps", sigmas=out(seen_by, 1))
 

@@ -52,7 +52,7 @@ def moves(bench: Bench) -> Check:
     custom = bench.sample_custom(
         noise=out(bench.add("RandomNoise", noise_seed=0)), sampler=out(bench.add("KSamplerSelect", sampler_name="euler")), cfg=1.0,
         sigmas=out(bench.add("BasicScheduler", model=bench.model, scheduler="normal", steps=2, denoise=1.0)),
-    )  # fmt: skip
+    )
     samplers = {"KSampler": bench.ksampler(steps=2), "SamplerCustomAdvanced": custom, "VideoCrafter Sampler": bench.authors(steps=2)}
     for name, sampled in samplers.items():
         bench.save(name, latent=sampled)
@@ -72,7 +72,7 @@ def moves(bench: Bench) -> Check:
     WATCHING, "previews (latent2rgb)",
     "while KSampler, SamplerCustomAdvanced or VideoCrafter Sampler runs, its node shows the frames of the first video in turn",
     T2V, DYNAMICRAFTER, videos=2, flags=PREVIEWS,
-)  # fmt: skip
+)
 def moving_previews(bench: Bench) -> Check:
     for path in (bench.comfyui.base / "models" / "vae_approx").glob("*"):
         path.unlink()

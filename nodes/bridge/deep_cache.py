@@ -58,4 +58,4 @@ def _key(options: dict[str, Any], x: Tensor) -> Hashable:
         tuple(options.get("uuids", ())), tuple(options.get("cond_or_uncond", ())), tuple(x.shape),
         None if window is None else tuple(window.index_list),
         tuple((kind, *sorted(map(str, places))) for kind, places in sorted(options.get("patches_replace", {}).items())),
-    )  # fmt: skip
+    )

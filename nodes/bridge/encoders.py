@@ -100,7 +100,7 @@ def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipT
             super().__init__(
                 device=device, dtype=dtype, layer="hidden", layer_idx=-2, textmodel_json_config=dict(architecture),
                 special_tokens={"start": 49406, "end": 49407, "pad": 0}, return_projected_pooled=True, model_options=model_options,
-            )  # fmt: skip
+            )
 
     class Model(SD2ClipModel):
         def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] = {}, **kwargs: Any) -> None:

@@ -31,7 +31,7 @@ REPLACEMENTS = ("attn1", "attn2")
 #: Kinds that core's nodes set and that have no place here: they work on other networks, or on core's own layers.
 FOREIGN_PATCHES = (
     "double_block", "post_input", "noise_refiner", "mlp_patch", "emb_patch", "forward_timestep_embed_patch", "middle_block_after_patch",
-)  # fmt: skip
+)
 FOREIGN_REPLACEMENTS = ("dit",)
 
 
@@ -99,7 +99,7 @@ class ComfyHooks(Hooks):
         block = (site.part, site.block)
         self.options |= {
             "block": block, "block_index": site.depth, "transformer_index": site.transformer, "activations_shape": list(site.shape),
-        }  # fmt: skip
+        }
         replaced = {}
         for kind in REPLACEMENTS:
             at = self.replacements.get(kind, {})

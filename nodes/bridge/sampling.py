@@ -126,7 +126,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
     def sample(
         self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, latent_image: Any = None,
         denoise_mask: Any = None, disable_pbar: bool = False,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         # From an empty latent the authors start with the noise itself, whatever the first timestep; else noise is added.
         self._from_nothing = latent_image is None or not latent_image.any()
         samples = super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
@@ -143,7 +143,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
 def _sample_ddim(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, eta: float, frames: int | None,
     step_noise: Iterable[Tensor] | None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``.
 
     The loop and the update are the core's own, on its ``x_t = sqrt(a) * s * y``.

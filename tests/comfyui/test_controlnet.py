@@ -240,7 +240,7 @@ class TestRefused:
         graph = ControlGraph()
         graph.apply(graph.controlnet(
             1, channel_mult=[1, 2, 2], num_res_blocks=[1, 1, 1], transformer_depth=[1, 1, 1], transformer_depth_output=[1] * 6
-        ))  # fmt: skip
+        ))
         self.refused(comfyui, graph, f"[8, {DEEP_WIDTH}, 2, 2] for middle block 0", f"[8, {DEEP_WIDTH}, 4, 4]")
 
     def test_an_adapter_that_rounds_a_size_otherwise(self, comfyui, checkpoints):

@@ -44,7 +44,7 @@ class ImageGraph(TextGraph):
         both = self.add(
             "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, image=image,
             fps=settings.get("fps", 8.0), strength=strength, latent=self.latent,
-        )  # fmt: skip
+        )
         self.positive, self.negative = out(both, 0), out(both, 1)
 
 
