@@ -202,9 +202,9 @@ def test_other_models_are_refused(tmp_path):
         ({"unet": {"widht": 3}}, "unet.widht"),
         ({"unet": {"model_channels": "wide"}}, "unet.model_channels"),
         ({"unet": {"model_channels": 48}}, "48 channels at level 0"),
-        ({"unet": {"head_channels": 48}}, "don't divide into heads of 48"),
-        ({"text_encoder": {"heads": 7}}, "doesn't divide into 7 heads"),
-        ({"text_encoder": {"width": 512}}, "they must agree"),
+        ({"unet": {"head_channels": 48}}, "must be a multiple of head_channels, 48"),
+        ({"text_encoder": {"heads": 7}}, "must be a multiple of heads, 7"),
+        ({"text_encoder": {"width": 512}}, "they must be equal"),
     ],
 )
 def test_bad_configurations(config, message):

@@ -69,7 +69,7 @@ def test_without_matching_the_step_is_only_told():
     [
         ([], "no clips"),
         ([torch.zeros(3, 4, 8, 8), torch.zeros(3, 4, 8, 16)], r"Clip 1 is \[3, 4, 8, 16\] and the first \[3, 4, 8, 8\]"),
-        ([torch.zeros(3, 1, 8, 8)], "Clip 0 has one frame"),
+        ([torch.zeros(3, 1, 8, 8)], "Clip 0 is 1 frames long"),
     ],
 )
 def test_what_can_t_be_joined(clips, message):

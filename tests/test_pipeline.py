@@ -140,7 +140,7 @@ def test_temporal_guidance_changes_the_video(model):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"frames": 0}, "frames is 0; a clip has at least 1"),
+        ({"frames": 0}, "frames is 0; it must be at least 1"),
         ({"height": 20}, "height is 20; it must be a multiple of 8, such as 16 or 24"),
         ({"width": 0}, "width is 0; it must be a multiple of 8, such as 8 or 16"),
         ({"steps": 0}, "steps is 0; it must be at least 1"),
