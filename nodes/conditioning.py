@@ -35,7 +35,7 @@ def _strength() -> io.Float.Input:
     )
 
 
-def _pictured_outputs() -> list[io.Conditioning.Output]:
+def _outputs() -> list[io.Conditioning.Output]:
     return [
         io.Conditioning.Output(display_name="positive", tooltip="The positive conditioning with the image and fps."),
         io.Conditioning.Output(
@@ -114,7 +114,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
                     tooltip="The model's VAE. DynamiCrafter needs it to encode the image.",
                 ),
             ],
-            outputs=_pictured_outputs(),
+            outputs=_outputs(),
         )
 
     @classmethod
@@ -125,7 +125,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
         values = {**_motion(fps, latent), STRENGTH_KEY: strength}
         if vae is not None and latent is not None:
             values[KEYFRAMES_KEY] = keyframe_latents(vae, image, None, latent)
-        return _with_pictures(positive, negative, clip_vision, image, values)
+        return _with_images(positive, negative, clip_vision, image, values)
 
 
 class VideoCrafterInterpolation(io.ComfyNode):
@@ -159,7 +159,7 @@ class VideoCrafterInterpolation(io.ComfyNode):
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
             ],
-            outputs=_pictured_outputs(),
+            outputs=_outputs(),
         )
 
     @classmethod
@@ -173,7 +173,7 @@ class VideoCrafterInterpolation(io.ComfyNode):
                 f"image and end_image have {len(image)} and {len(end)} images; connect the same number to both."
             )
         values = {**_motion(fps, latent), STRENGTH_KEY: strength, KEYFRAMES_KEY: keyframe_latents(vae, image, end, latent)}
-        return _with_pictures(positive, negative, clip_vision, image, values)
+        return _with_images(positive, negative, clip_vision, image, values)
 
 
 class VideoCrafterKeyframes(io.ComfyNode):
@@ -216,7 +216,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
             ],
-            outputs=[*_pictured_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
+            outputs=[*_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
         )
 
     @classmethod
@@ -237,20 +237,20 @@ class VideoCrafterKeyframes(io.ComfyNode):
         starts = keyframes[: len(ends)]
         latent = empty_latent(width, height, length, len(starts))
         values = {**_motion(fps, latent), STRENGTH_KEY: strength, KEYFRAMES_KEY: keyframe_latents(vae, starts, ends, latent)}
-        return io.NodeOutput(*_with_pictures(positive, negative, clip_vision, starts, values).result, latent)
+        return io.NodeOutput(*_with_images(positive, negative, clip_vision, starts, values).result, latent)
 
 
-def _with_pictures(positive: Any, negative: Any, clip_vision: Any, image: Tensor, values: dict[str, Any]) -> io.NodeOutput:
-    """Both conditionings with these values, the positive with the pictures' features and the negative with the empty one's."""
-    grey = torch.full_like(image[:1], 0.5)  # zero to the encoder
-    seen, nothing = image_features(clip_vision, image), image_features(clip_vision, grey)
+def _with_images(positive: Any, negative: Any, clip_vision: Any, image: Tensor, values: dict[str, Any]) -> io.NodeOutput:
+    """Both conditionings with these values; the positive gets the images' features, the negative those of an empty image."""
+    empty = torch.full_like(image[:1], 0.5)  # grey, which is 0 to the encoder
     return io.NodeOutput(
-        node_helpers.conditioning_set_values(positive, {**values, FEATURES_KEY: seen}),
-        node_helpers.conditioning_set_values(negative, {**values, FEATURES_KEY: nothing}),
+        node_helpers.conditioning_set_values(positive, {**values, FEATURES_KEY: image_features(clip_vision, image)}),
+        node_helpers.conditioning_set_values(negative, {**values, FEATURES_KEY: image_features(clip_vision, empty)}),
     )
 
 
 def _motion(fps: float, latent: dict[str, Any] | None) -> dict[str, Any]:
+    """The conditioning's values for fps and, if there is a latent, for the frames per video."""
     values: dict[str, Any] = {FPS_KEY: fps}
     if latent is not None:
         values[FRAMES_KEY] = frames_per_video(latent)

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..vc_core.config import SPACINGS
 from ..vc_core.diffusion.noise import SeededNoise
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
-from .bridge.guidance import PictureGuider, with_guidance_rescale
+from .bridge.guidance import ImageGuider, with_guidance_rescale
 from .bridge.sampling import DDIMSampler, authors_sigmas, schedule_of
 from .bridge.schema import advanced, schema
 
@@ -209,7 +209,7 @@ class VideoCrafterGuider(io.ComfyNode):
         cls, model: Any, positive: Any, negative: Any, cfg: float, image_cfg: float, guidance_rescale: float
     ) -> io.NodeOutput:
         schedule_of(model)
-        guider = PictureGuider(model)
+        guider = ImageGuider(model)
         guider.set_conds(positive, negative)
         guider.set_guidance(cfg, image_cfg, guidance_rescale)
         return io.NodeOutput(guider)

@@ -15,7 +15,7 @@ from ..vc_core.media.video import CRF, save_mp4
 from .bridge.images import rgb_images
 from .bridge.schema import schema
 
-#: Bytes of a part of a path: file systems take 255, and a number and an ending follow.
+#: Most bytes of a part of the path: file systems allow 255, and a number and a suffix are added.
 LONGEST_NAME = 200
 
 

@@ -101,8 +101,8 @@ def test_any_missing_tensor_is_an_error_that_says_so(identified, model):
     "description, said",
     [
         ("[" * 5000, "not YAML"),
-        ("just text", "can't be"),
-        ("[1, 2]", "a list"),
+        ("just text", "impossible model"),
+        ("[1, 2]", "not a mapping of names to values"),
         ("{unet: {heads: 3}}", "unet.heads"),
         ("{text_encoder: {heads: 0}}", "text_encoder.heads is 0"),
         ("{text_encoder: {heads: -2}}", "text_encoder.heads is -2"),

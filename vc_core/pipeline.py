@@ -374,5 +374,5 @@ def load(
 def _one_each(prompts: str | Sequence[str], count: int) -> list[str]:
     each = [prompts] * count if isinstance(prompts, str) else list(prompts)
     if len(each) != count:
-        raise InputError(f"There are {len(each)} prompts for {count} clips; give one prompt, or {count}.")
+        raise InputError(f"There are {len(each)} prompts for {count} clips; give one for all, or one for each.")
     return each

@@ -19,7 +19,7 @@ DETERMINISTIC = (
 UNIPC_LAST_SIGMA = 0.001
 
 
-@row(SAMPLERS, "KSampler, every sampler", "ends in the video that the model predicts, if it is the same at every step", BUNDLED, frames=2)
+@row(SAMPLERS, "KSampler, every sampler", "if the model predicts the same video at every step, the result is that video", BUNDLED, frames=2)
 def every_sampler(bench: Bench) -> Check:
     """Whatever path a sampler takes, it ends at the prediction, up to the noise that is left where it does not go down to 0."""
     names, steps = bench.options("KSampler", "sampler_name"), 3
@@ -101,8 +101,8 @@ def every_scheduler(bench: Bench) -> Check:
 
 @row(
     SAMPLERS, "ddim with ddim_uniform, VideoCrafter DDIM at eta 0",
-    "the same prediction where both visit the same timesteps: in KSampler at every number of steps for which 1000 // steps doesn't divide "
-    "999; BasicScheduler leaves out the first where the spacing gives more than asked for (7 gives 8)",
+    "the same prediction if both have the same timesteps: in KSampler at every number of steps for which 1000 // steps doesn't divide "
+    "999; BasicScheduler leaves out the first timestep if the spacing gives more than requested (7 gives 8)",
     T2V, T2V_V1, DYNAMICRAFTER,
 )
 def ddim_is_the_authors(bench: Bench) -> Check:
@@ -146,7 +146,7 @@ def ddim_is_the_authors(bench: Bench) -> Check:
 @row(
     SAMPLERS,
     "the sample scale",
-    "at any timestep the network gets sqrt(a) s x0 + sqrt(1 - a) noise, by the reference's tables",
+    "at any timestep the network's input is sqrt(a) s x0 + sqrt(1 - a) noise, by the reference's tables",
     T2V,
     T2V_V1,
     DYNAMICRAFTER,
@@ -182,7 +182,7 @@ def a_run_split_in_two(bench: Bench) -> Check:
     return lambda results: same(results["parts"], results["whole"])
 
 
-@row(SAMPLERS, "denoise below 1", "video to video: the lower, the nearer to the video it starts from", T2V, BUNDLED)
+@row(SAMPLERS, "denoise below 1", "video to video: the lower, the closer to the input video", T2V, BUNDLED)
 def the_lower_the_nearer(bench: Bench) -> Check:
     shares = (0.1, 0.3, 0.5, 0.7, 1.0)
     start = bench.ksampler(seed=1, steps=6)
@@ -218,7 +218,7 @@ def masked(bench: Bench, mask: Tensor) -> Check:
     return check
 
 
-@row(SAMPLERS, "SetLatentNoiseMask, a mask of space", "inpainting: what is not masked stays as it is", T2V, DYNAMICRAFTER)
+@row(SAMPLERS, "SetLatentNoiseMask, a mask of space", "inpainting: nothing outside of the mask changes", T2V, DYNAMICRAFTER)
 def inpainting(bench: Bench) -> Check:
     mask = torch.zeros(1, 64, 64)
     mask[:, :, 32:] = 1
@@ -228,7 +228,7 @@ def inpainting(bench: Bench) -> Check:
 @row(
     SAMPLERS,
     "SetLatentNoiseMask, a mask a frame",
-    "frames that are not masked stay as they are: a clip can be continued",
+    "frames outside of the mask don't change, so a clip can be continued",
     T2V,
     DYNAMICRAFTER,
 )

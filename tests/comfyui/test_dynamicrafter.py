@@ -129,7 +129,7 @@ def test_keyframes_are_a_chain_of_the_core_s_clips(comfyui, checkpoints, loop):
     same_pixels(saved["image"], join(list(clips)).video[None])
 
 
-def test_equal_guidance_by_text_and_picture_is_the_usual_one(comfyui, checkpoints):
+def test_equal_guidance_by_text_and_image_is_the_usual_one(comfyui, checkpoints):
     latents = []
     for node, settings in (("CFGGuider", {}), ("VideoCrafterGuider", {"image_cfg": 5.0, "guidance_rescale": 0.0})):
         graph = ImageGraph(comfyui, "dynamicrafter_512_v1", "guided", frames=4)
@@ -145,7 +145,7 @@ def test_equal_guidance_by_text_and_picture_is_the_usual_one(comfyui, checkpoint
 
 
 class TestErrors:
-    def test_no_latent_of_the_picture(self, comfyui, checkpoints):
+    def test_no_latent_of_the_image(self, comfyui, checkpoints):
         graph = ImageGraph(comfyui, "dynamicrafter_512_v1", "none", frames=2)
         number = graph.add(
             "VideoCrafterImageToVideo", positive=graph.positive, negative=graph.negative, clip_vision=graph.clip_vision,
@@ -153,9 +153,9 @@ class TestErrors:
         )
         graph.positive, graph.negative = out(number, 0), out(number, 1)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterSampler", "needs the latent of its picture", "connect vae and latent")
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "needs the latent of its image", "connect vae and latent")
 
-    def test_pictures_that_are_not_as_many(self, comfyui, checkpoints):
+    def test_different_numbers_of_images(self, comfyui, checkpoints):
         graph = ImageGraph(comfyui, INTERPOLATION, "uneven", frames=4)
         one, two = graph.image(images(1), "one"), graph.image(images(2), "two")
         graph.add_images("VideoCrafterInterpolation", image=one, end_image=two, fps=5.0, latent=graph.latent)
