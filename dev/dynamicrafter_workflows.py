@@ -23,7 +23,7 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
             "image": image, "fps": 8.0, "latent": latent["LATENT"], "vae": loader["VAE"],
         },
         at=(COLUMNS[2], SECOND_ROW), size=(320, 210),
-    )  # fmt: skip
+    )
     _finish(flow, loader, conditioning, latent["LATENT"], "DynamiCrafter")
     return flow
 
@@ -53,7 +53,7 @@ def loop(info: ObjectInfo) -> WorkflowBuilder:
     once = flow.node(
         "ImageFromBatch", {"image": decode["IMAGE"], "batch_index": 0, "length": 15}, at=(COLUMNS[3], SECOND_ROW + 140), size=(300, 90),
         title="Without the last frame",
-    )  # fmt: skip
+    )
     saved(flow, once["IMAGE"], [decode, once], top=SECOND_ROW, prefix="DynamiCrafter_loop")
     return flow
 
@@ -64,7 +64,7 @@ def keyframes(info: ObjectInfo) -> WorkflowBuilder:
     flow.note(
         f"Each clip starts with one image and ends with the next. Use **Batch Images** to add more images. {OWN_IMAGES}",
         at=(0, FIRST_ROW), title="Three images",
-    )  # fmt: skip
+    )
     places = ((6, 10), (39, 22), (12, 38))
     images, drawings = [], []
     for index, (x, y) in enumerate(places):
@@ -84,7 +84,7 @@ def keyframes(info: ObjectInfo) -> WorkflowBuilder:
             "vae": loader["VAE"], "keyframes": three["IMAGE"], "width": 64, "height": 64, "length": 16, "fps": 8.0,
         },
         at=(COLUMNS[2], top), size=(320, 270),
-    )  # fmt: skip
+    )
     sampler = sampler_node(flow, loader, conditioning, conditioning["latent"], top=top + 330, rescale=0.7)
     flow.group("Sampling the clips", [conditioning, sampler], color="#5e3f5e")
     decode = decoded(flow, loader, sampler, top=top)
@@ -110,7 +110,7 @@ def _texts(flow: WorkflowBuilder, motion: str, published: str, top: float) -> tu
         "the fps given in its tooltip, and describe what happens. If the file has no CLIP, VAE or CLIP vision, use ComfyUI's "
         "loaders for them.",
         at=(0, top + 280), size=(330, 260), title="Change the video model",
-    )  # fmt: skip
+    )
     positive = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": motion}, at=(COLUMNS[1], top), size=(330, 130), title="Motion")
     negative = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(COLUMNS[1], top + 180), size=(330, 110), title="Negative prompt"
@@ -127,7 +127,7 @@ def _start(flow: WorkflowBuilder, motion: str, published: str, image: Output) ->
     latent = flow.node(
         "EmptyVideoCrafterLatent", {"width": size["width"], "height": size["height"], "length": 16},
         at=(COLUMNS[1], SECOND_ROW + 470), size=(330, 130),
-    )  # fmt: skip
+    )
     flow.group("Motion and size", [positive, negative, size, latent], color="#3f5e3f")
     return loader, positive, negative, latent
 
@@ -140,7 +140,7 @@ def _between(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node
             "vae": loader["VAE"], "latent": latent["LATENT"], "fps": 8.0, **images,
         },
         at=(COLUMNS[2], SECOND_ROW), size=(320, 210),
-    )  # fmt: skip
+    )
 
 
 def _sampling(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output) -> Node:

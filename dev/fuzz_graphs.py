@@ -17,7 +17,7 @@ from harness.graph import ObjectInfo, Prompt, input_specs, is_widget, options_of
 #: What the models are called that a graph may load, and files that are none.
 MODELS = (
     "videocrafter_tiny_t2v (bundled)", "videocrafter_tiny_i2v (bundled)", "t2v_512_v1.safetensors", "dynamicrafter_512_v1.safetensors",
-)  # fmt: skip
+)
 NO_MODELS = ("hostile.ckpt", "empty.safetensors", "web page.ckpt", "unet only.safetensors")
 SIZE, FRAMES = 32, 2
 #: What a value may be replaced by, whatever its type.
@@ -25,7 +25,7 @@ STRANGE_VALUES: tuple[Any, ...] = (
     None, True, "", " ", "nan", "inf", "-1", "0", -1, 0, 1, 2, 3, 1e308, -0.0, 0.5, 2**31, 2**63, 2**64, -(2**70), [], {}, [[]], {"a": 1},
     ["1"], ["1", 99], ["999", 0], ["1", -1], [1, 0], "../../nowhere/evil", "/nowhere/evil", "C:\\evil", "a\0b", "\u202egnp.exe",
     "\U0001f988" * 50, "x" * 2000, "%date:yyyy%", "<script>alert(1)</script>", "${HOME}", "{}", "é\u0301", "\ud83d", "\x1b[2J",
-)  # fmt: skip
+)
 #: Inputs whose largest values only take long, and what they are at most.
 SLOW = {"steps": 3, "batch_size": 4, "length": 24, "width": 128, "height": 128}
 #: What no machine's memory holds.
@@ -107,13 +107,13 @@ class Maker:
         return [self.add(
             "VideoCrafterSampler", model=model, positive=positive, negative=negative, latent_image=latent, seed=0, steps=1, cfg=1.0,
             eta=1.0, guidance_rescale=0.0, denoise=1.0, spacing="auto",
-        ), 0]  # fmt: skip
+        ), 0]
 
     def ksampler(self, model: Link, positive: Link, negative: Link, latent: Link) -> Link:
         return [self.add(
             "KSampler", model=model, positive=positive, negative=negative, latent_image=latent, seed=0, steps=1, cfg=1.0,
             sampler_name="euler", scheduler="normal", denoise=1.0,
-        ), 0]  # fmt: skip
+        ), 0]
 
     def custom(self, model: Link, positive: Link, negative: Link, latent: Link) -> Link:
         kind = self.draw.choice(["VideoCrafterGuider", "CFGGuider"])
@@ -124,7 +124,7 @@ class Maker:
         noise = self.add("RandomNoise", noise_seed=0)
         return [self.add(
             "SamplerCustomAdvanced", noise=[noise, 0], guider=[guider, 0], sampler=[sampler, 0], sigmas=[sigmas, 0], latent_image=latent
-        ), 0]  # fmt: skip
+        ), 0]
 
     def _finish(self, parts: dict[str, Link], samples: Link, image: Link) -> None:
         """One of several endings, so that what fails at an end is not always the sampler's."""

@@ -35,7 +35,7 @@ PAINT = {"red": "#e42a2a", "green": "#28ba42", "blue": "#2c54ec", "yellow": "#f0
 SENTENCES = (
     "a red circle moving right", "a green square moving up", "a blue triangle moving left", "a yellow circle moving down",
     "a purple square moving right", "a white triangle moving up", "a blue circle moving down", "a yellow square moving left",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def text_sheets() -> dict[str, list[Shot]]:
     }
 
 
-def picture_sheets(joins: bool) -> dict[str, list[Shot]]:
+def image_sheets(joins: bool) -> dict[str, list[Shot]]:
     """What an image-to-video model shows; one that joins images also between two, and round."""
     sheets = {
         "images": [
@@ -148,8 +148,8 @@ def save(frames: Image.Image | Sequence[Image.Image], path: Path) -> None:
 def render(name: str) -> None:
     """All images of one bundled model."""
     model = vc_core.load(name)
-    pictured = model.config.image_encoder is not None
-    sheets = picture_sheets("ends" in model.config.keyframes) if pictured else text_sheets()
+    with_image = model.config.image_encoder is not None
+    sheets = image_sheets("ends" in model.config.keyframes) if with_image else text_sheets()
     for title, shots in sheets.items():
         clips = shoot(model, shots)
         save(sheet(shots, clips), FOLDER / f"{name}_{title}.webp")

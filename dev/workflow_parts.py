@@ -20,7 +20,7 @@ def drawn_square(flow: WorkflowBuilder, x: int, y: int, column: int, top: float,
         "ImageCompositeMasked",
         {"destination": ground["IMAGE"], "source": square["IMAGE"], "x": x, "y": y},
         at=(COLUMNS[column + 1], top), size=(300, 170), title=title,
-    )  # fmt: skip
+    )
     return made["IMAGE"], [ground, square, made]
 
 
@@ -33,7 +33,7 @@ def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent
             "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale,
         },
         at=(COLUMNS[2], top), size=(320, 290),
-    )  # fmt: skip
+    )
 
 
 def decoded(flow: WorkflowBuilder, loader: Node, sampler: Node, top: float) -> Node:
@@ -51,11 +51,11 @@ def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, 
         "SaveAnimatedWEBP",
         {"images": frames, "filename_prefix": prefix, "fps": 8.0, "lossless": True},
         at=(COLUMNS[4], top + 480), size=(320, 340),
-    )  # fmt: skip
+    )
     flow.note(
         "fps in the conditioning sets the speed of the motion: higher means less motion from frame to frame. fps in the saving nodes "
         "sets the playback speed.",
         at=(COLUMNS[3], below), size=(300, 140), title="Two kinds of fps",
-    )  # fmt: skip
+    )
     flow.group("Frames", shown, color="#5e5e3f")
     flow.group("Saved", [save, webp], color="#3f5e5e")

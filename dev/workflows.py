@@ -31,7 +31,7 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
         "circle|square|triangle moving left|right|up|down*.\n\nFor real videos: put VideoCrafter2's `model.ckpt` into "
         "`models/checkpoints` and choose it here. Set 512x320, 16 frames, fps 28, 50 steps and cfg 12. Then write any prompt.",
         at=(0, 340), size=(330, 240), title="Change the model",
-    )  # fmt: skip
+    )
     positive = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": "a red circle moving right"}, at=(380, 60), size=(330, 130), title="Prompt"
     )
@@ -41,7 +41,7 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
         "VideoCrafterConditioning",
         {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0, "latent": latent["LATENT"]},
         at=(760, 60), size=(320, 120),
-    )  # fmt: skip
+    )
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
     flow.group("Model", [loader], color="#3f789e")
     flow.group("Prompt and size", [positive, negative, latent], color="#3f5e3f")
@@ -59,7 +59,7 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
         "model only knows images of one coloured shape on a dark background. For other images choose a published model "
         "below.",
         at=(0, FIRST_ROW), size=(330, 190), title="Use your own image",
-    )  # fmt: skip
+    )
     # No file is chosen: the interface complains about a missing file even where the node is not used.
     own = flow.node("LoadImage", {"image": ""}, at=(380, FIRST_ROW), size=(330, 340), title="Your image")
     square, drawing = drawn_square(flow, 8, 22, column=2, top=FIRST_ROW, title="Red square")
@@ -81,7 +81,7 @@ def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
         "Checkpoint** instead, with Stable Diffusion or another image model: connect its MODEL, CLIP and VAE, and set its size, "
         "steps and cfg. Choose a published model for the video as well.",
         at=(0, FIRST_ROW + 280), size=(330, 220), title="Change the image model",
-    )  # fmt: skip
+    )
     positive = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": "a yellow triangle"}, at=(380, FIRST_ROW), size=(330, 130), title="Prompt"
     )
@@ -96,7 +96,7 @@ def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
             "latent_image": latent["LATENT"], "seed": 0, "steps": 25, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "normal",
         },
         at=(760, FIRST_ROW), size=(320, 290),
-    )  # fmt: skip
+    )
     image = flow.node("VAEDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(1130, FIRST_ROW), size=(300, 60))
     preview = flow.node("PreviewImage", {"images": image["IMAGE"]}, at=(1470, FIRST_ROW), size=(320, 340))
     flow.group("Image model", [loader], color="#3f789e")
@@ -117,7 +117,7 @@ def _image_to_video(flow: WorkflowBuilder, image: Output, motion: str, prefix: s
         "here. Set 50 steps and cfg 12, and describe what happens in the video. Image Size then suggests about as many pixels as "
         "512x320, in the aspect ratio of the image.",
         at=(0, top + 280), size=(330, 260), title="Change the video model",
-    )  # fmt: skip
+    )
     positive = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": motion}, at=(380, top), size=(330, 130), title="Motion")
     negative = flow.node(
         "CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, top + 180), size=(330, 110), title="Negative prompt"
@@ -133,7 +133,7 @@ def _image_to_video(flow: WorkflowBuilder, image: Output, motion: str, prefix: s
             "image": image, "fps": 8.0, "latent": latent["LATENT"],
         },
         at=(760, top), size=(320, 190),
-    )  # fmt: skip
+    )
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=top + 250)
     flow.group("Video model", [loader], color="#3f789e")
     flow.group("Motion and size", [positive, negative, size, latent], color="#3f5e3f")

@@ -35,7 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class VideoCrafterExtension(ComfyExtension):
-    """What ComfyUI loads."""
+    """The pack's nodes, for ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -32,10 +32,10 @@ def _strength() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=5.0, step=0.05, round=0.01,
         tooltip="Strength of the image in cross-attention. 1: as trained. 0: no effect.",
-    )  # fmt: skip
+    )
 
 
-def _pictured_outputs() -> list[io.Conditioning.Output]:
+def _outputs() -> list[io.Conditioning.Output]:
     return [
         io.Conditioning.Output(display_name="positive", tooltip="The positive conditioning with the image and fps."),
         io.Conditioning.Output(
@@ -113,19 +113,19 @@ class VideoCrafterImageToVideo(io.ComfyNode):
                     "vae", optional=True,
                     tooltip="The model's VAE. DynamiCrafter needs it to encode the image.",
                 ),
-            ],  # fmt: skip
-            outputs=_pictured_outputs(),
+            ],
+            outputs=_outputs(),
         )
 
     @classmethod
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, image: Tensor, fps: float, strength: float,
         latent: dict[str, Any] | None = None, vae: Any = None,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         values = {**_motion(fps, latent), STRENGTH_KEY: strength}
         if vae is not None and latent is not None:
             values[KEYFRAMES_KEY] = keyframe_latents(vae, image, None, latent)
-        return _with_pictures(positive, negative, clip_vision, image, values)
+        return _with_images(positive, negative, clip_vision, image, values)
 
 
 class VideoCrafterInterpolation(io.ComfyNode):
@@ -159,21 +159,21 @@ class VideoCrafterInterpolation(io.ComfyNode):
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
             ],
-            outputs=_pictured_outputs(),
+            outputs=_outputs(),
         )
 
     @classmethod
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, latent: dict[str, Any], image: Tensor, fps: float, strength: float,
         end_image: Tensor | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         end = image if end_image is None else end_image
         if len(end) != len(image):
             raise ValueError(
                 f"image and end_image have {len(image)} and {len(end)} images; connect the same number to both."
             )
         values = {**_motion(fps, latent), STRENGTH_KEY: strength, KEYFRAMES_KEY: keyframe_latents(vae, image, end, latent)}
-        return _with_pictures(positive, negative, clip_vision, image, values)
+        return _with_images(positive, negative, clip_vision, image, values)
 
 
 class VideoCrafterKeyframes(io.ComfyNode):
@@ -216,7 +216,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
             ],
-            outputs=[*_pictured_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
+            outputs=[*_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
         )
 
     @classmethod
@@ -228,7 +228,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, keyframes: Tensor, width: int, height: int, length: int, loop: bool,
         fps: float, strength: float,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         if len(keyframes) < 2:
             raise ValueError(
                 f"keyframes has {len(keyframes)} image; at least 2 are needed. Use ImageBatch to combine images."
@@ -237,20 +237,20 @@ class VideoCrafterKeyframes(io.ComfyNode):
         starts = keyframes[: len(ends)]
         latent = empty_latent(width, height, length, len(starts))
         values = {**_motion(fps, latent), STRENGTH_KEY: strength, KEYFRAMES_KEY: keyframe_latents(vae, starts, ends, latent)}
-        return io.NodeOutput(*_with_pictures(positive, negative, clip_vision, starts, values).result, latent)
+        return io.NodeOutput(*_with_images(positive, negative, clip_vision, starts, values).result, latent)
 
 
-def _with_pictures(positive: Any, negative: Any, clip_vision: Any, image: Tensor, values: dict[str, Any]) -> io.NodeOutput:
-    """Both conditionings with these values, the positive with the pictures' features and the negative with the empty one's."""
-    grey = torch.full_like(image[:1], 0.5)  # zero to the encoder
-    seen, nothing = image_features(clip_vision, image), image_features(clip_vision, grey)
+def _with_images(positive: Any, negative: Any, clip_vision: Any, image: Tensor, values: dict[str, Any]) -> io.NodeOutput:
+    """Both conditionings with these values; the positive gets the images' features, the negative those of an empty image."""
+    empty = torch.full_like(image[:1], 0.5)  # grey, which is 0 to the encoder
     return io.NodeOutput(
-        node_helpers.conditioning_set_values(positive, {**values, FEATURES_KEY: seen}),
-        node_helpers.conditioning_set_values(negative, {**values, FEATURES_KEY: nothing}),
+        node_helpers.conditioning_set_values(positive, {**values, FEATURES_KEY: image_features(clip_vision, image)}),
+        node_helpers.conditioning_set_values(negative, {**values, FEATURES_KEY: image_features(clip_vision, empty)}),
     )
 
 
 def _motion(fps: float, latent: dict[str, Any] | None) -> dict[str, Any]:
+    """The conditioning's values for fps and, if there is a latent, for the frames per video."""
     values: dict[str, Any] = {FPS_KEY: fps}
     if latent is not None:
         values[FRAMES_KEY] = frames_per_video(latent)

@@ -45,8 +45,8 @@ class VideoCrafterDecode(io.ComfyNode):
         latents = frames_for(vae, samples)
         progress = comfy.utils.ProgressBar(len(latents))
         decoded = []
-        for piece in latents.split(frames_at_once):
+        for chunk in latents.split(frames_at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            decoded.append(vae.decode(piece))
-            progress.update(len(piece))
+            decoded.append(vae.decode(chunk))
+            progress.update(len(chunk))
         return io.NodeOutput(torch.cat(decoded))

@@ -15,7 +15,7 @@ from .bridge.model import load_model
 from .bridge.progress_text import show
 from .bridge.schema import advanced, schema
 
-#: How a bundled model is listed, after its name.
+#: Added to a bundled model's name in the list of checkpoints.
 BUNDLED_MARK = " (bundled)"
 #: As in core's diffusion model loader.
 WEIGHT_DTYPES = {
@@ -31,7 +31,7 @@ class VideoCrafterLoader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        # The first is what a new node has: text to video, which needs least.
+        # The first one is the default of a new node: text to video, which needs no image.
         bundled = sorted(bundled_models(), key=lambda name: ("t2v" not in name, name))
         names = [name + BUNDLED_MARK for name in bundled] + folder_paths.get_filename_list("checkpoints")
         return schema(

@@ -48,11 +48,11 @@ class VideoCrafterPictureKept(io.ComfyNode):
         if len(image) != 1:
             raise ValueError(f"image has {len(image)} images; exactly one is needed. Use ImageFromBatch to take one.")
 
-        def embed(pictures: Tensor) -> Tensor:
-            return image_embeddings(clip_vision, pictures)
+        def embed(images: Tensor) -> Tensor:
+            return image_embeddings(clip_vision, images)
 
-        # Where matplotlib keeps its list of fonts, unless the user has said: in ComfyUI's folders, as all that is written.
+        # matplotlib's cache goes into ComfyUI's folders, unless the user set another folder.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder_paths.get_user_directory(), "matplotlib"))
-        frames, picture = rgb_images(images) * 2 - 1, rgb_images(image)[0] * 2 - 1
-        kept = measure(frames.transpose(0, 1), picture, None if clip_vision is None else embed)
-        return io.NodeOutput(kept.plot()[None].to(torch.float32), kept.table())
+        frames, source = rgb_images(images) * 2 - 1, rgb_images(image)[0] * 2 - 1
+        fidelity = measure(frames.transpose(0, 1), source, None if clip_vision is None else embed)
+        return io.NodeOutput(fidelity.plot()[None].to(torch.float32), fidelity.table())

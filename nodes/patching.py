@@ -51,7 +51,7 @@ class VideoCrafterDeepCache(io.ComfyNode):
                         tooltip="End of the range of steps that reuse features. 1: the last step.",
                     )
                 ),
-            ],  # fmt: skip
+            ],
             outputs=[io.Model.Output(tooltip="The model with DeepCache, for any sampler.")],
         )
 

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..vc_core.config import SPACINGS
 from ..vc_core.diffusion.noise import SeededNoise
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
-from .bridge.guidance import PictureGuider, with_guidance_rescale
+from .bridge.guidance import ImageGuider, with_guidance_rescale
 from .bridge.sampling import DDIMSampler, authors_sigmas, schedule_of
 from .bridge.schema import advanced, schema
 
@@ -28,7 +28,7 @@ def spacing_input() -> io.Combo.Input:
         "spacing", options=["auto", *SPACINGS], default="auto", optional=True,
         tooltip="Spacing of the timesteps. auto: the model's own, which is uniform_trailing for DynamiCrafter 512, 1024 "
         "and interpolation, and uniform for all other published models.",
-    )  # fmt: skip
+    )
 
 
 class VideoCrafterSampler(io.ComfyNode):
@@ -81,7 +81,7 @@ class VideoCrafterSampler(io.ComfyNode):
                     tooltip="Denoising strength. Below 1 starts from the input video; the lower, the closer to it.",
                 ),
                 advanced(spacing_input()),
-            ],  # fmt: skip
+            ],
             outputs=[io.Latent.Output(tooltip="The sampled video latent, for VideoCrafter Decode or VAEDecode.")],
         )
 
@@ -89,7 +89,7 @@ class VideoCrafterSampler(io.ComfyNode):
     def execute(
         cls, model: Any, positive: Any, negative: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, eta: float,
         guidance_rescale: float, denoise: float, spacing: str = "auto",
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         sigmas = authors_sigmas(schedule_of(model), steps, denoise, spacing)
         frames = frames_per_video(latent_image)
         start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
@@ -102,7 +102,7 @@ class VideoCrafterSampler(io.ComfyNode):
             node_helpers.conditioning_set_values(positive, {FRAMES_KEY: frames}),
             node_helpers.conditioning_set_values(negative, {FRAMES_KEY: frames}),
             start, noise_mask=latent_image.get("noise_mask"), callback=latent_preview.prepare_callback(model, len(sigmas) - 1), seed=seed,
-        )  # fmt: skip
+        )
         return io.NodeOutput({**latent_image, "samples": samples})
 
 
@@ -124,7 +124,7 @@ class VideoCrafterDDIM(io.ComfyNode):
                     tooltip="Noise added at every step. All published models: 1. 0: none, the result depends on the "
                     "initial noise only.",
                 ),
-            ],  # fmt: skip
+            ],
             outputs=[io.Sampler.Output(tooltip="The sampler, for SamplerCustomAdvanced.")],
         )
 
@@ -200,7 +200,7 @@ class VideoCrafterGuider(io.ComfyNode):
                     tooltip="Reduces the contrast that a high CFG scale adds. 0: off. 1: full. DynamiCrafter 512, "
                     "1024 and interpolation: 0.7.",
                 ),
-            ],  # fmt: skip
+            ],
             outputs=[io.Guider.Output(tooltip="The guider, for SamplerCustomAdvanced.")],
         )
 
@@ -209,7 +209,7 @@ class VideoCrafterGuider(io.ComfyNode):
         cls, model: Any, positive: Any, negative: Any, cfg: float, image_cfg: float, guidance_rescale: float
     ) -> io.NodeOutput:
         schedule_of(model)
-        guider = PictureGuider(model)
+        guider = ImageGuider(model)
         guider.set_conds(positive, negative)
         guider.set_guidance(cfg, image_cfg, guidance_rescale)
         return io.NodeOutput(guider)

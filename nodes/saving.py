@@ -15,7 +15,7 @@ from ..vc_core.media.video import CRF, save_mp4
 from .bridge.images import rgb_images
 from .bridge.schema import schema
 
-#: Bytes of a part of a path: file systems take 255, and a number and an ending follow.
+#: Most bytes of a part of the path: file systems allow 255, and a number and a suffix are added.
 LONGEST_NAME = 200
 
 
@@ -75,7 +75,7 @@ class VideoCrafterSaveVideo(io.ComfyNode):
                     tooltip="Quality. Lower is better, with larger files. 0: lossless. 17: almost no visible loss. "
                     "23: the default of ComfyUI's SaveVideo.",
                 ),
-            ],  # fmt: skip
+            ],
             outputs=[],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,

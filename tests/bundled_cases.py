@@ -17,7 +17,7 @@ from harness.judge import as_pixels, foreground
 COLOURS = {
     "red": (228, 42, 42), "green": (40, 186, 66), "blue": (44, 84, 236), "yellow": (240, 214, 48), "white": (240, 240, 240),
     "purple": (166, 48, 196),
-}  # fmt: skip
+}
 GROUND = (18, 18, 24)
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = ("left", "right", "up", "down")

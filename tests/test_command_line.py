@@ -50,15 +50,15 @@ def test_generate(path, suffix, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("mode, value", [("RGB", (200, 30, 9)), ("L", 90), ("RGBA", (200, 30, 9, 50)), ("P", 3), ("I;16", 30000)])
-def test_a_picture_to_a_clip(i2v_path, mode, value, tmp_path):
-    Image.new(mode, (50, 30), value).save(tmp_path / "picture.png")
+def test_an_image_to_a_clip(i2v_path, mode, value, tmp_path):
+    Image.new(mode, (50, 30), value).save(tmp_path / "image.png")
     target = tmp_path / "clip.webp"
-    arguments = ["generate", str(i2v_path), "a cat", "--image", str(tmp_path / "picture.png"), "--output", str(target), *SMALL]
+    arguments = ["generate", str(i2v_path), "a cat", "--image", str(tmp_path / "image.png"), "--output", str(target), *SMALL]
     assert main(arguments) == 0
     assert Image.open(target).n_frames == 3
 
 
-def test_pictures_are_read_as_they_are(tmp_path):
+def test_images_are_read_as_they_are(tmp_path):
     Image.new("I;16", (2, 3), 32768).save(tmp_path / "deep.png")
     assert torch.allclose(read_image(tmp_path / "deep.png"), torch.full((3, 3, 2), 32768 / 65535 * 2 - 1))
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]

@@ -48,7 +48,7 @@ def test_the_places_and_their_order(unet):
     assert watching.places == [
         *(("input", number, shape) for number, shape in enumerate(down)), ("middle", 0, down[-1]),
         *(("output", number, shape) for number, shape in enumerate(reversed(down))),
-    ]  # fmt: skip
+    ]
     attended = [("input", 1), ("input", 3), ("middle", 0), *(("output", number) for number in range(4))]
     assert [(site.part, site.block) for site in watching.sites] == attended
     assert [(site.transformer, site.depth) for site in watching.sites] == [(number, 0) for number in range(7)]
@@ -63,10 +63,10 @@ def test_the_blocks_are_numbered_as_stable_diffusion_s():
     UNet(config, LayerFactory(**blank))(x, timesteps, Conditioning(text), watching)
     assert [(part, number) for part, number, _ in watching.places] == [
         *(("input", number) for number in range(12)), ("middle", 0), *(("output", number) for number in range(12))
-    ]  # fmt: skip
+    ]
     assert [(site.part, site.block) for site in watching.sites] == [
         *(("input", number) for number in (1, 2, 4, 5, 7, 8)), ("middle", 0), *(("output", number) for number in range(3, 12))
-    ]  # fmt: skip
+    ]
 
 
 class EachFrameReads(Hooks, SpatialHooks):

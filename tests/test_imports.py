@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "vc_core").rglob("*.py"))
 COMFYUI = {
     "comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview", "node_helpers", "nodes",
     "server",
-}  # fmt: skip
+}
 
 
 def imported(path: Path) -> set[str]:

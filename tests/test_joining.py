@@ -10,13 +10,13 @@ from vc_core.media.joining import join
 
 
 def clip(frames: int, mean: float, deviation: float, seed: int) -> Tensor:
-    """A clip ``[3, frames, 16, 16]`` of one picture with exactly that mean and deviation in each channel."""
-    picture = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(seed))
-    picture = (picture - picture.mean((1, 2), keepdim=True)) / picture.std((1, 2), keepdim=True)
-    return (picture * deviation + mean)[:, None].expand(-1, frames, -1, -1)
+    """A clip ``[3, frames, 16, 16]`` of one image with exactly that mean and deviation in each channel."""
+    image = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    image = (image - image.mean((1, 2), keepdim=True)) / image.std((1, 2), keepdim=True)
+    return (image * deviation + mean)[:, None].expand(-1, frames, -1, -1)
 
 
-def test_the_shared_picture_is_shown_once():
+def test_the_shared_image_is_shown_once():
     clips = [clip(5, 0.0, 0.1, 0), clip(7, 0.0, 0.1, 0), clip(4, 0.0, 0.1, 0)]
     joined = join(clips)
     assert joined.video.shape == (3, 5 + 6 + 3, 16, 16)
@@ -68,8 +68,8 @@ def test_without_matching_the_step_is_only_told():
     ("clips", "message"),
     [
         ([], "no clips"),
-        ([torch.zeros(3, 4, 8, 8), torch.zeros(3, 4, 8, 16)], r"Clip 1 is \[3, 4, 8, 16\] and the first \[3, 4, 8, 8\]"),
-        ([torch.zeros(3, 1, 8, 8)], "Clip 0 has one frame"),
+        ([torch.zeros(3, 4, 8, 8), torch.zeros(3, 4, 8, 16)], r"Clip 1 has the shape \[3, 4, 8, 16\] and the first \[3, 4, 8, 8\]"),
+        ([torch.zeros(3, 1, 8, 8)], "Clip 0 is 1 frames long"),
     ],
 )
 def test_what_can_t_be_joined(clips, message):

@@ -26,15 +26,15 @@ def drawn(colour: str, shape: str, direction: str, step: float, size: float, gro
     for index in range(16):
         x, y = (4 * (32 + delta * step * (index - 7.5)) for delta in (dx, dy))
         r = 4 * size
-        picture = Image.new("RGB", (256, 256), ground)
-        draw = ImageDraw.Draw(picture)
+        frame = Image.new("RGB", (256, 256), ground)
+        draw = ImageDraw.Draw(frame)
         if shape == "circle":
             draw.ellipse((x - r, y - r, x + r, y + r), fill=PAINT[colour])
         elif shape == "square":
             draw.rectangle((x - r, y - r, x + r, y + r), fill=PAINT[colour])
         else:
             draw.polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], fill=PAINT[colour])
-        frames.append(np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS)))
+        frames.append(np.asarray(frame.resize((64, 64), Image.Resampling.LANCZOS)))
     return np.stack(frames)
 
 

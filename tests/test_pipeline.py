@@ -94,8 +94,8 @@ def test_half_precision_is_close(dtype, computed, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name, picture", [("videocrafter_tiny_t2v", False), ("videocrafter_tiny_i2v", True)])
-def test_weights_kept_in_half_types_give_the_clip_of_those_weights(name, picture, dtype, monkeypatch):
+@pytest.mark.parametrize("name, from_image", [("videocrafter_tiny_t2v", False), ("videocrafter_tiny_i2v", True)])
+def test_weights_stored_in_half_types_give_the_clip_of_those_weights(name, from_image, dtype, monkeypatch):
     """Computed in float32, exactly what a float32 model makes whose weights were rounded."""
     monkeypatch.setattr(pipeline, "computing_type", lambda device, kept: torch.float32)
     rounded = vc_core.load(name)
@@ -105,8 +105,8 @@ def test_weights_kept_in_half_types_give_the_clip_of_those_weights(name, picture
     kept = vc_core.load(name, dtype=dtype)
     settings = {**SMALL, "steps": 2, "frames": 4}
     image = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
-    clips = [model.image_to_video(image, "a red circle", **settings) if picture else model.text_to_video("a red circle", **settings)
-             for model in (rounded, kept)]  # fmt: skip
+    clips = [model.image_to_video(image, "a red circle", **settings) if from_image else model.text_to_video("a red circle", **settings)
+             for model in (rounded, kept)]
     assert torch.equal(*clips)
 
 
@@ -141,7 +141,7 @@ def test_temporal_guidance_changes_the_video(model):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"frames": 0}, "frames is 0; a clip has at least 1"),
+        ({"frames": 0}, "frames is 0; it must be at least 1"),
         ({"height": 20}, "height is 20; it must be a multiple of 8, such as 16 or 24"),
         ({"width": 0}, "width is 0; it must be a multiple of 8, such as 8 or 16"),
         ({"steps": 0}, "steps is 0; it must be at least 1"),
@@ -156,7 +156,7 @@ def test_temporal_guidance_changes_the_video(model):
         ({"denoise": 0.001}, "2 steps at a denoise of 0.001 are a part of 2000 steps, but the schedule has 1000"),
         ({"spacing": "karras"}, "spacing is 'karras'; it can be uniform or uniform_trailing"),
         ({"guidance": 3.0}, "There is no setting 'guidance'; did you mean guidance_"),
-        ({"negative_prompt": ["a", "b"]}, "1 clips to make and 2 prompts"),
+        ({"negative_prompt": ["a", "b"]}, "2 prompts for 1 clips"),
     ],
 )
 def test_errors(model, wrong, message):

@@ -36,8 +36,8 @@ def test_phases_follow_each_other() -> None:
 def test_paths_stay_inside_and_keep_one_speed() -> None:
     world = worlds.World()
     clips = worlds.sample(world, 400, torch.Generator().manual_seed(0))
-    assert int(clips.places.min()) >= world.margin and int(clips.places.max()) <= world.size - world.margin
-    moved = (clips.places[:, -1] - clips.places[:, 0]).float()
+    assert int(clips.positions.min()) >= world.margin and int(clips.positions.max()) <= world.size - world.margin
+    moved = (clips.positions[:, -1] - clips.positions[:, 0]).float()
     expected = 15 * world.speed / clips.fps
     assert bool((moved.abs().amax(1) - expected).abs().max() <= 1.0) and bool((moved.abs().amin(1) == 0).all())
     for name, (dx, dy) in worlds.DIRECTIONS.items():
@@ -46,40 +46,40 @@ def test_paths_stay_inside_and_keep_one_speed() -> None:
         assert bool((moved[rows, axis] * sign > 0).all()), name
 
 
-def pictured(motion: str, count: int = 300) -> tuple[worlds.World, worlds.Clips]:
+def image_clips(motion: str, count: int = 300) -> tuple[worlds.World, worlds.Clips]:
     world = worlds.World(motions=(motion,))
     return world, worlds.sample(world, count, torch.Generator().manual_seed(3))
 
 
 def test_onward_paths_start_anywhere_and_stop_at_the_edge() -> None:
-    world, clips = pictured(worlds.ONWARDS, 600)
-    start, moved = clips.places[:, 0], (clips.places[:, -1] - clips.places[:, 0]).float()
+    world, clips = image_clips(worlds.ONWARDS, 600)
+    start, moved = clips.positions[:, 0], (clips.positions[:, -1] - clips.positions[:, 0]).float()
     for axis in (0, 1):
         assert int(start[:, axis].min()) == world.margin and int(start[:, axis].max()) == world.size - world.margin
     wish = worlds.steps_of(world, clips.direction, clips.fps) * 15
-    at_edge = (clips.places[:, -1] == world.margin) | (clips.places[:, -1] == world.size - world.margin)
+    at_edge = (clips.positions[:, -1] == world.margin) | (clips.positions[:, -1] == world.size - world.margin)
     assert bool((((moved - wish).abs() <= 1) | at_edge).all())
     assert bool((moved * wish >= 0).all())
 
 
 def test_paths_between_two_places_are_even() -> None:
-    _, clips = pictured(worlds.BETWEEN)
-    way = (clips.places[:, -1] - clips.places[:, 0]).float()
-    line = clips.places[:, :1] + way[:, None] * torch.linspace(0, 1, 16)[None, :, None]
-    assert float((clips.places - line).abs().max()) <= 0.5 + 1e-5
+    _, clips = image_clips(worlds.BETWEEN)
+    way = (clips.positions[:, -1] - clips.positions[:, 0]).float()
+    line = clips.positions[:, :1] + way[:, None] * torch.linspace(0, 1, 16)[None, :, None]
+    assert float((clips.positions - line).abs().max()) <= 0.5 + 1e-5
     names = list(worlds.DIRECTIONS.values())
     said = torch.tensor([names[index] for index in clips.direction.tolist()], dtype=torch.float32)
     assert bool(((said * way).sum(1) == way.abs().amax(1)).all())  # the direction of the longer side
 
 
 def test_round_paths_come_back() -> None:
-    _, clips = pictured(worlds.ROUND)
-    assert torch.equal(clips.places, clips.places.flip(1))
-    assert float((clips.places[:, 7] - clips.places[:, 0]).abs().amax(1).float().mean()) > 3
+    _, clips = image_clips(worlds.ROUND)
+    assert torch.equal(clips.positions, clips.positions.flip(1))
+    assert float((clips.positions[:, 7] - clips.positions[:, 0]).abs().amax(1).float().mean()) > 3
 
 
-def test_a_world_of_pictures_need_not_say_what_they_show() -> None:
-    _, clips = pictured(worlds.ONWARDS)
+def test_a_prompt_beside_an_image_need_not_name_what_it_shows() -> None:
+    _, clips = image_clips(worlds.ONWARDS)
     assert bool((clips.said[:, 2] != worlds.UNSAID).all()) and bool((clips.said[:, 0] == worlds.UNSAID).any())
     assert set(clips.prompts) <= set(worlds.all_sentences(worlds.World(motions=(worlds.ONWARDS,))))
 
@@ -150,20 +150,20 @@ def test_latent_table_gives_what_the_encoder_gives() -> None:
     got = table(colour, shape, places)
     assert got.shape == (2, 4, 3, 8, 8) and int(table.known.sum()) == 5
     with torch.no_grad():
-        picture = worlds.render(world, colour[1:], shape[1:], places[1, 2:, 0], places[1, 2:, 1])
-        expected = autoencoder.encode(picture)[0, :4] * 0.5
+        image = worlds.render(world, colour[1:], shape[1:], places[1, 2:, 0], places[1, 2:, 1])
+        expected = autoencoder.encode(image)[0, :4] * 0.5
     torch.testing.assert_close(got[1, :, 2], expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.full
-def test_normalise_changes_the_latents_and_not_the_pictures() -> None:
+def test_normalise_changes_the_latents_and_not_the_images() -> None:
     torch.manual_seed(0)
     autoencoder, world = Autoencoder(load_config("tiny_t2v").autoencoder).eval(), worlds.World()
-    pictures = random_frames(world, 16, torch.Generator().manual_seed(2))
+    images = random_frames(world, 16, torch.Generator().manual_seed(2))
     before = copy.deepcopy(autoencoder)
     normalise(autoencoder, world, 0.18215, torch.Generator().manual_seed(3))
     with torch.no_grad():
-        old, new = before.encode(pictures), autoencoder.encode(pictures)
+        old, new = before.encode(images), autoencoder.encode(images)
         torch.testing.assert_close(autoencoder.decode(new[:, :4]), before.decode(old[:, :4]), rtol=1e-3, atol=1e-4)
         many = autoencoder.encode(random_frames(world, 256, torch.Generator().manual_seed(4)))[:, :4] * 0.18215
     assert float(many.mean((0, 2, 3)).abs().max()) < 0.1
@@ -171,9 +171,9 @@ def test_normalise_changes_the_latents_and_not_the_pictures() -> None:
 
 
 def test_anchors_are_mean_colour_and_deviation() -> None:
-    picture = torch.zeros(1, 3, 8, 8)
-    picture[0, 0, :, :4] = 1.0
-    got = anchors(picture, 8).flatten()
+    image = torch.zeros(1, 3, 8, 8)
+    image[0, 0, :, :4] = 1.0
+    got = anchors(image, 8).flatten()
     np.testing.assert_allclose(got.numpy(), [1.0, 0.0, 0.0, 2 * 0.5 / 3], atol=1e-6)
 
 

@@ -16,12 +16,12 @@ from .stages import STAGES, Run
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tiny_world", description=__doc__)
-    text = "folder for the states and the finished model; a run that was stopped goes on from there"
+    text = "folder for the states and the finished model; a stopped run resumes from there"
     parser.add_argument("--output", type=Path, required=True, help=text)
     parser.add_argument("--settings", type=Path, default=DEFAULT, help="YAML as in tiny_world/tiny_t2v.yaml")
-    text = "only this stage (may be given more than once); all, in order, if not given"
+    text = "run only this stage (can be repeated); default: all stages, in order"
     parser.add_argument("--stage", choices=list(STAGES), action="append", help=text)
-    parser.add_argument("--threads", type=int, default=0, help="threads to compute with; torch's choice if not given")
+    parser.add_argument("--threads", type=int, default=0, help="threads to compute with; default: torch's choice")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -1,10 +1,10 @@
 """Trains a text tower together with an image tower by contrast (CLIP; Radford et al., arXiv:2103.00020).
 
-A still picture shows no direction, and with eighteen different things to see a batch holds every one several times. So a
-picture's positives are all sentences that are true of it, and a second loss asks each token after the end of a sentence for
-what the sentence says of colour, shape and direction, or that it is silent. Those tokens, one layer before the
-tower's end, are what the UNet reads. Of pictures it reads all tokens of the last layer, so these, too, are asked what they show and
-where it stands, which a contrast with sentences that don't speak of places would not teach them.
+A still image shows no direction, and there are only eighteen combinations of colour and shape, so each occurs several times in a
+batch. An image's positives are therefore all sentences that are true of it. A second loss predicts, from each token after the end
+of a sentence, the colour, shape and direction in the sentence, or that it has none: the UNet reads these tokens, one layer before
+the tower's end. Of images, the UNet reads all tokens of the last layer, so a third loss predicts colour, shape and position from
+these; the contrastive loss would not teach them positions, which no sentence mentions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class AttributeClip(nn.Module):
 def plane_positions(side: int, width: int) -> Tensor:
     """Positional embeddings to start from, `[1 + side^2, width]`: waves over y and over x, zero for the class token.
 
-    From random ones a tower takes thousands of updates to find out which patch lies beside which.
+    From random ones a tower needs thousands of updates to learn which patches are neighbours.
     """
     axis = (torch.arange(side) + 0.5) / side * 2 - 1
     waves = torch.pi / 2 * 2.0 ** torch.linspace(-1, 3, width // 4)
@@ -82,33 +82,33 @@ class ClipLoss:
     def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
         batch, world = self.settings.trainer.batch, self.world
         clips = sample(world, batch, generator)
-        colour, shape = clips.colour[: self.settings.pictures], clips.shape[: self.settings.pictures]
-        places = torch.randint(world.margin, world.size - world.margin + 1, (len(colour), 2), generator=generator)
-        pictures = render(world, colour, shape, places[:, 0], places[:, 1])
+        colour, shape = clips.colour[: self.settings.images], clips.shape[: self.settings.images]
+        positions = torch.randint(world.margin, world.size - world.margin + 1, (len(colour), 2), generator=generator)
+        images = render(world, colour, shape, positions[:, 0], positions[:, 1])
         tokens = tokenize([*clips.prompts, "", ""])[:, 0]  # [B + 2, L]
         said = torch.cat([clips.said, torch.full((2, 3), UNSAID)])
         penultimate, text = self.model.text_features(tokens)
 
-        pooled, patches = self.model.clip.visual(prepare_images(pictures, self.model.image_size))
+        pooled, patches = self.model.clip.visual(prepare_images(images, self.model.image_size))
         image = F.normalize(pooled, dim=-1)
-        shows = torch.stack([colour, shape], 1)  # [pictures, 2]
+        shows = torch.stack([colour, shape], 1)  # [images, 2]
         claims = clips.said[:, :2]
         matches = ((claims[None] == shows[:, None]) | (claims[None] == UNSAID)).all(-1).float()  # [image, sentence]
         logits = self.model.clip.logit_scale.exp().clamp(max=100) * image @ text[:batch].T
         contrast = F.cross_entropy(logits, spread_target(matches)) + F.cross_entropy(logits.T, spread_target(matches.T))
 
         attributes, right = self._attributes(penultimate, tokens, said)
-        seen = self.model.read_image(patches.mean(1))
-        colours, shapes, place = seen.split((len(COLOURS), len(SHAPES), 2), dim=1)
+        read = self.model.read_image(patches.mean(1))
+        colours, shapes, position = read.split((len(COLOURS), len(SHAPES), 2), dim=1)
         sight = F.cross_entropy(colours, colour) + F.cross_entropy(shapes, shape)
-        sight = sight + 40 * F.mse_loss(place, places / world.size - 0.5)
+        sight = sight + 40 * F.mse_loss(position, positions / world.size - 0.5)
         loss = contrast + self.settings.attribute_weight * (attributes + sight)
-        distance = (place - places / world.size + 0.5).norm(dim=1).mean() * world.size  # pixels
+        distance = (position - positions / world.size + 0.5).norm(dim=1).mean() * world.size  # pixels
         figures = {"contrast": float(contrast.detach()), "read": right}
         return loss, figures | {"sight": float(sight.detach()), "place": float(distance.detach())}
 
     def _attributes(self, penultimate: Tensor, tokens: Tensor, said: Tensor) -> tuple[Tensor, float]:
-        """Cross-entropy of the three attributes at the tokens from the end token on, and the part read rightly."""
+        """Cross-entropy of the three attributes at the tokens from the end token on, and the fraction predicted correctly."""
         length = tokens.shape[1]
         after = torch.arange(length)[None] >= tokens.argmax(-1, keepdim=True)  # [B, L]
         read = self.model.read_text(penultimate)[after]  # [n, classes]
@@ -124,7 +124,7 @@ class ClipLoss:
 
 @torch.no_grad()
 def clear_unused_tokens(clip: CLIP, used: Tensor) -> None:
-    """Set the embeddings of all tokens but `used` to zero, so that the file packs well and strange words are silent."""
-    kept = torch.zeros(len(clip.token_embedding.weight), 1)
-    kept[used] = 1
-    clip.token_embedding.weight *= kept
+    """Set the embeddings of all tokens but `used` to zero, so that the file is small and unknown words have no effect."""
+    mask = torch.zeros(len(clip.token_embedding.weight), 1)
+    mask[used] = 1
+    clip.token_embedding.weight *= mask

@@ -1,7 +1,7 @@
-"""Trains the UNet on clips of the closed world, whose latents are looked up instead of encoded.
+"""Trains the UNet on clips of the closed world, whose latents are looked up in a table instead of encoded.
 
-A UNet that takes a picture is trained together with its projector, on the features that the image tower, which stays as it
-is, has of a clip's first frame.
+The UNet of an image-to-video model is trained together with its projector, on the frozen image tower's features of a clip's first
+frame.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .world import COLOURS, MOTIONS, ONWARDS, SHAPES, Clips, World, render, samp
 class LatentTable:
     """The latents of all frames of the world, each encoded when it is first asked for.
 
-    A frame is a colour, a shape and a whole-pixel place, so there are `6 * 3 * span^2` of them.
+    A frame is a colour, a shape and a position in whole pixels, so there are `6 * 3 * span^2` of them.
     """
 
     def __init__(self, autoencoder: Autoencoder, world: World, scale_factor: float) -> None:
@@ -37,11 +37,11 @@ class LatentTable:
         self.lock = Lock()
         self.known = torch.zeros(len(COLOURS) * len(SHAPES) * world.span**2, dtype=torch.bool)
 
-    def __call__(self, colour: Tensor, shape: Tensor, places: Tensor) -> Tensor:
-        """`colour, shape [B]`, `places [B, T, 2]` to latents `[B, C, T, h, w]` in the diffusion's scale."""
+    def __call__(self, colour: Tensor, shape: Tensor, positions: Tensor) -> Tensor:
+        """`colour, shape [B]`, `positions [B, T, 2]` to latents `[B, C, T, h, w]` in the diffusion's scale."""
         span, margin = self.world.span, self.world.margin
         kind = (colour * len(SHAPES) + shape)[:, None]
-        index = (kind * span + places[..., 0] - margin) * span + places[..., 1] - margin  # [B, T]
+        index = (kind * span + positions[..., 0] - margin) * span + positions[..., 1] - margin  # [B, T]
         with self.lock:
             missing = index.unique()
             missing = missing[~self.known[missing]]
@@ -53,8 +53,8 @@ class LatentTable:
     def _encode(self, index: Tensor) -> None:
         span, margin = self.world.span, self.world.margin
         kind, x, y = index // span**2, index // span % span + margin, index % span + margin
-        pictures = render(self.world, kind // len(SHAPES), kind % len(SHAPES), x, y)
-        mean = torch.cat([self.autoencoder.encode(part).chunk(2, 1)[0] for part in pictures.split(64)]) * self.scale_factor
+        images = render(self.world, kind // len(SHAPES), kind % len(SHAPES), x, y)
+        mean = torch.cat([self.autoencoder.encode(part).chunk(2, 1)[0] for part in images.split(64)]) * self.scale_factor
         if not self.latents.numel():
             self.latents = torch.zeros(len(self.known), *mean.shape[1:], dtype=torch.float16)
         self.latents[index] = mean.half()
@@ -90,25 +90,25 @@ class ImageUNet(nn.Module):
 
 
 class FirstFrames:
-    """What the image tower sees of a clip's first frame."""
+    """The image tower's features of a clip's first frame."""
 
     def __init__(self, encoder: ImageEncoder, world: World) -> None:
         self.encoder, self.world = encoder, world
         self.empty = self.features(torch.zeros(1, 3, world.size, world.size))
 
     @torch.no_grad()
-    def features(self, pictures: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` in [-1, 1] to `[B, n, width]`."""
-        return self.encoder(prepare_images(pictures, self.encoder.config.image_size))
+        return self.encoder(prepare_images(images, self.encoder.config.image_size))
 
     def __call__(self, clips: Clips) -> Tensor:
         """`[B, n, width]`."""
-        first = clips.places[:, 0]
+        first = clips.positions[:, 0]
         return self.features(render(self.world, clips.colour, clips.shape, first[:, 0], first[:, 1]))
 
 
 def keyframe_latents(latents: Tensor, motion: Tensor) -> Tensor:
-    """The concat latents of clips, `[B, C, T, h, w]`: their first frame where a clip goes on from it, else their first and last."""
+    """The concat latents of clips, `[B, C, T, h, w]`: of the first frame for clips with the motion ONWARDS, else of first and last."""
     first, last, frames = latents[:, :, :1], latents[:, :, -1:], latents.shape[2]
     onwards = (motion == MOTIONS.index(ONWARDS))[:, None, None, None, None]
     return torch.where(onwards, place_keyframes(first, None, frames), place_keyframes(first, last, frames))
@@ -133,7 +133,7 @@ class DenoiserLoss:
         phase = phase_of(self.settings, update)
         changes = {name: getattr(phase, name) for name in ("frames", "fps_min", "fps_max") if getattr(phase, name)}
         clips = sample(replace(self.world, **changes), phase.batch or self.settings.trainer.batch, generator)
-        latents = self.latents(clips.colour, clips.shape, clips.places)
+        latents = self.latents(clips.colour, clips.shape, clips.positions)
         conditioning = Conditioning(
             self.text(clips.prompts),
             image_tokens=self.images(clips) if self.images else None,
@@ -147,31 +147,31 @@ class DenoiserLoss:
 
 @torch.no_grad()
 def init_from(unet: UNet, weights: Mapping[str, Tensor]) -> None:
-    """Start from another UNet's weights: of what it lacks, input channels start without effect, attention to a picture as it is.
+    """Start from another UNet's weights. New input channels start without effect, other new weights are unchanged.
 
     Raises:
-        ValueError: a weight of another shape, so that the two can't be of the same sizes.
+        ValueError: a weight of another shape: the UNets have different sizes.
     """
     for name, parameter in unet.state_dict().items():
-        given = weights.get(name)
-        if given is None:
+        weight = weights.get(name)
+        if weight is None:
             continue
-        if name == "input_blocks.0.0.weight" and given.shape[1] < parameter.shape[1]:
+        if name == "input_blocks.0.0.weight" and weight.shape[1] < parameter.shape[1]:
             parameter.zero_()
-            parameter[:, : given.shape[1]] = given
-        elif given.shape != parameter.shape:
-            raise ValueError(f"{name} is {list(given.shape)} in the model to start from, and {list(parameter.shape)} in the one to train.")
+            parameter[:, : weight.shape[1]] = weight
+        elif weight.shape != parameter.shape:
+            raise ValueError(f"{name} is {list(weight.shape)} in the model to start from, and {list(parameter.shape)} in the one to train.")
         else:
-            parameter.copy_(given)
+            parameter.copy_(weight)
 
 
 @torch.no_grad()
 def init_identity(unet: UNet) -> None:
-    """Start the UNet as one that returns its input: nearly the right prediction of noise where there is much of it.
+    """Start with a UNet that returns its input, which is nearly the right prediction at high noise.
 
-    The first convolution puts each latent channel and its negative side by side in one norm group, so that the group's mean
-    is 0 and nothing is lost in the last norm; the last skip carries them; the last convolution takes silu(x) - silu(-x) = x.
-    Narrow networks take long to find this, as each of their norms, over few channels, forgets a frame's mean.
+    The first convolution copies each latent channel and its negative into one norm group, so that the group's mean is 0 and the
+    last norm loses nothing; the last skip carries them to the last convolution, which computes silu(x) - silu(-x) = x. Narrow
+    networks need long to learn this, since their norms, over few channels, remove a frame's mean.
     """
     first, last, skip = unet.input_blocks[0][0], unet.out[-1], unet.output_blocks[-1][0].skip_connection
     width = first.out_channels
@@ -186,12 +186,12 @@ def init_identity(unet: UNet) -> None:
 
 @torch.no_grad()
 def init_time_signal(unet: UNet, strength: float = 0.3) -> None:
-    """Start with a signal that tells a clip's first frames from its last.
+    """Start with a signal that distinguishes a clip's first frames from its last.
 
-    Nothing in the network knows the time of a frame but the zeros beyond the clip's ends, on which convolutions over time
-    end. Forwards and backwards differ only by that, so that the direction of a movement is what is learned last. Here the
-    stages of a temporal convolution carry, in one pair of channels, a constant's difference at the two ends (+ at the
-    first frames, - at the last), spread it by one frame each, and add it to the last two channels of what passes.
+    The network has no other information on a frame's time than the zero padding of temporal convolutions, which alone
+    distinguishes forwards from backwards; so the direction of a motion is learned last. Here the first stage of a temporal
+    convolution detects the two ends of a clip in a pair of channels (+ at the first frames, - at the last), the other stages
+    spread the signal by one frame each, and the last stage adds it to the last two channels of the hidden state.
     """
     for block in (unet.input_blocks[1][0], unet.middle_block[0], unet.middle_block[-1]):
         stages = [block.temopral_conv.conv1, block.temopral_conv.conv2, block.temopral_conv.conv3, block.temopral_conv.conv4]
@@ -216,12 +216,12 @@ def init_time_signal(unet: UNet, strength: float = 0.3) -> None:
 
 @torch.no_grad()
 def init_position_signal(unet: UNet, strength: float = 1.0) -> None:
-    """Start with a signal that tells each position of the coarsest level where it lies.
+    """Start with a signal of each position's coordinates at the coarsest level.
 
-    As with time, nothing in the network knows a position but the zeros beyond the picture's edges; and what a picture's tokens
-    say of a place is of no use to positions that don't know theirs. Here the last residual block on the way down finds the four
-    edges with its first convolution, in the last channels, and adds to the last two channels of what passes a slope in x and
-    one in y, as far as two convolutions reach.
+    As with time, the network has no other information on a position than the zero padding at the image's edges, and the image
+    tokens' information on positions is useless without it. Here the first convolution of the last residual block on the way down
+    detects the four edges, in its last channels, and the second adds a slope in x and one in y, as far as two convolutions reach,
+    to the last two channels of the hidden state.
     """
     block = unet.input_blocks[-1][0]
     norm, edges, spread = block.in_layers[0], block.in_layers[-1], block.out_layers[-1]
@@ -238,7 +238,7 @@ def init_position_signal(unet: UNet, strength: float = 1.0) -> None:
             down, across = (beyond, 1) if axis == 0 else (1, beyond)
             for channel, sign in ((row, 1.0), (row + 1, -1.0)):
                 edges.weight[channel], edges.bias[channel] = 0.0, sign * 0.5
-                # A neighbour on this side takes the constant away; at the edge there is none.
+                # A neighbour on this side cancels the constant; at the edge there is none.
                 edges.weight[channel, constant, down, across] = -sign
                 # silu(x) - silu(-x) = x
                 spread.weight[slopes + axis, channel, 1, 1] = sign * end * strength * 0.75

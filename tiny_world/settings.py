@@ -1,4 +1,4 @@
-"""Settings of a run: what `tiny_t2v.yaml` and the like beside this file may say, with types and defaults."""
+"""Settings of a run, as in `tiny_t2v.yaml` and the other YAML files in this folder, with types and defaults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AutoencoderTraining:
     foreground_weight: float = 6.0
     kl_weight: float = 1e-6
     anchor_weight: float = 3.0
-    anchored_until: float = 0.4  # part of the updates during which the decoder reads the anchors themselves
+    anchored_until: float = 0.4  # fraction of the updates in which the decoder reads the anchors instead of latents
 
 
 @dataclass
@@ -31,7 +31,7 @@ class DecoderTraining:
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     foreground_weight: float = 6.0
-    latent_noise: float = 0.1  # in the diffusion's scale, where latents have deviation 1
+    latent_noise: float = 0.1  # in the diffusion's scale, where latents have standard deviation 1
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ClipTraining:
 
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     attribute_weight: float = 1.0
-    pictures: int = 16  # to `batch` sentences in one update
+    images: int = 16  # per update, beside `batch` sentences
     #: The image tower; the model's own where it has one.
     image_encoder: ImageEncoderConfig = field(
         default_factory=lambda: ImageEncoderConfig(width=64, heads=4, layers=3, embed_dim=32, patch_size=28)
@@ -56,9 +56,9 @@ class SightTraining:
 
 @dataclass
 class Phase:
-    """What the UNet sees during a part of its training."""
+    """Settings of a part of the UNet's training."""
 
-    until: float = 1.0  # part of all updates at which the phase ends
+    until: float = 1.0  # fraction of all updates at which the phase ends
     frames: int = 0  # these three are the world's where 0
     fps_min: int = 0
     fps_max: int = 0
@@ -78,7 +78,7 @@ class DiffusionTraining:
 
 @dataclass
 class TrainingSettings:
-    """One whole run."""
+    """All settings of a run."""
 
     model: str = "tiny_t2v"
     start: str = ""  # a bundled model or a file that gives the autoencoder, the text tower and the UNet to start from
@@ -86,7 +86,7 @@ class TrainingSettings:
     clip: ClipTraining = field(default_factory=ClipTraining)
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     decoder: DecoderTraining = field(default_factory=DecoderTraining)
-    sight: SightTraining = field(default_factory=SightTraining)  # of models that take a picture
+    sight: SightTraining = field(default_factory=SightTraining)  # of image-to-video models
     diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
 
 

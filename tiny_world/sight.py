@@ -1,8 +1,8 @@
-"""Readies a projector for the UNet: its tokens are asked what a picture shows and where.
+"""Pretrains a projector: its tokens learn to predict what an image shows, and where.
 
-A UNet that starts with tokens that say nothing learns colours from them soon and places very late: whether a place was
-understood shows only at the highest noise, and only once positions make use of it. So the mean of the tokens, which is what
-attention sees of them at first, is taught to tell colour, shape and place beforehand, in some hundred updates without the UNet.
+With untrained tokens, a UNet learns colours from them early and positions very late, since positions matter only at the highest
+noise, and only after the UNet's own positions use them. So the mean of the tokens, which is what untrained attention reads, is
+trained to predict colour, shape and position first, in a few hundred updates without the UNet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .denoiser import FirstFrames
 from .settings import SightTraining
 from .world import COLOURS, SHAPES, Clips, World, sample
 
-CELLS = 8  # along each axis, in which places are told
+CELLS = 8  # classes of positions along each axis
 
 
 class SeeingProjector(nn.Module):
@@ -34,27 +34,27 @@ class SeeingProjector(nn.Module):
         return self.read(self.projector(features).mean(1)).split(self.counts, dim=1)
 
 
-def cell_weights(places: Tensor, size: int) -> Tensor:
-    """How much of a shape at pixel coordinates `[B]` belongs to each of the cells along an axis, `[B, CELLS]`: on a line between two."""
-    position = (places.float() / size * CELLS - 0.5).clamp(0, CELLS - 1)
+def cell_weights(positions: Tensor, size: int) -> Tensor:
+    """Weights `[B, CELLS]` of the cells along an axis for pixel coordinates `[B]`, linear between the two nearest cells."""
+    position = (positions.float() / size * CELLS - 0.5).clamp(0, CELLS - 1)
     return (1 - (position[:, None] - torch.arange(CELLS)).abs()).clamp(min=0)
 
 
 class SightLoss:
     """The loss of one update of `vc_core.training.trainer.Trainer`."""
 
-    def __init__(self, model: SeeingProjector, pictures: FirstFrames, world: World, settings: SightTraining) -> None:
-        self.model, self.pictures, self.world, self.settings = model, pictures, world, settings
+    def __init__(self, model: SeeingProjector, images: FirstFrames, world: World, settings: SightTraining) -> None:
+        self.model, self.images, self.world, self.settings = model, images, world, settings
 
     def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
         clips: Clips = sample(self.world, self.settings.trainer.batch, generator)
-        colour, shape, column, row = self.model(self.pictures(clips))
-        place = clips.places[:, 0]
-        targets = cell_weights(place[:, 0], self.world.size), cell_weights(place[:, 1], self.world.size)
+        colour, shape, column, row = self.model(self.images(clips))
+        position = clips.positions[:, 0]
+        targets = cell_weights(position[:, 0], self.world.size), cell_weights(position[:, 1], self.world.size)
         loss = F.cross_entropy(colour, clips.colour) + F.cross_entropy(shape, clips.shape)
         loss = loss + F.cross_entropy(column, targets[0]) + F.cross_entropy(row, targets[1])
         cells = torch.arange(CELLS, dtype=torch.float32)
-        told = torch.stack([column.softmax(1) @ cells, row.softmax(1) @ cells], 1) + 0.5
-        distance = (told * self.world.size / CELLS - place).norm(dim=1).mean()  # pixels
+        predicted = torch.stack([column.softmax(1) @ cells, row.softmax(1) @ cells], 1) + 0.5
+        distance = (predicted * self.world.size / CELLS - position).norm(dim=1).mean()  # pixels
         right = (colour.argmax(1) == clips.colour) & (shape.argmax(1) == clips.shape)
         return loss, {"right": float(right.float().mean()), "place": float(distance.detach())}

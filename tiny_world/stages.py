@@ -1,4 +1,4 @@
-"""The stages of a run, each of which leaves a file in the run's folder: autoencoder, towers, projector, UNet, whole model."""
+"""The stages of a run, each of which writes a file into the run's folder: autoencoder, towers, projector, UNet, complete model."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Run:
         return self.folder / name
 
     def started(self, part: str) -> dict[str, Tensor]:
-        """The weights of a part of the model that the run starts from; empty where it has none."""
+        """The weights of a part of the model that the run starts from; empty if there are none."""
         if self.start is None or part not in self.start.parts:
             return {}
         return {name: tensor.float() for name, tensor in self.start.tensors(part).items()}
 
     def load(self, network: nn.Module, name: str) -> None:
-        """Give a network the weights that an earlier stage left.
+        """Load a network's weights from the file of an earlier stage.
 
         Raises:
             FileNotFoundError: that stage has not been run.
@@ -72,7 +72,7 @@ class Run:
         network.requires_grad_(False).eval()
 
     def autoencoder(self) -> Autoencoder:
-        """The trained autoencoder, with the polished decoder where there is one."""
+        """The trained autoencoder, with the polished decoder if there is one."""
         network = Autoencoder(self.config.autoencoder)
         self.load(network, "decoder.pt" if self.file("decoder.pt").exists() else "autoencoder.pt")
         return network
@@ -84,20 +84,20 @@ class Run:
         return network
 
     def image_encoder(self) -> ImageEncoder:
-        """The trained image tower of a model that has one."""
+        """The trained image tower of an image-to-video model."""
         assert self.config.image_encoder is not None
         network = ImageEncoder(self.config.image_encoder)
         self.load(network, "image_encoder.pt")
         return network
 
     def denoiser(self, layers: LayerFactory | None = None) -> nn.Module:
-        """The UNet, together with the projector where the model has one, without weights of the run."""
+        """A new UNet, together with the projector if the model has one."""
         unet = UNet(self.config.unet, layers)
         return unet if self.config.projector is None else ImageUNet(unet, Projector(self.config.projector, layers))
 
 
 def train_autoencoder(run: Run) -> None:
-    """Frames to latents of mean 0 and deviation 1, and back."""
+    """Train the autoencoder, and normalize its latents to mean 0 and standard deviation 1."""
     settings = run.settings.autoencoder
     if run.file("autoencoder.pt").exists():
         return
@@ -116,7 +116,7 @@ def train_autoencoder(run: Run) -> None:
 
 
 def polish_decoder(run: Run) -> None:
-    """Sharper outlines from the same latents."""
+    """Train the decoder further, for sharper outlines from the same latents."""
     settings = run.settings.decoder
     if run.file("decoder.pt").exists() or run.started("autoencoder"):
         return
@@ -130,7 +130,7 @@ def polish_decoder(run: Run) -> None:
 
 
 def train_clip(run: Run) -> None:
-    """Sentences to tokens; the image tower is kept beside, for image-to-video models."""
+    """Train the text tower, and the image tower for image-to-video models."""
     settings = run.settings.clip
     if run.file("text_encoder.pt").exists():
         return
@@ -152,7 +152,7 @@ def train_clip(run: Run) -> None:
 
 
 def train_projector(run: Run) -> None:
-    """A picture's features to image tokens that tell what is where, to start the UNet with."""
+    """Pretrain the projector of an image-to-video model, see `tiny_world.sight`."""
     settings, world = run.settings.sight, replace(run.settings.world, frames=1)
     if run.config.projector is None or run.file("projector.pt").exists():
         return
@@ -171,7 +171,7 @@ def train_projector(run: Run) -> None:
 
 
 def train_denoiser(run: Run) -> None:
-    """The UNet, and the projector of a model that takes a picture."""
+    """Train the UNet, together with the projector of an image-to-video model."""
     settings, world = run.settings.diffusion, run.settings.world
     torch.manual_seed(settings.trainer.seed)
     network = run.denoiser(training_layers())
@@ -198,7 +198,7 @@ def train_denoiser(run: Run) -> None:
 
 
 def finish(run: Run) -> None:
-    """Write the whole model as one file, `videocrafter_NAME.safetensors`."""
+    """Write the complete model as one file, `videocrafter_NAME.safetensors`."""
     network = run.denoiser()
     run.load(network, "unet.pt")
     networks: dict[str, nn.Module] = {"unet": network, "autoencoder": run.autoencoder(), "text_encoder": run.text_encoder()}

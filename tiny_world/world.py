@@ -1,12 +1,12 @@
 """The closed world that the bundled models know: one flat shape that moves over a dark ground.
 
-A clip is `frames` pictures of `size` x `size` pixels: a {circle, square, triangle} in one of six colours that moves
-left, right, up (towards smaller y) or down at one physical speed, so that it covers `speed / fps` pixels from frame to
-frame. A sentence may leave the colour or the direction unsaid; then the clip has any. The places are whole pixels, so
-that the finite number of different frames can be encoded once (`tiny_world.denoiser`).
+A clip is `frames` images of `size` x `size` pixels: a {circle, square, triangle} in one of six colours that moves left, right, up
+(towards smaller y) or down at one physical speed, which is `speed / fps` pixels from frame to frame. If a sentence has no colour or
+direction, the clip can have any. Positions are whole pixels, so that the finite number of different frames can be encoded once
+(`tiny_world.denoiser`).
 
-How a shape moves is one of `MOTIONS`: text to video knows straight paths through the middle; a picture is gone on from,
-from wherever its shape stands; two pictures are joined; and a loop comes back to where it began.
+A motion is one of `MOTIONS`: straight through the middle (text to video), onwards from the shape's position in an image, between
+two images, or round, back to the start (a loop).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORDINGS = (  # (weight, sentence); a sentence without a field leaves that attri
     (0.5, "a {shape} moving {direction}"),
     (0.5, "a {shape}"),
 )
-PICTURE_WORDINGS = (  # what goes with a picture, which shows the rest
+IMAGE_WORDINGS = (  # prompts beside an image, which shows colour and shape
     (3.0, "moving {direction}"),
     (1.0, "moves {direction}"),
     (0.5, "going {direction}"),
@@ -54,7 +54,7 @@ PICTURE_WORDINGS = (  # what goes with a picture, which shows the rest
 
 @dataclass(frozen=True)
 class World:
-    """Sizes of the world. `spread` is how far, in pixels, the middle of a `through` path may lie from the picture's middle."""
+    """Sizes of the world. `spread` is how far, in pixels, the middle of a `through` path can be from the image's middle."""
 
     size: int = 64
     frames: int = 16
@@ -63,36 +63,36 @@ class World:
     fps_min: int = 8
     fps_max: int = 28
     spread: int = 5
-    motions: tuple[str, ...] = (THROUGH,)  # each clip has one of them, all as often
+    motions: tuple[str, ...] = (THROUGH,)  # each clip has one of them, with equal probability
 
     @property
     def wordings(self) -> tuple[tuple[float, str], ...]:
         """The sentences of this world, with their weights."""
-        return WORDINGS if self.motions == (THROUGH,) else PICTURE_WORDINGS
+        return WORDINGS if self.motions == (THROUGH,) else IMAGE_WORDINGS
 
     @property
     def margin(self) -> int:
-        """The smallest whole distance from a shape's middle to the picture's edge."""
+        """The smallest distance from a shape's middle to the image's edge, in whole pixels."""
         return int(self.radius) + 2
 
     @property
     def span(self) -> int:
-        """The number of whole places along one axis."""
+        """The number of positions along one axis."""
         return self.size - 2 * self.margin + 1
 
 
 @dataclass
 class Clips:
-    """A batch of clips as attributes: `colour`, `shape`, `direction`, `fps`, `motion` `[B]`, `places` `[B, T, 2]` (x, y)."""
+    """A batch of clips as attributes: `colour`, `shape`, `direction`, `fps`, `motion` `[B]`, `positions` `[B, T, 2]` (x, y)."""
 
     colour: Tensor
     shape: Tensor
     direction: Tensor
     fps: Tensor
     motion: Tensor  # index into MOTIONS
-    places: Tensor
+    positions: Tensor
     prompts: list[str]
-    said: Tensor  # [B, 3] colour, shape, direction as the sentence has them, UNSAID where it is silent
+    said: Tensor  # [B, 3] colour, shape, direction in the sentence, UNSAID if it has none
 
 
 def _signed_distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: float) -> Tensor:
@@ -107,7 +107,7 @@ def _signed_distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: float) -> Te
 
 
 def render(world: World, colour: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Pictures `[N, 3, H, W]` in [-1, 1] of shapes whose middles are at pixel coordinates `x`, `y` (all `[N]`)."""
+    """Images `[N, 3, H, W]` in [-1, 1] of shapes whose middles are at pixel coordinates `x`, `y` (all `[N]`)."""
     axis = torch.arange(world.size, dtype=torch.float32) + 0.5
     dx = axis[None, None, :] - x.float()[:, None, None]
     dy = axis[None, :, None] - y.float()[:, None, None]
@@ -128,36 +128,36 @@ def steps_of(world: World, direction: Tensor, fps: Tensor) -> Tensor:
     return torch.tensor(list(DIRECTIONS.values()), dtype=torch.float32)[direction] * (world.speed / fps.float())[:, None]
 
 
-def whole_places(world: World, places: Tensor) -> Tensor:
-    """Places `[B, T, 2]` on whole pixels; a shape stops where it reaches the picture's edge."""
-    return places.round().long().clamp(world.margin, world.size - world.margin)
+def whole_positions(world: World, positions: Tensor) -> Tensor:
+    """Positions `[B, T, 2]` rounded to whole pixels; a shape stops at the image's edge."""
+    return positions.round().long().clamp(world.margin, world.size - world.margin)
 
 
 def through_paths(world: World, step: Tensor, middle: Tensor) -> Tensor:
-    """Straight paths `[B, T, 2]` through `middle [B, 2]`, moved to where the whole path is in the picture."""
+    """Straight paths `[B, T, 2]` through `middle [B, 2]`, moved so that all of the path is in the image."""
     time = torch.arange(world.frames, dtype=torch.float32) - (world.frames - 1) / 2  # [T]
     half = step.abs() * (world.frames - 1) / 2
     low, high = world.margin + half, world.size - world.margin - half
     middle = torch.minimum(torch.maximum(middle.float(), low), torch.maximum(low, high))
-    return whole_places(world, middle[:, None, :] + step[:, None, :] * time[None, :, None])
+    return whole_positions(world, middle[:, None, :] + step[:, None, :] * time[None, :, None])
 
 
 def onward_paths(world: World, step: Tensor, start: Tensor) -> Tensor:
     """Straight paths `[B, T, 2]` from `start [B, 2]`, to the edge at most."""
-    return whole_places(world, start[:, None].float() + step[:, None] * torch.arange(world.frames)[None, :, None])
+    return whole_positions(world, start[:, None].float() + step[:, None] * torch.arange(world.frames)[None, :, None])
 
 
 def between_paths(world: World, start: Tensor, end: Tensor) -> Tensor:
     """Even straight paths `[B, T, 2]` from `start` to `end`, both `[B, 2]`."""
     time = torch.linspace(0, 1, world.frames)[None, :, None]
-    return whole_places(world, torch.lerp(start[:, None].float(), end[:, None].float(), time))
+    return whole_positions(world, torch.lerp(start[:, None].float(), end[:, None].float(), time))
 
 
 def round_paths(world: World, step: Tensor, start: Tensor) -> Tensor:
     """Paths `[B, T, 2]` from `start [B, 2]` straight out and back: the last frame is the first."""
     time = torch.arange(world.frames)
     time = torch.minimum(time, world.frames - 1 - time)[None, :, None]
-    return whole_places(world, start[:, None].float() + step[:, None] * time)
+    return whole_positions(world, start[:, None].float() + step[:, None] * time)
 
 
 def direction_of(way: Tensor) -> Tensor:
@@ -178,10 +178,10 @@ def sample(world: World, batch: int, generator: torch.Generator) -> Clips:
     chosen = torch.multinomial(weights, batch, replacement=True, generator=generator)
     motion = torch.full((batch,), MOTIONS.index(THROUGH))
     if world.motions == (THROUGH,):
-        places = through_paths(world, steps_of(world, direction, fps), middle)
+        positions = through_paths(world, steps_of(world, direction, fps), middle)
     else:
         motion = torch.tensor([MOTIONS.index(name) for name in world.motions])[integers(0, len(world.motions), batch)]
-        direction, places = _pictured_paths(world, motion, direction, fps, world.margin + integers(0, world.span, 2, batch, 2))
+        direction, positions = _image_paths(world, motion, direction, fps, world.margin + integers(0, world.span, 2, batch, 2))
     prompts, said = [], torch.stack([colour, shape, direction], 1)
     for row, index in enumerate(chosen.tolist()):
         wording = world.wordings[index][1]
@@ -189,23 +189,23 @@ def sample(world: World, batch: int, generator: torch.Generator) -> Clips:
         for column, field in enumerate(("{colour}", "{shape}", "{direction}")):
             if field not in wording:
                 said[row, column] = UNSAID
-    return Clips(colour, shape, direction, fps, motion, places, prompts, said)
+    return Clips(colour, shape, direction, fps, motion, positions, prompts, said)
 
 
-def _pictured_paths(world: World, motion: Tensor, direction: Tensor, fps: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """Direction `[B]` and places `[B, T, 2]` of clips that a picture begins; `ends [2, B, 2]` are any two places for each."""
+def _image_paths(world: World, motion: Tensor, direction: Tensor, fps: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Direction `[B]` and positions `[B, T, 2]` of clips that start with an image; `ends [2, B, 2]` are two random positions each."""
     between = motion == MOTIONS.index(BETWEEN)
     direction = torch.where(between, direction_of(ends[1] - ends[0]), direction)
-    # The start says nothing about the direction, even where there is no room to move: a model that could guess the one from the
-    # other would, and guidance by the prompt would then push the shape away from where the picture has it.
+    # The start is independent of the direction, even where there is no room to move. If a model could infer one from the other,
+    # guidance by the prompt would push the shape away from its position in the image.
     step, start = steps_of(world, direction, fps), ends[0]
     each = {
         ONWARDS: onward_paths(world, step, start), BETWEEN: between_paths(world, ends[0], ends[1]), ROUND: round_paths(world, step, start),
     }
-    places = each[ONWARDS]
+    positions = each[ONWARDS]
     for name in (BETWEEN, ROUND):
-        places = torch.where((motion == MOTIONS.index(name))[:, None, None], each[name], places)
-    return direction, places
+        positions = torch.where((motion == MOTIONS.index(name))[:, None, None], each[name], positions)
+    return direction, positions
 
 
 def all_sentences(world: World) -> list[str]:

@@ -31,8 +31,8 @@ DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """A prompt, and an image where one is given, to a file."""
-    if arguments.output.suffix.lower() not in SUFFIXES:  # said now rather than after the sampling
+    """Make a video from a prompt, and from images if there are any, and save it."""
+    if arguments.output.suffix.lower() not in SUFFIXES:  # checked now rather than after the sampling
         raise VideoFileError(f"{arguments.output} should end in one of {', '.join(SUFFIXES)}.")
     image = None if arguments.image is None else read_image(arguments.image)
     end_image = None if arguments.end_image is None else read_image(arguments.end_image)
@@ -65,7 +65,7 @@ def sampling_options() -> list[Field[Any]]:
 
 
 def info(arguments: argparse.Namespace) -> None:
-    """What a file holds."""
+    """Print which model a file contains, and its parts."""
     file = ModelFile.open(arguments.model, arguments.config)
     print(f"{file.checkpoint.path}: {file.config.title} ({file.config.name})")
     for part, prefix in file.parts.items():
@@ -83,9 +83,9 @@ def _counted(checkpoint: Checkpoint, prefix: str) -> str:
 
 
 def convert_file(arguments: argparse.Namespace) -> None:
-    """A published file to a smaller ``.safetensors`` that says what it is."""
+    """Write a published file as a smaller ``.safetensors`` with its configuration in the metadata."""
     file = ModelFile.open(arguments.model, arguments.config)
-    kept = {name for part in file.parts for name in file.names(part)}
+    wanted = {name for part in file.parts for name in file.names(part)}
     with tqdm(desc="converting", unit="B", unit_scale=True) as bar:
 
         def advance(done: int, total: int) -> None:
@@ -94,27 +94,27 @@ def convert_file(arguments: argparse.Namespace) -> None:
 
         report = convert(
             file.checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
-            names=[name for name in file.checkpoint.names() if name in kept], progress=advance,
-        )  # fmt: skip
+            names=[name for name in file.checkpoint.names() if name in wanted], progress=advance,
+        )
     print(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
 
 
 def measure_file(arguments: argparse.Namespace) -> None:
-    """How well a video keeps its picture."""
+    """Print how similar each frame of a video is to its source image."""
     plot: Path | None = arguments.plot
     if plot is not None and (plot.suffix.lower() not in Image.registered_extensions() or not plot.parent.is_dir()):
         raise InputError(f"--plot is {plot}; give the path of an image file, such as plot.png, in a folder that exists.")
-    frames, image = read_video(arguments.video), read_image(arguments.picture)
+    frames, image = read_video(arguments.video), read_image(arguments.image)
     model = load(arguments.model, arguments.config, arguments.device)
-    kept = measure(frames, image, model.embed_image)
-    print(kept.table())
+    fidelity = measure(frames, image, model.embed_image)
+    print(fidelity.table())
     if plot is not None:
-        pixels = (kept.plot() * 255).round().byte().numpy()
+        pixels = (fidelity.plot() * 255).round().byte().numpy()
         Image.fromarray(pixels).save(plot)
 
 
 def fetch_file(arguments: argparse.Namespace) -> None:
-    """A published model's file from its authors' repository."""
+    """Download a published model's file from its authors' repository."""
     fetch(arguments.name, arguments.folder)
 
 
@@ -165,11 +165,11 @@ def parser() -> argparse.ArgumentParser:
     change.add_argument("target", type=Path, help="the .safetensors file to write")
     change.add_argument("--dtype", choices=DTYPE_NAMES, default="float16", help="data type of the weights in the new file")
 
-    keep = command("measure", measure_file, "Measure how similar each frame of a video is to its source image (SSIM and CLIP).")
-    keep.add_argument("video", type=Path, help="the video file")
-    keep.add_argument("picture", type=Path, help="the source image")
-    keep.add_argument("--plot", type=Path, help="image file for a plot")
-    keep.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    compare = command("measure", measure_file, "Measure how similar each frame of a video is to its source image (SSIM and CLIP).")
+    compare.add_argument("video", type=Path, help="the video file")
+    compare.add_argument("image", type=Path, help="the source image")
+    compare.add_argument("--plot", type=Path, help="image file for a plot")
+    compare.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
 
     text = "Download a published model and check it. Needs huggingface_hub."
     get = commands.add_parser("fetch", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -183,10 +183,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: the arguments; those of the process unless given.
+        argv: the arguments; ``sys.argv[1:]`` by default.
 
     Returns:
-        0 for success, 1 for an error of the user, which is printed in one line. Any other exception is a bug and passes through.
+        0 for success, 1 for a user error, which is printed in one line. Any other exception is a bug and is not caught.
     """
     arguments = parser().parse_args(argv)
     try:

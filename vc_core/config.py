@@ -1,7 +1,7 @@
-"""What a model of the family is made of: sizes, schedule and the settings its authors run it with.
+"""The configuration of a model: its sizes, its noise schedule and its authors' sampling settings.
 
-A configuration is data. The published models are YAML files in ``configs/``; each states only what sets it apart from
-the defaults below, which are the sizes that all of them share (VideoCrafter1, arXiv:2310.19512, section 3).
+The published models are YAML files in ``configs/``; each lists only what differs from the defaults below, which are the sizes
+that all of them share (VideoCrafter1, arXiv:2310.19512, section 3).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .errors import VideoCrafterError
 CONFIGS = Path(__file__).parent / "configs"
 PREDICTIONS = ("eps", "v")
 SPACINGS = ("uniform", "uniform_trailing")
-#: Where pictures may stand in a model's input channels, see :class:`ModelConfig`.
+#: Which frames can have an image in a model's concat channels, see :class:`ModelConfig`.
 KEYFRAMES = ("first", "ends")
 #: Heads of the temporal transformer after the first convolution, whatever the network's width.
 INIT_ATTENTION_HEADS = 8
-#: Whole numbers that may be 0.
-MAY_BE_NOTHING = ("max_relative_position", "image_tokens_per_frame", "default_fps", "num_res_blocks")
-#: No size of a model is larger; a table of so many timesteps still fits into any memory.
+#: Integers that may be 0.
+MAY_BE_ZERO = ("max_relative_position", "image_tokens_per_frame", "default_fps", "num_res_blocks")
+#: Upper bounds of sizes and of the number of timesteps, whose tables must fit into memory.
 LARGEST_SIZE, MOST_TIMESTEPS = 1 << 24, 100_000
-#: A configuration in a file's metadata is longer than this only to do harm.
+#: Most characters of a configuration in a file's metadata; a longer one was not written by this package.
 LONGEST_TEXT = 1 << 16
 
 
 class ConfigError(VideoCrafterError):
-    """A configuration that can't be read, or that describes a model that can't exist."""
+    """A configuration that can't be read, or that describes an impossible model."""
 
 
 # omegaconf reads the field types at run time and knows typing's generics only.
@@ -54,17 +54,17 @@ class UNetConfig:
     init_attention: bool = True
     #: Four (3, 1, 1) convolutions over time in each residual block.
     temporal_conv: bool = True
-    #: Distances up to this are learned apart by temporal attention; 0 leaves relative positions out.
+    #: Temporal attention has a learned vector for each distance between frames up to this; 0: no relative positions.
     max_relative_position: int = 0
-    #: A second embedding, of the frames a second (or the frame stride), beside that of the timestep.
+    #: An embedding of the frames per second (or the frame stride), added to that of the timestep.
     fps_embedding: bool = True
-    #: What that embedding is given when nobody says.
+    #: The default value for that embedding.
     default_fps: int = 8
     #: A second pair of keys and values in cross-attention, for image tokens.
     image_attention: bool = False
     #: A learned gate on the image stream of each cross-attention (DynamiCrafter 256).
     image_gate: bool = False
-    #: Image tokens that each frame has of its own, in order; 0 where all frames see all tokens.
+    #: Number of image tokens of each frame; 0: all frames read all tokens.
     image_tokens_per_frame: int = 0
 
     @property
@@ -74,7 +74,7 @@ class UNetConfig:
 
     @property
     def embedding_width(self) -> int:
-        """Channels of the embedding of time."""
+        """Channels of the timestep's embedding."""
         return 4 * self.model_channels
 
     @property
@@ -93,7 +93,7 @@ class AutoencoderConfig:
     z_channels: int = 4
     embed_dim: int = 4
     image_channels: int = 3
-    #: The factor between what the encoder gives and what the diffusion sees.
+    #: Latents in the diffusion's scale are the encoder's times this.
     scale_factor: float = 0.18215
 
 
@@ -137,12 +137,12 @@ class ProjectorConfig:
 
 @dataclass
 class ScheduleConfig:
-    """The noise a model was trained with: Stable Diffusion's betas, and the sample scale on top."""
+    """The noise a model was trained with: Stable Diffusion's betas, and the sample scale."""
 
     timesteps: int = 1000
     linear_start: float = 0.00085
     linear_end: float = 0.012
-    #: The sample scale falls from 1 to this over ``scale_steps`` timesteps; none leaves samples unscaled.
+    #: The sample scale falls from 1 to this over ``scale_steps`` timesteps; None: samples are not scaled.
     scale_end: Optional[float] = None
     scale_steps: int = 400
     #: Alphas are shifted and scaled so that nothing of the sample is left at the last timestep.
@@ -155,7 +155,7 @@ class ScheduleConfig:
 
 @dataclass
 class SamplingConfig:
-    """What the authors run the model with, and so what happens when nobody says."""
+    """The authors' sampling settings, which are the model's defaults."""
 
     height: int = 320
     width: int = 512
@@ -166,13 +166,13 @@ class SamplingConfig:
     guidance_rescale: float = 0.0
     #: How the visited timesteps are spaced: ``uniform`` or ``uniform_trailing``.
     spacing: str = "uniform"
-    #: Frames a second that a finished clip is saved at. What conditions the motion is ``unet.default_fps``.
+    #: Playback speed of a saved clip, in frames per second. The condition for the motion is ``unet.default_fps``.
     playback_fps: int = 8
 
 
 @dataclass
 class ModelConfig:
-    """A whole model."""
+    """All sizes and settings of a model."""
 
     name: str = "custom"
     title: str = "VideoCrafter"
@@ -184,21 +184,20 @@ class ModelConfig:
     projector: Optional[ProjectorConfig] = None
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    #: What the latents of pictures in its input channels may be: one picture at every frame (``first``), or one picture at the
-    #: first frame and one at the last (``ends``). Empty for models without such channels.
+    #: What the concat channels can hold: the latent of one image at every frame (``first``), or those of two images, at the first
+    #: and the last frame (``ends``). Empty for models without concat channels.
     keyframes: List[str] = field(default_factory=list)
 
     @property
     def downscale(self) -> int:
-        """Pixels to a latent's side."""
+        """Side of a latent's element in pixels."""
         return 2 ** (len(self.autoencoder.channel_mult) - 1)
 
 
 def suggested_size(settings: SamplingConfig, width: int, height: int) -> tuple[int, int]:
-    """Width and height of a video for a picture of this size: its shape, with the pixels of the model's own size.
+    """Width and height of a video for an image of this size: its aspect ratio, with about as many pixels as the model's own size.
 
-    Both are multiples of 64, or of 8 where the model's own size is too small for that; a shape more than four times as long as
-    it is wide is cut to four times.
+    Both are multiples of 64, or of 8 where the model's own size is too small for that. Aspect ratios are limited to 1:4 and 4:1.
     """
     budget = settings.width * settings.height
     step = 64 if budget >= 256 * 256 else 8
@@ -211,7 +210,7 @@ ConfigLike = Union[str, Path, Mapping[str, Any], ModelConfig]
 
 
 def published() -> list[str]:
-    """Names of the published models' configurations; those of the bundled models, which say what they are, stand beside them."""
+    """Names of the published models' configurations, without those of the bundled models."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("tiny_"))
 
 
@@ -220,15 +219,14 @@ def load_config(source: ConfigLike, base: Optional[ModelConfig] = None) -> Model
 
     Args:
         source: a published name (``t2v_512_v2``), a path of a YAML file, a mapping, or a configuration.
-        base: what holds where ``source`` is silent; the family's defaults unless given.
+        base: values that ``source`` doesn't set; the family's defaults if not given.
 
     Raises:
         ConfigError: no such file, a key or a type that the schema doesn't have, or sizes that no model can have.
     """
     schema = OmegaConf.structured(base if base is not None else ModelConfig)
     try:
-        given = _read(source)
-        config = OmegaConf.to_object(OmegaConf.merge(schema, given))
+        config = OmegaConf.to_object(OmegaConf.merge(schema, _read(source)))
     except OmegaConfBaseException as error:
         place = error.full_key or "its top level"
         raise ConfigError(f"The configuration {_describe(source)} is wrong at {place}: {str(error).splitlines()[0]}") from error
@@ -238,7 +236,7 @@ def load_config(source: ConfigLike, base: Optional[ModelConfig] = None) -> Model
 
 
 def to_yaml(config: ModelConfig) -> str:
-    """The whole configuration as YAML, as converted files carry it in their metadata."""
+    """The complete configuration as YAML, as it is in the metadata of converted files."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -248,15 +246,18 @@ def from_yaml(text: str) -> ModelConfig:
     Raises:
         ConfigError: as :func:`load_config`.
     """
-    # References would be resolved, to the machine's environment too; anchors can make a short text endless.
+    # References can read environment variables, and anchors can expand a short text without limit.
     if len(text) > LONGEST_TEXT or "${" in text or "&" in text:
-        raise ConfigError(f"The configuration in the file's metadata is refused: {len(text)} characters, or references in it.")
+        raise ConfigError(
+            f"The configuration in the file's metadata is refused: it has {len(text)} characters, or references; up to {LONGEST_TEXT} "
+            "characters without $ and & are possible. Get the file from its source again, or convert the published one."
+        )
     try:
         parsed = OmegaConf.to_container(OmegaConf.create(text))
     except Exception as error:  # yaml's own errors are of many classes
         raise ConfigError(f"The configuration in the file's metadata is not YAML: {error!s:.200}") from error
     if not isinstance(parsed, dict):
-        raise ConfigError("The configuration in the file's metadata is a list, not names with values.")
+        raise ConfigError("The configuration in the file's metadata is not a mapping of names to values.")
     unet = parsed.get("unet")
     if isinstance(unet, dict) and "image_gain" in unet:  # the name that files converted by version 0.1 have
         unet["image_gate"] = unet.pop("image_gain")
@@ -286,7 +287,7 @@ def _check_sizes(config: ModelConfig) -> None:
     for part, values in asdict(config).items():
         for key, value in values.items() if isinstance(values, dict) else ():
             numbers = value if isinstance(value, list) else [value]
-            least = 0 if key in MAY_BE_NOTHING else 1
+            least = 0 if key in MAY_BE_ZERO else 1
             if any(type(number) is int and not least <= number <= LARGEST_SIZE for number in numbers) or not numbers:
                 raise ConfigError(f"{part}.{key} is {value}; whole numbers from {least} to {LARGEST_SIZE} are possible.")
             if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
@@ -330,16 +331,17 @@ def _check_unet(unet: UNetConfig) -> None:
     for level, multiplier in enumerate(unet.channel_mult):
         channels = unet.model_channels * multiplier
         if channels % 32:
-            raise ConfigError(f"unet: {channels} channels at level {level}, but group norms need a multiple of 32.")
+            raise ConfigError(f"unet has {channels} channels at level {level}; group norms need a multiple of 32.")
         if 2**level in unet.attention_resolutions and channels % unet.head_channels:
-            raise ConfigError(f"unet: {channels} channels at level {level} don't divide into heads of {unet.head_channels}.")
+            heads = unet.head_channels
+            raise ConfigError(f"unet has {channels} channels at level {level}; it must be a multiple of head_channels, {heads}.")
 
 
 def _check_encoders(config: ModelConfig) -> None:
     unet, text, image, projector = config.unet, config.text_encoder, config.image_encoder, config.projector
     for name, encoder in (("text_encoder", text), ("image_encoder", image)):
         if encoder is not None and encoder.width % encoder.heads:
-            raise ConfigError(f"{name}: a width of {encoder.width} doesn't divide into {encoder.heads} heads.")
+            raise ConfigError(f"{name}.width is {encoder.width}; it must be a multiple of heads, {encoder.heads}.")
     pairs = [("unet.context_dim", unet.context_dim, "the text encoder's width", text.width)]
     if projector is not None:
         pairs.append(("projector.context_dim", projector.context_dim, "unet.context_dim", unet.context_dim))
@@ -347,4 +349,4 @@ def _check_encoders(config: ModelConfig) -> None:
             pairs.append(("projector.feature_dim", projector.feature_dim, "the image encoder's width", image.width))
     for name, value, other, expected in pairs:
         if value != expected:
-            raise ConfigError(f"{name} is {value}, but {other} is {expected}: they must agree.")
+            raise ConfigError(f"{name} is {value}, but {other} is {expected}; they must be equal.")

@@ -1,10 +1,10 @@
-"""The errors whose message is meant for a user. Any other exception that leaves vc_core is a bug of ours."""
+"""The errors whose message is meant for a user. Any other exception from vc_core is a bug."""
 
 from __future__ import annotations
 
 
 class VideoCrafterError(ValueError):
-    """Base class of all errors that a user can cause and mend; the message says what is wrong, what is possible and what to do.
+    """Base class of all errors that a user can cause and fix; the message says what is wrong, what is possible and what to do.
 
     The command line prints such an error in one line. Any other exception keeps its traceback.
     """

@@ -40,7 +40,7 @@ class PublishedFile:
     save_as: str
     gigabytes: float
     licence: str = "none stated"
-    #: Empty where it isn't recorded here; the hub's is used then.
+    #: Empty if unknown; the hub's is used then.
     sha256: str = ""
     #: The folder in ComfyUI's ``models``.
     folder: str = "checkpoints"
@@ -68,8 +68,8 @@ def checkpoints_folder() -> Path:
 def fetch(name: str, folder: Path, endpoint: str | None = None, report: Callable[[str], None] = print) -> Path:
     """Download a model's file into a folder, unless it is there already.
 
-    Whether a broken download is continued at once, by the next call or not at all depends on huggingface_hub's release; recent ones
-    continue it at once. The file gets its name only when its SHA-256 is right.
+    Whether a broken download is resumed at once, by the next call or not at all depends on huggingface_hub's release; recent ones
+    resume it at once. The file gets its name only when its SHA-256 is right.
 
     Args:
         name: a published model, as in :func:`published_files`.
@@ -120,13 +120,13 @@ def _download(file: PublishedFile, folder: Path, endpoint: str | None, by_hand: 
         from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     except ImportError as error:
         raise FetchError(f"Fetching needs huggingface_hub (pip install huggingface_hub). {by_hand}") from error
-    # By Xet a broken connection is not continued. The library reads its environment variable HF_HUB_DISABLE_XET when it is imported,
-    # which open_clip has done by now.
+    # Xet does not resume a broken download. The library reads its environment variable HF_HUB_DISABLE_XET when it is imported, which
+    # open_clip has done by now.
     constants.HF_HUB_DISABLE_XET = True
     try:
         etag = get_hf_file_metadata(hf_hub_url(file.repository, file.file, endpoint=endpoint)).etag
         path = hf_hub_download(file.repository, file.file, local_dir=folder, endpoint=endpoint)
-    except Exception as error:  # of the library, and of the one that it uses, which differ from release to release
+    except Exception as error:  # the library's classes of errors differ from release to release
         reason = f"{type(error).__name__}: {error}"
         raise FetchError(f"{file.repository} could not be fetched: {reason} Run the same command again. {by_hand}") from error
     # The ETag of a large file is its SHA-256; that of a small one is something else.

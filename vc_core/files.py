@@ -17,8 +17,8 @@ from .errors import FileWriteError
 def replacing(path: Path) -> Iterator[Path]:
     """Replace a file atomically: write to the temporary path that this yields, and it becomes ``path`` when the block ends.
 
-    The temporary file lies in the same folder. It is flushed to the disk before it takes its place, and it is removed if anything
-    fails, so that ``path`` keeps what it had.
+    The temporary file is in the same folder. It is flushed to the disk before it is renamed, and removed if anything fails, so that
+    ``path`` is unchanged then.
 
     Args:
         path: the file to write; its folder must exist.
@@ -27,21 +27,21 @@ def replacing(path: Path) -> Iterator[Path]:
         The temporary path, an empty file with the permissions of a new one.
 
     Raises:
-        FileWriteError: the file can't be written, by the system's word or safetensors'. Other errors pass through.
+        FileWriteError: the system or safetensors can't write the file. Other errors pass through.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors and huggingface_hub put a file of their own in its place, which others can't read
+        temporary.chmod(mode)  # safetensors and huggingface_hub replace it by a file that only its owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise FileWriteError(f"{path}: can't be written ({reason}); nothing was changed. Check the folder and its free space") from error
+        raise FileWriteError(f"{path}: can't be written ({reason}); nothing was changed. Check the folder and its free space.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

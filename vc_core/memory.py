@@ -1,8 +1,8 @@
 """Memory: what a pass through a network takes beside its weights, and how much is computed at once.
 
-What a pass takes grows with its positions (videos times frames times height times width), so it is told from the configuration as
-a number of activations for each position, right to within 25 % for the published sizes. The peak is at one of few places, all at
-full resolution; which one depends on a network's widths.
+A pass takes a number of activations for each position (videos times frames times height times width). That number is computed
+from the configuration, to within 25 % for the published sizes. The peak is in one of a few layers, all at full resolution; which
+one depends on the network's widths.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from .config import AutoencoderConfig, UNetConfig
 
 #: Share of a GPU's free memory that all passes of guidance may take together, and that one chunk of the autoencoder's may take.
 GUIDANCE_SHARE, AUTOENCODER_SHARE = 0.8, 0.5
-#: Pixels that a processor decodes at once, at least a frame: more gains nothing there.
+#: Pixels that a CPU decodes at once, at least a frame; more is no faster.
 CPU_PIXELS = 256 * 256
-#: Chunks of a feed-forward at full resolution, whose activations would decide the peak of the whole network otherwise.
+#: Chunks of a feed-forward at full resolution; in one chunk its activations would be the peak of the network.
 FEED_FORWARD_CHUNKS = 4
-#: Activations inside a feed-forward that a processor computes at once, few enough not to need fresh memory each time.
+#: Activations inside a feed-forward that a CPU computes at once, few enough for the allocator to reuse their memory.
 CPU_FEED_FORWARD_ELEMENTS = 2**22
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a GPU can still give, including what torch has reserved and doesn't use."""
+    """Free bytes of a GPU, including what torch has reserved and doesn't use."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def passes_fit(config: UNetConfig, positions: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a GPU has the memory for a UNet pass over so many positions of the latent at once. A processor gains nothing by it."""
+    """Whether a GPU has the memory for a UNet pass over so many positions of the latent; False for a CPU, where it is no faster."""
     if device.type != "cuda":
         return False
     return positions * activations_per_position(config) * dtype.itemsize < GUIDANCE_SHARE * free_memory(device)
@@ -67,7 +67,7 @@ def activations_per_position(config: UNetConfig, frames: int = 16) -> int:
     """Activations alive at the peak of a UNet pass, for each position of the latent.
 
     Args:
-        frames: of a video; they count where probabilities between frames are written out, for relative positions.
+        frames: of a video; used for models with relative positions, which store the probabilities between frames.
     """
     width, skips = config.model_channels, config.num_res_blocks  # skips at full resolution that wait for their output block
 
@@ -79,10 +79,10 @@ def activations_per_position(config: UNetConfig, frames: int = 16) -> int:
             together += 2 * inner + 2 * frames * (inner // config.head_channels)
         return width + together
 
-    places = [attention(config.init_attention_width)] if config.init_attention else []
+    peaks = [attention(config.init_attention_width)] if config.init_attention else []
     if 1 in config.attention_resolutions:
-        places.append(attention(width) + skips * width)
+        peaks.append(attention(width) + skips * width)
     # The first residual block after the last upsampling: the hidden state with its skip, their norm, the first convolution.
     joined = width * ((config.channel_mult[1] if len(config.channel_mult) > 1 else 1) + 1)
-    places.append(2 * joined + width + skips * width)
-    return max(places) + 2 * config.in_channels
+    peaks.append(2 * joined + width + skips * width)
+    return max(peaks) + 2 * config.in_channels

@@ -45,7 +45,7 @@ class VideoModel:
     Attributes:
         config: the model's configuration.
         networks: its networks, by the names of :data:`vc_core.family.parts.PARTS`.
-        adapters: networks that look in at the UNet's places, by name.
+        adapters: by name; networks that act on the UNet by hooks.
         device: where it computes.
         dtype: what it computes in; weights can be stored in a smaller type, see :func:`vc_core.kernels.casting.computing_type`.
     """
@@ -150,7 +150,7 @@ class VideoModel:
             ``[B, 3, T, H, W]`` in [-1, 1].
 
         Raises:
-            InputError: a size, a count or a scale that can't be; tensors that don't fit.
+            InputError: an invalid setting, or tensors of the wrong shape.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if self.config.unet.image_attention:
@@ -172,7 +172,7 @@ class VideoModel:
         sampling: Sampling | None = None,
         **settings: object,
     ) -> Tensor:
-        """Make clips that keep to an image. The negative has the empty, mid-grey image, as the authors do it.
+        """Make clips from an image. The negative conditioning has an empty (mid-grey) image, as in the authors' code.
 
         Args:
             image: ``[B, 3, H, W]`` in [-1, 1], or ``[3, H, W]``, of any size: several images make several clips.
@@ -200,10 +200,10 @@ class VideoModel:
         negative_prompt: str | Sequence[str],
         size: tuple[int, int, int],
     ) -> tuple[Conditioning, Conditioning]:
-        """The positive and the negative conditioning of clips that keep to images.
+        """The positive and the negative conditioning of clips made from images.
 
         Args:
-            first, last: ``[B, 3, H, W]`` in [-1, 1]; the last where clips are to end with an image.
+            first, last: ``[B, 3, H, W]`` in [-1, 1]; last is None unless the clips end with an image.
             size: frames, height and width of the clips, the latter two in pixels.
         """
         tokens = self.encode_image(first)
@@ -225,7 +225,7 @@ class VideoModel:
         sampling: Sampling | None = None,
         **settings: object,
     ) -> Tensor:
-        """Make latents, with DDIM as the authors run it.
+        """Sample latents, with the authors' DDIM.
 
         Args:
             positive, negative: of B videos; ``fps`` is that of the settings where they have none.
@@ -289,17 +289,17 @@ class VideoModel:
         self._check_size(height, width)
         factor = self.config.downscale
         shape = (batch, self.config.unet.out_channels, frames, height // factor, width // factor)
-        given = {"The noise": None if run.noise is None else run.noise.start, "The input video": latents}
-        for name, tensor in given.items():
+        inputs = {"The noise": None if run.noise is None else run.noise.start, "The input video": latents}
+        for name, tensor in inputs.items():
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise InputError(f"{name} has the shape {list(tensor.shape)}; expected are latents of {list(shape)}, for {batch} clips.")
         return run.noise or SeededNoise(shape, run.seed)
 
     def _last_image(self, first: Tensor, end_image: Tensor | None, loop: bool) -> Tensor | None:
-        """The images that clips end with, if they are to end with one.
+        """The images that clips end with; None if they don't end with one.
 
         Raises:
-            InputError: the model can't do that, or nothing else; or the numbers of images differ.
+            InputError: the model takes no last image, or needs one; or the numbers of images differ.
         """
         if loop and end_image is not None:
             raise InputError("A loop ends with the image it starts with: give loop=True or an end_image, not both.")
@@ -357,7 +357,7 @@ def load(
 
     Args:
         path: a ``.safetensors`` or ``.ckpt`` file, or the name of a bundled model.
-        config: a path or mapping in the format of ``configs/``, for what a file's tensors don't tell.
+        config: a path or mapping in the format of ``configs/``, for values that can't be read off a file's tensors.
         device: where the weights go.
         dtype: what they are stored in, and computed in where the device can, see :func:`vc_core.kernels.casting.computing_type`.
         adapters: files of adapters to load beside the model.
@@ -372,7 +372,7 @@ def load(
 
 
 def _one_each(prompts: str | Sequence[str], count: int) -> list[str]:
-    given = [prompts] * count if isinstance(prompts, str) else list(prompts)
-    if len(given) != count:
-        raise InputError(f"There are {count} clips to make and {len(given)} prompts for them; give one, or one each.")
-    return given
+    each = [prompts] * count if isinstance(prompts, str) else list(prompts)
+    if len(each) != count:
+        raise InputError(f"There are {len(each)} prompts for {count} clips; give one for all, or one for each.")
+    return each

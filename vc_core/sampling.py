@@ -1,4 +1,4 @@
-"""The settings of one sampling run, the same at every door: Python, command line and nodes."""
+"""The settings of one sampling run, the same in Python, on the command line and in the nodes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Sampling:
         """A model's own settings, with changes; a change to None leaves the model's own.
 
         Raises:
-            InputError: there is no such setting, or a value that can't be.
+            InputError: there is no such setting, or a value is invalid.
         """
         names = [each.name for each in fields(cls)]
         unknown = [name for name in changes if name not in names]
@@ -76,11 +76,11 @@ class Sampling:
     def check(self) -> None:
         """
         Raises:
-            InputError: a value that can't be.
+            InputError: a value is invalid.
         """
-        # What depends on the model (the size's multiple, the most steps) is checked where it is used.
+        # Bounds that depend on the model (the size's multiple, the number of steps) are checked where they are used.
         checks = (
-            ("frames", self.frames >= 1, "a clip has at least 1"),
+            ("frames", self.frames >= 1, "it must be at least 1"),
             ("steps", self.steps >= 1, "it must be at least 1"),
             ("fps", self.fps > 0 and math.isfinite(self.fps), "it must be more than 0"),
             ("denoise", 0 < self.denoise <= 1, "it must be above 0 and at most 1"),
@@ -90,6 +90,6 @@ class Sampling:
             ("deep_cache_interval", self.deep_cache_interval >= 1, "it must be at least 1, which is every step"),
             ("spacing", self.spacing in SPACINGS, f"it can be {' or '.join(SPACINGS)}"),
         )
-        for name, right, possible in checks:
-            if not right:
+        for name, valid, possible in checks:
+            if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r}; {possible}.")

@@ -14,7 +14,7 @@ from .table import BATCHES, Check, row
 @row(
     BATCHES,
     "Empty VideoCrafter Latent's batch_size, KSampler",
-    "each video of the batch is what it is alone",
+    "each video of the batch is the same as when it is sampled alone",
     T2V,
     T2V_V1,
     DYNAMICRAFTER,
@@ -38,7 +38,7 @@ def a_batch(bench: Bench) -> Check:
 @row(
     BATCHES, "ConditioningSetMask with a mask a frame, ConditioningCombine", "another prompt for each video of a batch", T2V, DYNAMICRAFTER,
     videos=2,
-)  # fmt: skip
+)
 def prompts_of_a_batch(bench: Bench) -> Check:
     first = torch.zeros(8, 8, 8)
     first[:4] = 1
@@ -61,7 +61,7 @@ def prompts_of_a_batch(bench: Bench) -> Check:
 @row(
     BATCHES,
     "LatentBatch, RepeatLatentBatch, LatentFromBatch",
-    "videos of the same length are put together, repeated and taken out whole",
+    "complete videos of the same length can be joined, repeated and taken out",
     T2V,
 )
 def core_s_batches(bench: Bench) -> Check:
@@ -94,7 +94,7 @@ def wrong_batches_are_refused(bench: Bench) -> Check:
     again = out(bench.add("LatentFromBatch", samples=joined[1], batch_index=4, length=12))
     start = dict(bench.prompt)
     wrong = {
-        "7 frames of 8": (parts, "7 frames", "each of its videos has 4", "whole videos"),
+        "7 frames of 8": (parts, "7 frames", "each of its videos has 4", "complete videos"),
         "4, 4 and 3": (joined[0], "different lengths, 3 and 4 frames"),
         "4, 4 and 8": (joined[1], "different lengths, 4 and 8 frames"),
         "4 and 8": (again, "different lengths, 4 and 8 frames"),
@@ -110,9 +110,10 @@ def wrong_batches_are_refused(bench: Bench) -> Check:
 
 @row(
     BATCHES, "ContextWindowsManual on a batch of videos",
-    "windows of whole videos (batched, no overlap) are the plain batch; others, and those not over dim 0, are refused with the way out",
+    "windows of one video each (batched, no overlap) equal sampling without windows; other windows, and those not over dim 0, are refused "
+    "with a remedy",
     T2V, videos=2,
-)  # fmt: skip
+)
 def windows_of_a_batch(bench: Bench) -> Check:
     start = dict(bench.prompt)
     bench.add("TestSave", file="x", latent=bench.ksampler(model=windowed(bench, 6, 2)))

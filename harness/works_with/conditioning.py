@@ -68,7 +68,7 @@ def by_mask(bench: Bench, mask: Tensor) -> Check:
     return check
 
 
-@row(CONDITIONING, "ConditioningSetMask, a mask of space", "a prompt for a part of the picture", T2V, DYNAMICRAFTER)
+@row(CONDITIONING, "ConditioningSetMask, a mask of space", "a prompt for a part of the image", T2V, DYNAMICRAFTER)
 def masks_of_space(bench: Bench) -> Check:
     mask = torch.zeros(1, 8, 8)
     mask[:, :, 4:] = 1
@@ -91,7 +91,7 @@ def masks_of_time(bench: Bench) -> Check:
 @row(
     CONDITIONING,
     "ConditioningSetArea, ConditioningSetAreaPercentage",
-    "a prompt for a rectangle, which the network sees alone; outside of it nothing changes",
+    "a prompt for a rectangle, which is denoised on its own; nothing outside of it changes",
     T2V,
     DYNAMICRAFTER,
 )
@@ -168,7 +168,7 @@ def textual_inversion(bench: Bench) -> Check:
 @row(
     CONDITIONING,
     "positive and negative of different lengths",
-    "77 tokens beside 154, and beside 462, give what they give in the core",
+    "77 tokens with 154, and with 462, give the same as in the core",
     T2V,
     T2V_V1,
 )

@@ -11,8 +11,8 @@ from .table import CONTROL, Claims, Line
 Controls = list[tuple[str, int, dict[str, Any]]]
 CONTROLS: dict[str, Controls] = {
     "nothing": [],
-    "a picture a frame": [("controlnet", 1, {})],
-    "one picture": [("controlnet", 1, {"images": 1})],
+    "an image per frame": [("controlnet", 1, {})],
+    "one image": [("controlnet", 1, {"images": 1})],
     "half as strong": [("controlnet", 1, {"strength": 0.5})],
     "at the start": [("controlnet", 1, {"end": 0.5})],
     "a chain": [("controlnet", 1, {}), ("controlnet", 2, {"images": 1, "start": 0.4, "strength": 0.3})],
@@ -26,16 +26,15 @@ CLAIMS: Claims = {
         Line(
             CONTROL,
             f"ControlNetApplyAdvanced: {', '.join(list(CONTROLS)[1:])}",
-            "without its layers over time, the model gives what core's model of pictures gives; two videos, each frame with its own "
-            "picture",
+            "without its temporal layers, the model equals core's image model; two videos, each frame with its own image",
             (T2V_V1,),
         ),
     ),
     "test_controlnet.test_by_hand_in_the_core": (
         Line(CONTROL, "the same, in KSampler and VideoCrafter Sampler", "the core's UNet with the residuals added by hand", (T2V,)),
     ),
-    "test_controlnet.test_each_frame_of_each_video_meets_its_picture": (
-        Line(CONTROL, "a batch of pictures", "each frame of each video meets its own", (T2V,)),
+    "test_controlnet.test_each_frame_of_each_video_gets_its_image": (
+        Line(CONTROL, "a batch of images", "each frame of each video gets its own image", (T2V,)),
     ),
     "test_controlnet.test_it_starts_and_ends_at_its_percentages": (
         Line(CONTROL, "start_percent, end_percent", "only the steps in between are controlled", (T2V,)),
@@ -43,8 +42,8 @@ CLAIMS: Claims = {
     "test_controlnet.test_an_adapter_in_passes_with_fewer_conditionings": (
         Line(CONTROL, "a T2I adapter with SelfAttentionGuidance", "the pass with fewer conditionings gets their part", (T2V,)),
     ),
-    "test_controlnet.test_each_window_of_a_long_video_meets_its_pictures": (
-        Line(CONTROL, "a T2I adapter with ContextWindowsManual", "each window meets its pictures", (T2V,)),
+    "test_controlnet.test_each_window_of_a_long_video_gets_its_images": (
+        Line(CONTROL, "a T2I adapter with ContextWindowsManual", "each window gets its own images", (T2V,)),
     ),
     "test_controlnet.test_the_true_sizes_fit": (
         Line(

@@ -46,7 +46,7 @@ def a_window_of_all(bench: Bench) -> Check:
 
 
 def fuse_weights(fuse: str, place: int, length: int, overlap: int, first: bool, last: bool) -> float:
-    """How much a window says of the frame at a place in it, as the fuse methods are described."""
+    """The weight of a window for the frame at an index in it, by the description of the fuse methods."""
     if fuse == "pyramid":
         return min(place + 1, length - place)
     if fuse == "relative":
@@ -60,13 +60,13 @@ def fuse_weights(fuse: str, place: int, length: int, overlap: int, first: bool, 
 
 @row(
     LENGTH, "ContextWindowsManual, every schedule and fuse method",
-    "the windows' predictions, each as if sampled alone, weighted; the latents of pictures and the image tokens go with the window", T2V,
+    "the weighted mean of the windows' predictions, each as if sampled alone, with its own image latents and image tokens", T2V,
     frames=8,
-)  # fmt: skip
-@row(LENGTH, "ContextWindowsManual, every schedule and fuse method", "as above, with a picture's latent a frame", DYNAMICRAFTER, frames=16)
+)
+@row(LENGTH, "ContextWindowsManual, every schedule and fuse method", "as above, with an image latent per frame", DYNAMICRAFTER, frames=16)
 def windows(bench: Bench) -> Check:
-    pictured = bench.name == DYNAMICRAFTER
-    total = 16 if pictured else 8
+    with_image = bench.name == DYNAMICRAFTER
+    total = 16 if with_image else 8
     length, overlap = total // 2, total // 4  # DynamiCrafter's is the number of frames that have image tokens of their own
 
     def run_of(start: int, count: int = length) -> list[int]:
@@ -82,7 +82,7 @@ def windows(bench: Bench) -> Check:
         ("batched", "flat", False, length - 1, 0, [run_of(0, length - 1), run_of(length - 1, length - 1), run_of(2 * length - 2, 2)]),
     ]
     concat = torch.randn(total, 4, 8, 8, generator=torch.manual_seed(4))
-    if pictured:
+    if with_image:
         bench.positive = bench.with_concat(concat)
     for number, (schedule, fuse, closed, size, shared, _) in enumerate(cases):
         bench.save(f"case {number}", latent=bench.one_step(model=windowed(bench, size, shared, schedule, fuse, closed)))
@@ -93,7 +93,7 @@ def windows(bench: Bench) -> Check:
         part = bench.frames_of(blank, frames[0], len(before))
         if len(before) < len(frames):  # it goes round
             part = out(bench.add("LatentBatch", samples1=part, samples2=bench.frames_of(blank, 0, len(frames) - len(before))))
-        alone = bench.one_video(len(frames), concat[list(frames)] if pictured else None)
+        alone = bench.one_video(len(frames), concat[list(frames)] if with_image else None)
         bench.save(f"window {frames}", latent=bench.one_step(latent_image=part, positive=alone, negative=alone))
 
     def check(results: dict[str, Tensor]) -> None:

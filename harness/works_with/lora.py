@@ -48,7 +48,7 @@ def write_lora(bench: Bench, name: str, tensors: dict[str, Tensor]) -> str:
 @row(
     LORA, "LoraLoader, kohya's names (lora_unet_..., lora_te_...)",
     "every matrix of UNet and text encoder, at strength s the weights W + s alpha / rank B A, at 0 the identity", T2V, T2V_V1,
-)  # fmt: skip
+)
 def kohya_lora(bench: Bench) -> Check:
     weights = dict(goldens.weights(bench.name))
     lora: dict[str, Tensor] = {}
@@ -120,7 +120,7 @@ def plain_lora(bench: Bench) -> Check:
 @row(
     LORA, "CreateHookLora, CreateHookKeyframe, SetHookKeyframes, PairConditioningSetProperties",
     "as LoraLoaderModelOnly; a keyframe in the middle switches it on from there", T2V, DYNAMICRAFTER,
-)  # fmt: skip
+)
 def lora_hooks(bench: Bench) -> Check:
     factors = low_rank(unet_matrices(goldens.weights(bench.name)), 0.1)
     lora = {
@@ -141,7 +141,7 @@ def lora_hooks(bench: Bench) -> Check:
         both = bench.add(
             "PairConditioningSetProperties", positive_NEW=bench.positive, negative_NEW=bench.negative, strength=1.0,
             set_cond_area="default", hooks=out(hooks),
-        )  # fmt: skip
+        )
         return bench.ksampler(steps=4, cfg=2.0, positive=out(both), negative=out(both, 1))
 
     bench.save("plain", latent=bench.ksampler(steps=4, cfg=2.0))
@@ -169,7 +169,7 @@ def merging(bench: Bench) -> Check:
         name: value.float() + 0.1 * value.float().std() * torch.randn(value.shape, generator=draw)
         if name.startswith("model.diffusion_model.") and value.ndim > 1 else value
         for name, value in first.items()
-    }  # fmt: skip
+    }
     mean = {name: 0.25 * value.float() + 0.75 * second[name].float() for name, value in first.items()}
     other = out(bench.load(f"{bench.name}_second", second))
     bench.save("plain", latent=bench.authors())
@@ -187,7 +187,7 @@ def merging(bench: Bench) -> Check:
     LORA, "CheckpointSave",
     "the file loads again and makes the same video, with projector and sample scale; like all files of this node it has no image encoder",
     T2V, T2V_V1, I2V, DYNAMICRAFTER, BUNDLED,
-)  # fmt: skip
+)
 def saving(bench: Bench) -> Check:
     name = f"saved {TITLES[bench.name]}"  # tells nothing of the model
     bench.add("CheckpointSave", model=bench.model, clip=bench.clip, vae=bench.vae, filename_prefix=name)

@@ -12,14 +12,14 @@ EVERYWHERE = (
     "input_block_patch input_block_patch_after_skip output_block_patch attn1_patch attn1_output_patch middle_patch attn2_patch "
     "attn2_output_patch"
 )
-AT_PLACES = "replace_attn1@middle,0 replace_attn1@output,3 replace_attn2@input,1,0 replace_attn2@middle,0 replace_attn2@output,0,0"
+AT_BLOCKS = "replace_attn1@middle,0 replace_attn1@output,3 replace_attn2@input,1,0 replace_attn2@middle,0 replace_attn2@output,0,0"
 #: Nodes that patch a model, in their order, each with its settings.
 Nodes = list[tuple[str, dict[str, Any]]]
 PATCHES: dict[str, Nodes] = {
     "nothing": [],
     "patches of every kind": [("TestPatches", {"kinds": EVERYWHERE})],
-    "attention replaced at places": [("TestPatches", {"kinds": AT_PLACES})],
-    "everything at once": [("TestPatches", {"kinds": f"{EVERYWHERE} {AT_PLACES}"})],
+    "attention replaced in some blocks": [("TestPatches", {"kinds": AT_BLOCKS})],
+    "everything at once": [("TestPatches", {"kinds": f"{EVERYWHERE} {AT_BLOCKS}"})],
     "FreeU": [("FreeU", {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2})],
     "FreeU_V2": [("FreeU_V2", {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2})],
     "PAG": [("PerturbedAttentionGuidance", {"scale": 3.0})],
@@ -63,7 +63,7 @@ def titles(nodes: Nodes) -> str:
     return ", ".join(dict.fromkeys(node + (f" ({how})" if (how := settings.get("sampling")) else "") for node, settings in nodes))
 
 
-AS_CORE_S = "without its layers over time, the model gives what core's model of pictures gives"
+AS_CORE_S = "without its temporal layers, the model equals core's image model"
 TITLES = dict.fromkeys(titles(nodes) for nodes in PATCHES.values() if nodes and not nodes[0][0].startswith("Test"))
 
 CLAIMS: Claims = {
@@ -74,7 +74,7 @@ CLAIMS: Claims = {
     "test_model_patches.test_settings_without_effect_have_none": (
         Line(
             GROUP, f"{', '.join(titles(nodes) for nodes in IDENTITIES.values())}, set to do nothing",
-            "KSampler and VideoCrafter Sampler give what they give without", (T2V,),
+            "KSampler and VideoCrafter Sampler give the same as without the node", (T2V,),
         ),
     ),
     "test_model_patches.test_freeu_by_hand": (
@@ -90,17 +90,17 @@ CLAIMS: Claims = {
         Line(GROUP, "EasyCache", "fewer passes with a threshold, all of them at 0", (T2V,)),
     ),
     "test_deep_cache.test_deep_cache_by_hand": (
-        Line(GROUP, "VideoCrafter DeepCache, FreeU_V2", "the core's UNet with the deep features of one or two steps before", (T2V,)),
+        Line(GROUP, "VideoCrafter DeepCache, FreeU_V2", "the core's UNet with the deep features of one or two steps earlier", (T2V,)),
     ),
     "test_deep_cache.test_deep_cache_without_effect": (
-        Line(GROUP, "VideoCrafter DeepCache, every step whole; on videos shorter than a context window", "as without", (T2V,)),
+        Line(GROUP, "VideoCrafter DeepCache, interval 1; on videos shorter than a context window", "as without the node", (T2V,)),
     ),
     "test_deep_cache.test_deep_features_end_with_the_run": (
         Line(GROUP, "VideoCrafter DeepCache in several samplers", "each run has features of its own", (T2V,)),
     ),
     "test_deep_cache.test_deep_cache_with_others": (
-        Line(GROUP, "VideoCrafter DeepCache with PerturbedAttentionGuidance", "a guidance's own pass meets its own features", (T2V,)),
-        Line(GROUP, "VideoCrafter DeepCache with EasyCache", "whole steps are left out, the others as before", (T2V,)),
+        Line(GROUP, "VideoCrafter DeepCache with PerturbedAttentionGuidance", "a guidance's own pass has its own features", (T2V,)),
+        Line(GROUP, "VideoCrafter DeepCache with EasyCache", "EasyCache skips steps, the others are as before", (T2V,)),
     ),
     "test_model_patches.test_core_s_schedule_is_that_of_a_model_without_sample_scale": (
         Line(GROUP, "ModelSamplingDiscrete (eps)", "the identity for a model without sample scale", (T2V_V1,)),

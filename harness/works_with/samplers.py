@@ -14,12 +14,12 @@ from .table import SAMPLERS, Check, row
 DETERMINISTIC = (
     "euler", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2m", "ipndm", "ipndm_v", "deis",
     "res_multistep", "gradient_estimation", "ddim", "uni_pc", "uni_pc_bh2",
-)  # fmt: skip
+)
 #: UniPC ends at this sigma in place of 0.
 UNIPC_LAST_SIGMA = 0.001
 
 
-@row(SAMPLERS, "KSampler, every sampler", "ends in the video that the model predicts, if it is the same at every step", BUNDLED, frames=2)
+@row(SAMPLERS, "KSampler, every sampler", "if the model predicts the same video at every step, the result is that video", BUNDLED, frames=2)
 def every_sampler(bench: Bench) -> Check:
     """Whatever path a sampler takes, it ends at the prediction, up to the noise that is left where it does not go down to 0."""
     names, steps = bench.options("KSampler", "sampler_name"), 3
@@ -55,7 +55,7 @@ def every_sampler_of_v(bench: Bench) -> Check:
 @row(
     SAMPLERS, "KSampler, the deterministic samplers", "with more steps they meet in one video, all at least as fast as euler", T2V,
     frames=2,
-)  # fmt: skip
+)
 def deterministic_samplers_agree(bench: Bench) -> Check:
     steps, known = 20, bench.options("KSampler", "sampler_name")
     names = [name for name in DETERMINISTIC if name in known]
@@ -101,10 +101,10 @@ def every_scheduler(bench: Bench) -> Check:
 
 @row(
     SAMPLERS, "ddim with ddim_uniform, VideoCrafter DDIM at eta 0",
-    "the same prediction where both visit the same timesteps: in KSampler at every number of steps for which 1000 // steps doesn't divide "
-    "999; BasicScheduler leaves out the first where the spacing gives more than asked for (7 gives 8)",
+    "the same prediction if both have the same timesteps: in KSampler at every number of steps for which 1000 // steps doesn't divide "
+    "999; BasicScheduler leaves out the first timestep if the spacing gives more than requested (7 gives 8)",
     T2V, T2V_V1, DYNAMICRAFTER,
-)  # fmt: skip
+)
 def ddim_is_the_authors(bench: Bench) -> Check:
     counts = (2, 3, 4, 5, 7, 9, 10, 25, 27, 30, 50, 111, 200, 333)
     for steps in counts:
@@ -125,7 +125,7 @@ def ddim_is_the_authors(bench: Bench) -> Check:
             "SamplerCustomAdvanced", noise=out(bench.add("RandomNoise", noise_seed=0)), guider=out(guider), latent_image=start,
             sampler=out(bench.add("VideoCrafterDDIM", eta=0.0)),
             sigmas=out(bench.add("VideoCrafterScheduler", model=bench.model, steps=steps, denoise=1.0, spacing="uniform")),
-        )  # fmt: skip
+        )
         # The last prediction: the authors' own last step leaves the first timestep's noise in.
         bench.save(f"our run {steps}", latent=out(sampled, 1))
 
@@ -146,7 +146,7 @@ def ddim_is_the_authors(bench: Bench) -> Check:
 @row(
     SAMPLERS,
     "the sample scale",
-    "at any timestep the network gets sqrt(a) s x0 + sqrt(1 - a) noise, by the reference's tables",
+    "at any timestep the network's input is sqrt(a) s x0 + sqrt(1 - a) noise, by the reference's tables",
     T2V,
     T2V_V1,
     DYNAMICRAFTER,
@@ -161,7 +161,7 @@ def the_network_gets_what_it_was_trained_on(bench: Bench) -> Check:
     seen_by = bench.add(
         "TestNetworkInput", model=bench.model, positive=bench.positive, noise=bench.tensor_input("TestNoise", "noise", noise),
         latent=bench.tensor_input("TestLatent", "latent", clean / SCALE), timesteps=",".join(str(int(timestep)) for timestep in timesteps),
-    )  # fmt: skip
+    )
     bench.save("inputs", latent=out(seen_by))
     bench.save("timesteps", sigmas=out(seen_by, 1))
 
@@ -182,7 +182,7 @@ def a_run_split_in_two(bench: Bench) -> Check:
     return lambda results: same(results["parts"], results["whole"])
 
 
-@row(SAMPLERS, "denoise below 1", "video to video: the lower, the nearer to the video it starts from", T2V, BUNDLED)
+@row(SAMPLERS, "denoise below 1", "video to video: the lower, the closer to the input video", T2V, BUNDLED)
 def the_lower_the_nearer(bench: Bench) -> Check:
     shares = (0.1, 0.3, 0.5, 0.7, 1.0)
     start = bench.ksampler(seed=1, steps=6)
@@ -218,7 +218,7 @@ def masked(bench: Bench, mask: Tensor) -> Check:
     return check
 
 
-@row(SAMPLERS, "SetLatentNoiseMask, a mask of space", "inpainting: what is not masked stays as it is", T2V, DYNAMICRAFTER)
+@row(SAMPLERS, "SetLatentNoiseMask, a mask of space", "inpainting: nothing outside of the mask changes", T2V, DYNAMICRAFTER)
 def inpainting(bench: Bench) -> Check:
     mask = torch.zeros(1, 64, 64)
     mask[:, :, 32:] = 1
@@ -228,7 +228,7 @@ def inpainting(bench: Bench) -> Check:
 @row(
     SAMPLERS,
     "SetLatentNoiseMask, a mask a frame",
-    "frames that are not masked stay as they are: a clip can be continued",
+    "frames outside of the mask don't change, so a clip can be continued",
     T2V,
     DYNAMICRAFTER,
 )

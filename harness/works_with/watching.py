@@ -37,9 +37,9 @@ def shown(bench: Bench, stills: Tensor, node: str) -> list[list[int]]:
             at = event.node_id
             steps += [[]] if at == node else []
         elif at == node:
-            picture = Image.open(io.BytesIO(event)).convert("RGB")
-            sized = [Image.fromarray((still.numpy() * 255).round().astype(np.uint8)).resize(picture.size, 2) for still in stills]
-            away = [np.abs(np.asarray(picture, float) - np.asarray(still, float)).mean() for still in sized]
+            preview = Image.open(io.BytesIO(event)).convert("RGB")
+            sized = [Image.fromarray((still.numpy() * 255).round().astype(np.uint8)).resize(preview.size, 2) for still in stills]
+            away = [np.abs(np.asarray(preview, float) - np.asarray(still, float)).mean() for still in sized]
             assert sorted(away)[1] > 4 * min(away), away  # JPEG takes a little
             steps[-1].append(int(np.argmin(away)))
     return steps
@@ -52,7 +52,7 @@ def moves(bench: Bench) -> Check:
     custom = bench.sample_custom(
         noise=out(bench.add("RandomNoise", noise_seed=0)), sampler=out(bench.add("KSamplerSelect", sampler_name="euler")), cfg=1.0,
         sigmas=out(bench.add("BasicScheduler", model=bench.model, scheduler="normal", steps=2, denoise=1.0)),
-    )  # fmt: skip
+    )
     samplers = {"KSampler": bench.ksampler(steps=2), "SamplerCustomAdvanced": custom, "VideoCrafter Sampler": bench.authors(steps=2)}
     for name, sampled in samplers.items():
         bench.save(name, latent=sampled)
@@ -72,7 +72,7 @@ def moves(bench: Bench) -> Check:
     WATCHING, "previews (latent2rgb)",
     "while KSampler, SamplerCustomAdvanced or VideoCrafter Sampler runs, its node shows the frames of the first video in turn",
     T2V, DYNAMICRAFTER, videos=2, flags=PREVIEWS,
-)  # fmt: skip
+)
 def moving_previews(bench: Bench) -> Check:
     for path in (bench.comfyui.base / "models" / "vae_approx").glob("*"):
         path.unlink()
@@ -85,7 +85,7 @@ def moving_previews_by_taesd(bench: Bench) -> Check:
     return moves(bench)
 
 
-@row(WATCHING, "previews of core's models", "a picture of the first of a batch at each step, as without this pack", T2V_V1, flags=PREVIEWS)
+@row(WATCHING, "previews of core's models", "the first image of a batch at each step, as without this pack", T2V_V1, flags=PREVIEWS)
 def previews_of_others(bench: Bench) -> Check:
     bench.save("ours", latent=bench.one_step())  # our way of showing has been made known
     latent = foreseen(bench, seconds=0.5, model=out(bench.add("TestTwins", model=bench.model), 1))
@@ -124,14 +124,14 @@ def progress(bench: Bench) -> Check:
         counted = {node: [step.value for step in steps if step.node_id == node] for node in (core[0], own[0], decoded[0])}
         assert counted[core[0]] == [1, 2, 3, 4, 5] and counted[own[0]] == [1, 2, 3, 4]
         assert counted[decoded[0]][-1] == 4 == next(step.maximum for step in steps if step.node_id == decoded[0])
-        pictures = [Image.open(io.BytesIO(event)) for event in bench.events if isinstance(event, bytes)]
-        assert len(pictures) >= 5 + 4 and all(picture.width == picture.height for picture in pictures), pictures
-        assert min(np.asarray(picture).std() for picture in pictures) > 1
+        previews = [Image.open(io.BytesIO(event)) for event in bench.events if isinstance(event, bytes)]
+        assert len(previews) >= 5 + 4 and all(preview.width == preview.height for preview in previews), previews
+        assert min(np.asarray(preview).std() for preview in previews) > 1
 
     return check
 
 
-@row(WATCHING, "Cancel", "ends a run within the step that is under way", BUNDLED, frames=16)
+@row(WATCHING, "Cancel", "ends a run within the current step", BUNDLED, frames=16)
 def cancelling(bench: Bench) -> Check:
     sampler = bench.ksampler(steps=60)
     bench.add("TestSave", file="x", latent=sampler)

@@ -1,1 +1,1 @@
-"""How the core's models live under ComfyUI's management. All that touches ComfyUI's insides is in this folder."""
+"""The core's models as models of ComfyUI's. All code that uses ComfyUI's internals is in this folder."""

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ...vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
 
-#: Where a run's features are found in ``transformer_options``, with the sigmas between which they are reused.
+#: Key of ``transformer_options``: a run's deep features, and the sigmas between which they are reused.
 KEY = "videocrafter_deep_cache"
 
 
 def with_deep_cache(model: Any, interval: int, shallow: int, start: float, end: float) -> Any:
-    """A clone of a MODEL that reuses its deep features, so and no longer as an earlier clone did.
+    """A clone of a MODEL that reuses its deep features. These settings replace those of an earlier clone.
 
     Args:
         interval, shallow: see :class:`DeepCache`.
@@ -34,7 +34,7 @@ def with_deep_cache(model: Any, interval: int, shallow: int, start: float, end: 
 def _run_with_features(
     interval: int, shallow: int, sigmas: tuple[float, float], executor: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Wraps a guider's ``outer_sample``: features live as long as the run, however it ends."""
+    """Wraps a guider's ``outer_sample``: the features are deleted when the run ends, also by an error."""
     options = executor.class_obj.model_options["transformer_options"]
     options[KEY] = DeepCache(interval, shallow), *sigmas
     try:
@@ -52,10 +52,10 @@ def deep_features_of(transformer_options: dict[str, Any], x: Tensor) -> DeepFeat
 
 
 def _key(options: dict[str, Any], x: Tensor) -> Hashable:
-    """What is the same at each step for the same part of the sampling: conditionings, window, and the patches of a guidance's own pass."""
+    """A key that is the same at every step for the same conditionings, context window, and patches (of a guidance's own pass)."""
     window = options.get("context_window")
     return (
         tuple(options.get("uuids", ())), tuple(options.get("cond_or_uncond", ())), tuple(x.shape),
         None if window is None else tuple(window.index_list),
-        tuple((kind, *sorted(map(str, places))) for kind, places in sorted(options.get("patches_replace", {}).items())),
-    )  # fmt: skip
+        tuple((kind, *sorted(map(str, blocks))) for kind, blocks in sorted(options.get("patches_replace", {}).items())),
+    )

@@ -1,7 +1,7 @@
-"""CLIP, VAE and CLIP_VISION: ComfyUI's own classes, filled from a checkpoint of the family.
+"""CLIP, VAE and CLIP_VISION: ComfyUI's own classes, with the weights of a checkpoint of the family.
 
-The text tower is Stable Diffusion 2's and the autoencoder Stable Diffusion's, so their own nodes take them. Towers and
-autoencoders of other sizes (the bundled model's) differ in the numbers they are built with only.
+The text tower is Stable Diffusion 2's and the autoencoder Stable Diffusion's, so ComfyUI's nodes for these work. Towers and
+autoencoders of other sizes (the bundled models') differ only in the sizes they are built with.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tok
 from ...vc_core.config import AutoencoderConfig, TextEncoderConfig
 from ...vc_core.family.model_file import ModelFile
 
-#: Added to the names of the core's tensors, this is what ComfyUI's converter expects.
+#: Prefix that ComfyUI's converter expects before the names of the core's tensors.
 TEXT_PREFIX = "cond_stage_model.model."
 
 
@@ -54,7 +54,7 @@ def load_vae(file: ModelFile) -> comfy.sd.VAE:
 def load_clip_vision(file: ModelFile) -> comfy.clip_vision.ClipVisionModel:
     """ComfyUI's CLIP_VISION with the image tower of a file."""
     config = file.config.image_encoder
-    assert config is not None, "the file was said to hold an image encoder"
+    assert config is not None, "the file has no image encoder"
     architecture = {
         "hidden_act": "gelu",
         "hidden_size": config.width,
@@ -80,7 +80,7 @@ def load_clip_vision(file: ModelFile) -> comfy.clip_vision.ClipVisionModel:
 
 
 def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipTarget:
-    """Tokenizer and model for a tower of any size; the published one's are exactly those of Stable Diffusion 2."""
+    """Tokenizer and model for a tower of any size; for the published size they equal those of Stable Diffusion 2."""
     architecture = {
         "hidden_act": "gelu",
         "hidden_size": config.width,
@@ -100,7 +100,7 @@ def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipT
             super().__init__(
                 device=device, dtype=dtype, layer="hidden", layer_idx=-2, textmodel_json_config=dict(architecture),
                 special_tokens={"start": 49406, "end": 49407, "pad": 0}, return_projected_pooled=True, model_options=model_options,
-            )  # fmt: skip
+            )
 
     class Model(SD2ClipModel):
         def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] = {}, **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipT
             )
 
     class WindowTokenizer(SD2ClipHTokenizer):
-        """Textual inversions of the tower's own width."""
+        """Takes textual inversions of the tower's own width."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -141,9 +141,9 @@ def _autoencoder_parameters(config: AutoencoderConfig) -> dict[str, Any]:
 
 
 class MissingPart:
-    """Stands where a file lacks a part, and says so as soon as it is used.
+    """A placeholder for a part that a file lacks; using it raises an error that says so.
 
-    The error is an AttributeError, so that ComfyUI can ask whether it has an attribute without using it.
+    The error is an AttributeError, so that ``hasattr`` works on it, as ComfyUI uses it.
     """
 
     def __init__(self, file: ModelFile, part: str, remedy: str) -> None:

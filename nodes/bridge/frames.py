@@ -13,11 +13,11 @@ from .memory import check_memory
 
 #: Key of a LATENT: frames a video, where the batch holds several.
 FRAMES_PER_VIDEO = "frames_per_video"
-#: Key of a LATENT: which of the seed's noises each frame gets. The one list with an entry a frame that core joins and cuts with the batch.
-PLACES = "batch_index"
+#: Key of a LATENT: the index of each frame's noise. It is the only list with an entry per frame that core joins and cuts with batches.
+FRAME_INDICES = "batch_index"
 #: Conditioning key: how many frames a video of the batch has. Core's SVD uses it, and context windows set it.
 FRAMES_KEY = "num_video_frames"
-#: What the sides of a video can be, in pixels.
+#: Bounds of a video's width and height in pixels.
 SMALLEST, LARGEST = 8, 4096
 
 
@@ -31,41 +31,41 @@ def unfold(videos: Tensor) -> Tensor:
     return rearrange(videos, "b c t h w -> (b t) c h w")
 
 
-class Place(int):
-    """A frame's place in its batch, which also says how many frames its video has; what joins batches keeps it as it is."""
+class FrameIndex(int):
+    """A frame's index in its batch, which also has the number of frames of its video; nodes that join batches leave it unchanged."""
 
     frames: int
 
     @classmethod
-    def of_videos(cls, videos: int, frames: int) -> list[Place]:
-        """The places of all frames of videos that follow each other."""
-        places = [cls(place) for place in range(videos * frames)]
-        for place in places:
-            place.frames = frames
-        return places
+    def of_videos(cls, videos: int, frames: int) -> list[FrameIndex]:
+        """The indices of all frames of a batch of videos, one video after the other."""
+        indices = [cls(index) for index in range(videos * frames)]
+        for index in indices:
+            index.frames = frames
+        return indices
 
 
 def empty_latent(width: int, height: int, frames: int, videos: int) -> dict[str, Any]:
     """A LATENT of blank videos; width and height in pixels.
 
     Raises:
-        ValueError: a size that can't be, or more than the memory holds.
+        ValueError: an invalid size, or one that doesn't fit into memory.
     """
     if problem := size_problem(width, height):
         raise ValueError(problem)
     device = comfy.model_management.intermediate_device()
     what = f"A latent of {videos} videos of {frames} frames at {width}x{height}"
-    # Once to be made and once to be sampled; the noise is as large.
+    # The latent, and the noise of the same size.
     check_memory(2 * 4 * videos * frames * 4 * (height // 8) * (width // 8), device, what, "Make fewer, shorter or smaller videos.")
     blank = torch.zeros([videos * frames, 4, height // 8, width // 8], device=device)
-    return {"samples": blank, FRAMES_PER_VIDEO: frames, PLACES: Place.of_videos(videos, frames)}
+    return {"samples": blank, FRAMES_PER_VIDEO: frames, FRAME_INDICES: FrameIndex.of_videos(videos, frames)}
 
 
 def size_problem(width: int | None, height: int | None) -> str:
-    """What is wrong with a video's size in pixels; empty if nothing is. A size that another node gives is not known yet: None.
+    """What is wrong with a video's size in pixels; empty if nothing is. None is the size of an input that is linked to another node.
 
-    What is no whole number (a graph can hold anything) is left to ComfyUI, which refuses it itself. It leaves bounds to us, as it does for
-    any input that a node checks by itself, or that another node gives.
+    ComfyUI itself refuses values that are no integers. It doesn't check the bounds of inputs that a node validates by itself, or that
+    are linked.
     """
     for name, value in (("width", width), ("height", height)):
         if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
@@ -76,44 +76,47 @@ def size_problem(width: int | None, height: int | None) -> str:
 
 
 def frames_per_video(latent: dict[str, Any]) -> int:
-    """How many frames each video of a LATENT has: what it carries, or all of them.
+    """How many frames each video of a LATENT has: the number that is stored in it, or all of its frames.
 
     Raises:
-        ValueError: it is no batch of frames, its videos are of different lengths, or the batch doesn't divide into videos of that many.
+        ValueError: it is no batch of frames, its videos have different lengths, or the batch is no multiple of that number.
     """
     samples: Tensor = latent["samples"]
-    carried: int | None = latent.get(FRAMES_PER_VIDEO)
+    stored: int | None = latent.get(FRAMES_PER_VIDEO)
     if samples.ndim != 4 or not samples.numel():
         raise ValueError(
-            f"The latent is {list(samples.shape)}, but a video is a batch of frames, [frames, channels, height, width], at least one. Use "
-            "Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
+            f"The latent has the shape {list(samples.shape)}; a video is a batch of frames, [frames, channels, height, width], at least "
+            "one. Use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
         )
-    lengths = sorted({place.frames for place in latent.get(PLACES, ()) if isinstance(place, Place)})
+    lengths = sorted({index.frames for index in latent.get(FRAME_INDICES, ()) if isinstance(index, FrameIndex)})
     if len(lengths) > 1:
         raise ValueError(
-            f"The latent has videos of different lengths, {' and '.join(map(str, lengths))} frames: what is sampled at once must be "
-            "equally long. Sample them apart, or make both as long."
+            f"The latent has videos of different lengths, {' and '.join(map(str, lengths))} frames; all videos of a batch must have the "
+            "same length. Sample them separately, or make them equally long."
         )
-    if carried and (carried < 0 or samples.shape[0] % carried):
+    if stored and (stored < 0 or samples.shape[0] % stored):
         raise ValueError(
-            f"The latent has {samples.shape[0]} frames but says that each of its videos has {carried}: frames were taken from it or "
-            "added after it was made. Take or add whole videos."
+            f"The latent has {samples.shape[0]} frames, but each of its videos has {stored}: frames were removed or added after it was "
+            "made. Remove or add complete videos only."
         )
-    return carried or samples.shape[0]
+    return stored or samples.shape[0]
 
 
 def conditioned_frames(conditionings: dict[str, list[dict[str, Any]]]) -> int | None:
-    """The frames a video by a guider's conditionings, where one of them says."""
-    said = (each.get(FRAMES_KEY) for conditioning in conditionings.values() for each in conditioning)
-    return next((checked_frames(frames) for frames in said if frames), None)
+    """The frames per video that a guider's conditionings have; None if none of them has it."""
+    stored = (each.get(FRAMES_KEY) for conditioning in conditionings.values() for each in conditioning)
+    return next((checked_frames(frames) for frames in stored if frames), None)
 
 
 def checked_frames(frames: Any) -> int:
-    """The frames a video that a conditioning says.
+    """A conditioning's frames per video, checked.
 
     Raises:
-        ValueError: they are no number that can be.
+        ValueError: not an integer of at least 1.
     """
     if not isinstance(frames, int) or frames < 1:
-        raise ValueError(f"The conditioning says {frames!r} frames a video; connect VideoCrafter Conditioning, which says how many.")
+        raise ValueError(
+            f"The conditioning has {frames!r} frames per video; an integer of at least 1 is needed. Use VideoCrafter Conditioning, which "
+            "sets it."
+        )
     return frames

@@ -1,9 +1,9 @@
 """ComfyUI's patches of a UNet and its ControlNets, as the core's hooks.
 
-What patches are called with, in which order and with which entries of ``transformer_options``, is that of ComfyUI's own UNet
-(``comfy/ldm/modules/diffusionmodules/openaimodel.py`` and ``comfy/ldm/modules/attention.py``): a patch sees a batch of pictures,
-one a frame, ``[(n t), c, h, w]`` or ``[(n t), l, c]``, n being conditionings times videos. The blocks are numbered alike, since
-the family's UNet is that of Stable Diffusion 2.1 with layers over time put between, so that its ControlNets fit.
+Patches are called with the same arguments, in the same order and with the same entries of ``transformer_options`` as by ComfyUI's
+own UNet (``comfy/ldm/modules/diffusionmodules/openaimodel.py`` and ``comfy/ldm/modules/attention.py``). To a patch, a video is a
+batch of images, one per frame, ``[(n t), c, h, w]`` or ``[(n t), l, c]``, n being conditionings times videos. The blocks have the
+same numbers, since the family's UNet is that of Stable Diffusion 2.1 with temporal layers added; so its ControlNets fit.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ...vc_core.models.conditioning import Conditioning, ContextStream
 from ...vc_core.models.hooks import HookFactory, Hooks, PassInputs, Site, SpatialHooks, combine
 from ...vc_core.models.layers import Attention
 
-#: Key of ``transformer_options``: :data:`HookFactory` of the core's, which a node of this pack adds to a MODEL.
+#: Key of ``transformer_options``: the core's :data:`HookFactory` objects, which a node of this pack adds to a MODEL.
 HOOKS_KEY = "videocrafter_hooks"
-#: What the numbers in ``cond_or_uncond`` stand for.
+#: The meaning of the numbers in ``cond_or_uncond``.
 ROLES = ("positive", "negative", "image")
-#: Kinds of patches, all of them called with the options as their last argument.
+#: Kinds of patches; each is called with the options as its last argument.
 BLOCK_PATCHES = ("input_block_patch", "input_block_patch_after_skip", "output_block_patch")
 ATTENTION_PATCHES = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch")
 REPLACEMENTS = ("attn1", "attn2")
-#: Kinds that core's nodes set and that have no place here: they work on other networks, or on core's own layers.
+#: Kinds that core's nodes set for other networks, or for core's own layers, which this UNet doesn't have.
 FOREIGN_PATCHES = (
     "double_block", "post_input", "noise_refiner", "mlp_patch", "emb_patch", "forward_timestep_embed_patch", "middle_block_after_patch",
-)  # fmt: skip
+)
 FOREIGN_REPLACEMENTS = ("dit",)
 
 
@@ -59,7 +59,7 @@ def hooks_of(options: dict[str, Any], control: dict[str, list[Tensor | None]] | 
         control: the residuals of ControlNets and T2I adapters under ``input``, ``middle`` and ``output``, the first block's last.
 
     Raises:
-        ValueError: patches of a kind that only other networks have.
+        ValueError: patches of a kind for other networks.
     """
     factories: Sequence[HookFactory] = options.get(HOOKS_KEY, ())
     patches = _patch_hooks(options, control, inputs)
@@ -75,17 +75,17 @@ def _patch_hooks(
     if foreign:
         raise ValueError(
             f"A node patches the model at {', '.join(foreign)}, which VideoCrafter's UNet doesn't have: the node is for another kind of "
-            "model (a diffusion transformer, for one). Take it out; nodes for Stable Diffusion's UNet fit."
+            "model, such as a diffusion transformer. Remove it; nodes for Stable Diffusion's UNet work."
         )
-    asked = control is not None or any(patches.get(kind) for kind in (*BLOCK_PATCHES, *ATTENTION_PATCHES))
-    if not asked and not any(replacements.get(kind) for kind in REPLACEMENTS):
+    patched = control is not None or any(patches.get(kind) for kind in (*BLOCK_PATCHES, *ATTENTION_PATCHES))
+    if not patched and not any(replacements.get(kind) for kind in REPLACEMENTS):
         return None
     videos, channels, frames, height, width = inputs.x.shape
     return ComfyHooks({**transformer_options, "original_shape": [videos * frames, channels, height, width]}, control or {})
 
 
 class ComfyHooks(Hooks):
-    """One pass through the UNet."""
+    """ComfyUI's patches and ControlNets in one pass through the UNet."""
 
     def __init__(self, options: dict[str, Any], control: dict[str, list[Tensor | None]]) -> None:
         self.options = options
@@ -99,11 +99,11 @@ class ComfyHooks(Hooks):
         block = (site.part, site.block)
         self.options |= {
             "block": block, "block_index": site.depth, "transformer_index": site.transformer, "activations_shape": list(site.shape),
-        }  # fmt: skip
+        }
         replaced = {}
         for kind in REPLACEMENTS:
-            at = self.replacements.get(kind, {})
-            if found := at.get((*block, site.depth), at.get(block)):
+            by_block = self.replacements.get(kind, {})
+            if found := by_block.get((*block, site.depth), by_block.get(block)):
                 replaced[kind] = found
         if not replaced and not any(self.patches.get(kind) for kind in ATTENTION_PATCHES):
             return None
@@ -132,7 +132,7 @@ class ComfyHooks(Hooks):
         return hidden, skip
 
     def _controlled(self, name: str, number: int, hidden: Tensor) -> Tensor:
-        """With the residual of a block; the first one's is stored last."""
+        """The activations plus the residual of a block; the first block's residual is stored last."""
         residuals = self.residuals.get(name, [])
         residual = residuals[-1 - number] if number < len(residuals) else None
         if residual is None:
@@ -140,21 +140,21 @@ class ComfyHooks(Hooks):
         if residual.shape[1:] != hidden.shape[1:] or len(residual) != 1 and len(residual) % self.rows:
             part, number = self.options["block"]
             raise ValueError(
-                f"The ControlNet (or T2I adapter) gives {list(residual.shape)} for {part} block {number}, where the model has "
-                f"{list(hidden.shape)} (rows, channels, height, width). It must be made for Stable Diffusion 2.1; where only height or "
-                "width differ, use a video whose width and height are multiples of 64, and no node that shrinks what blocks give."
+                f"The ControlNet (or T2I adapter) gives {list(residual.shape)} for {part} block {number}; the model needs "
+                f"{list(hidden.shape)} (rows, channels, height, width). Use one made for Stable Diffusion 2.1. If only height or width "
+                "differ, use a video whose width and height are multiples of 64, and no node that downscales activations."
             )
         if len(residual) not in (1, len(hidden)):
-            # A T2I adapter keeps what it made, equal for all conditionings, though the next pass may have more or fewer of them.
+            # A T2I adapter reuses its result, equal for all conditionings, in passes with more or fewer conditionings.
             residual = residual[torch.arange(len(hidden), device=residual.device) % len(residual)]
         return hidden + residual.to(hidden)
 
 
 class ComfySpatialHooks(SpatialHooks):
-    """One block of a spatial transformer.
+    """ComfyUI's patches in one block of a spatial transformer.
 
     Args:
-        replaced: what stands in the place of the attention itself, by the layer's name.
+        replaced: functions that replace the attention function, by the layer's name.
         options: ``transformer_options`` without the patches.
     """
 
@@ -178,7 +178,7 @@ class ComfySpatialHooks(SpatialHooks):
         text, *others = streams
         tokens = text.tokens
         if self.patches.get("attn2_patch") or "attn2" in self.replaced:
-            # The core reads the text once per video; a patch expects a row for each frame.
+            # The core has one row of text per video; a patch expects one per frame.
             tokens = tokens.repeat_interleave(len(x) // len(tokens), dim=0)
         x, tokens, values = self._inputs("attn2_patch", x, tokens)
         text = replace(text, tokens=tokens, value_tokens=values, attention=self._replaced("attn2"))
@@ -187,9 +187,9 @@ class ComfySpatialHooks(SpatialHooks):
     def _describe(self, layer: SelfAttention | CrossAttention) -> None:
         self.options |= {"n_heads": layer.heads, "dim_head": layer.head_channels, "attn_precision": None}
 
-    def _inputs(self, kind: str, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What queries, keys and values are made of."""
-        keys = values = seen
+    def _inputs(self, kind: str, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The inputs of the projections to queries, keys and values."""
+        keys = values = context
         for patch in self.patches.get(kind, ()):
             x, keys, values = patch(x, keys, values, self.options)
         return x, keys, values
@@ -207,20 +207,20 @@ class ComfySpatialHooks(SpatialHooks):
 
 
 def check_controlnet(control: Any, context_dim: int) -> None:
-    """Refuse what would only fail later, and less clearly.
+    """Check a ControlNet before the run, since later errors would be less clear.
 
     Args:
-        control: a ControlNet of ComfyUI's; those chained to it are looked at, too.
-        context_dim: the width of the text that the model reads.
+        control: a ControlNet of ComfyUI's; those chained to it are checked too.
+        context_dim: width of the model's text tokens.
 
     Raises:
-        ValueError: a ControlNet that reads other text, or one that is made of the model's own weights.
+        ValueError: a ControlNet for text of another width, or a Control-LoRA.
     """
     for each in chain(control):
         if hasattr(each, "control_weights"):
             raise ValueError(
                 "A Control-LoRA is completed by the weights of the image model it was made for, which a VideoCrafter model doesn't have: "
-                "use a whole ControlNet for Stable Diffusion 2.1."
+                "use a complete ControlNet for Stable Diffusion 2.1."
             )
         network = getattr(each, "control_model", None)
         widths = {layer.in_features for name, layer in network.named_modules() if name.endswith("attn2.to_k")} if network else set()
@@ -232,6 +232,7 @@ def check_controlnet(control: Any, context_dim: int) -> None:
 
 
 def chain(control: Any) -> Iterable[Any]:
+    """A ControlNet of ComfyUI's, and those chained to it."""
     while control is not None:
         yield control
         control = control.previous_controlnet

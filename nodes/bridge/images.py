@@ -17,11 +17,11 @@ from .frames import frames_per_video, unfold
 
 
 def image_features(encoder: Any, images: Tensor) -> Tensor:
-    """The image tower's features as the authors take them: the whole picture, stretched, and the last layer's tokens before the norm.
+    """The image tower's features as in the authors' code: of the stretched image, the last layer's tokens before the norm.
 
     Args:
         encoder: a CLIP_VISION.
-        images: an IMAGE ``[B, H, W, C]`` in [0, 1], as :func:`rgb_images` takes it.
+        images: an IMAGE ``[B, H, W, C]`` in [0, 1], see :func:`rgb_images`.
 
     Returns:
         ``[B, 1 + patches, width]``.
@@ -33,19 +33,19 @@ def image_features(encoder: Any, images: Tensor) -> Tensor:
 
 
 def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[str, Any]) -> Tensor:
-    """The latents that a model's input channels get of pictures (see :meth:`vc_core.pipeline.VideoModel.keyframe_latents`).
+    """The latents of images for a model's concat channels (see :func:`vc_core.models.conditioning.place_keyframes`).
 
     Args:
         vae: a VAE.
-        first: an IMAGE, one picture or one a video.
-        last: likewise, for videos that are to end with a picture.
-        latent: the LATENT that is sampled, whose size and frames they get.
+        first: an IMAGE, one image or one per video.
+        last: likewise, the last images; None if the videos don't end with an image.
+        latent: the LATENT to be sampled, which sets size and number of frames.
 
     Returns:
-        ``[videos * T, C, h, w]`` as the VAE gives them, or ``[T, C, h, w]`` where there is one picture.
+        ``[videos * T, C, h, w]`` in the VAE's scale, or ``[T, C, h, w]`` for one image.
 
     Raises:
-        ValueError: two pictures for videos of one frame.
+        ValueError: two images for videos of one frame.
     """
     frames = frames_per_video(latent)
     height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
@@ -59,40 +59,40 @@ def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[
 
 
 def image_embeddings(encoder: Any, images: Tensor) -> Tensor:
-    """CLIP's embeddings ``[B, d]`` of pictures ``[B, 3, H, W]`` in [-1, 1], prepared as the authors do."""
+    """CLIP's embeddings ``[B, d]`` of images ``[B, 3, H, W]`` in [-1, 1], prepared as in the authors' code."""
     return _run_tower(encoder, images)[2].float()
 
 
 def frames_for(vae: Any, latent: dict[str, Any]) -> Tensor:
-    """The frames ``[T, C, h, w]`` of a LATENT that a VAE is to decode.
+    """The frames ``[T, C, h, w]`` of a LATENT, checked before a VAE decodes them.
 
     Raises:
-        ValueError: there are none, or another kind of model made them.
+        ValueError: there are no frames, or they have another number of channels.
     """
     samples: Tensor = latent["samples"]
     channels = vae.latent_channels
     if samples.ndim != 4 or samples.shape[1] != channels or not samples.numel():
         raise ValueError(
-            f"The latent is {list(samples.shape)}, but this VAE decodes frames of {channels} channels, [frames, {channels}, height, "
-            "width], at least one. Connect the VAE of the model that made the latent, and a latent with frames in it."
+            f"The latent has the shape {list(samples.shape)}; this VAE decodes frames [frames, {channels}, height, width], at least one. "
+            "Connect the VAE of the model that made the latent, and a latent with frames in it."
         )
     return samples
 
 
 def rgb_images(images: Tensor) -> Tensor:
-    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (the alpha is left out) -> ``[B, 3, H, W]`` in its range, in float32.
+    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (alpha is dropped) -> ``[B, 3, H, W]`` in the same range, in float32.
 
     Raises:
-        ValueError: there is no picture in it, or it has another type or number of channels.
+        ValueError: an empty IMAGE, or one of another shape, data type or number of channels.
     """
     if images.ndim != 4 or not images.numel() or not images.is_floating_point():
         raise ValueError(
-            f"The picture is {list(images.shape)} of {images.dtype}, but an image is [pictures, height, width, channels] of floating "
-            "point numbers and has at least one pixel. Connect one that a loading or decoding node gives."
+            f"The image has the shape {list(images.shape)} in {images.dtype}; [images, height, width, channels] in a floating point type "
+            "is needed, with at least one pixel. Connect the image of a loading or decoding node."
         )
     channels = images.shape[-1]
     if channels not in (1, 3, 4):
-        raise ValueError(f"The picture has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such a one.")
+        raise ValueError(f"The image has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such an image.")
     return images[..., :3].float().expand(*images.shape[:-1], 3).movedim(-1, 1)
 
 

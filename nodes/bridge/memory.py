@@ -1,6 +1,6 @@
-"""Videos that can't fit into this machine's memory: said before anything is taken.
+"""Refuses videos that don't fit into this machine's memory, before memory is allocated.
 
-A GPU says itself that it has no more, and ComfyUI passes it on. Without one the system would end the whole server instead.
+On a GPU, the allocation fails with an error, which ComfyUI shows. On a CPU, the system would kill the server instead.
 """
 
 from __future__ import annotations
@@ -11,34 +11,35 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-#: Bytes, more than any machine has; what goes beyond is not told exactly.
+#: Bytes, more than any machine has; the error doesn't state larger numbers exactly.
 BEYOND = 1e15
 
 
 def check_memory(needed: float, device: torch.device, what: str, remedy: str) -> None:
-    """Refuse to take more memory than there is.
+    """Check that there is enough free memory, on a CPU.
 
     Args:
         needed: bytes.
-        what: what is to be made, as the beginning of a sentence.
+        what: the subject of the error's first sentence.
+        remedy: the last sentence of the error.
 
     Raises:
-        ValueError: a processor has less memory free.
+        ValueError: less memory is free.
     """
     if device.type != "cpu":
         return
     free = comfy.model_management.get_free_memory(device)
     if needed > free:
-        # Linked numbers can be of any size, of those that no fraction can be made as well.
+        # Linked integers can exceed what a float holds.
         amount = f"about {needed / 1e9:.1f} GB" if needed < BEYOND else f"more than {BEYOND / 1e9:.0f} GB"
         raise ValueError(f"{what} takes {amount}, but {free / 1e9:.1f} GB of memory are free. {remedy}")
 
 
 def check_pass(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Wraps a guider's ``outer_sample``: one pass over one conditioning must fit.
+    """Wraps a guider's ``outer_sample``: checks the memory of one pass over one conditioning, but not with context windows.
 
     Raises:
-        ValueError: it does not. Context windows, of which each is a pass, are not looked at.
+        ValueError: less memory is free.
     """
     guider = executor.class_obj
     patcher = guider.model_patcher

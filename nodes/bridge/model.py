@@ -1,8 +1,8 @@
 """MODEL: the core's UNet as a model of ComfyUI's.
 
-To ComfyUI a video is a batch of frames ``[T, 4, h, w]``, as for its other video models of that time, so that samplers, noise
-masks, previews and other people's nodes see what they know. Just before the UNet the batch is folded into videos, and
-unfolded after it.
+To ComfyUI a video is a batch of frames ``[T, 4, h, w]``, as for its other video models based on Stable Diffusion, so that
+samplers, noise masks, previews and other packs' nodes work. The batch is folded into videos just before the UNet, and unfolded
+after it.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ from .hooks import check_controlnet, hooks_of, pass_inputs
 from .memory import check_pass
 from .sampling import ScaledModelSampling
 
-#: Sequences up to this length (temporal attention, image tokens) are small to ComfyUI's choice of attention.
+#: Sequences up to this length (temporal attention, image tokens) use ComfyUI's attention for small inputs.
 SMALL_SEQUENCE = 64
-#: Kinds of attention that write probabilities out, and the most queries that they do it for at once.
-WRITTEN_OUT, QUERIES_AT_ONCE = (attention_split, attention_sub_quad), 4096
-#: Conditioning key: the frames a second that the model is told.
+#: Attention functions that store the probabilities, and for how many queries at once.
+EXPLICIT_ATTENTION, QUERIES_AT_ONCE = (attention_split, attention_sub_quad), 4096
+#: Conditioning key: the model's fps condition.
 FPS_KEY = "fps"
-#: Conditioning keys: the image tower's features of each video's picture ``[B, n, width]``, and how strongly they are seen.
+#: Conditioning keys: the image tower's features of each video's image ``[B, n, width]``, and the strength of attention to them.
 FEATURES_KEY = "image_features"
 STRENGTH_KEY = "image_strength"
-#: Conditioning key: the latents of pictures for each frame, as the VAE gives them. Core's image-to-video models use it too.
+#: Conditioning key: the latents of images for each frame, in the VAE's scale. Core's image-to-video models use it too.
 KEYFRAMES_KEY = "concat_latent_image"
 
 
 def attention_on(device: torch.device) -> Callable[..., Tensor]:
-    """The attention that the user chose; on a processor torch's, three times as fast as what ComfyUI takes there when nobody chooses."""
+    """The attention that the user chose. The default on a CPU is torch's, which is three times as fast there as ComfyUI's default."""
     chosen = args.use_split_cross_attention or args.use_quad_cross_attention
     return attention_pytorch if device.type == "cpu" and not chosen else optimized_attention
 
@@ -72,7 +72,7 @@ def chosen_attention(
     """The attention that the user's ComfyUI is set to, in the shapes of :data:`vc_core.models.layers.Attention`.
 
     Args:
-        transformer_options: where a node overrides the attention of a model, which then gets the one that would run otherwise.
+        transformer_options: may hold a node's override of the attention, which is then called with the default function.
     """
     attention = attention_on(q.device)
     if k.shape[1] <= SMALL_SEQUENCE and attention is not attention_pytorch:
@@ -86,13 +86,13 @@ class FoldedUNet(UNet):
     def __init__(
         self, config: UNetConfig, dtype: torch.dtype, device: Any = None, operations: Any = None, **described: Any
     ) -> None:
-        """``described`` is :func:`core_terms` of ``config``, which ComfyUI passes too."""
+        """``described`` is ignored: :func:`core_terms` of ``config``, which ComfyUI passes too."""
         operations = operations_for(comfy.model_management.get_torch_device(), operations)
         super().__init__(config, LayerFactory(operations, chosen_attention, device, dtype))
         self.dtype = dtype
 
     def to(self, *args: Any, **kwargs: Any) -> FoldedUNet:
-        """As any module's, but channels-last is applied to 4-D weights only; those of Conv3d are 5-D."""
+        """As ``torch.nn.Module.to``, but channels-last is applied to 4-D weights only; those of Conv3d are 5-D."""
         if kwargs.get("memory_format") is torch.channels_last:
             for weight in self.parameters():
                 if weight.ndim == 4:
@@ -110,7 +110,7 @@ class FoldedUNet(UNet):
         transformer_options: dict[str, Any] = {},
         **kwargs: Any,
     ) -> Tensor:
-        """:meth:`evaluate`, within what nodes have wrapped around it. The first six are in core's order, which wrappers know."""
+        """:meth:`evaluate`, within the wrappers that nodes added. They rely on the order of the first six arguments, which is core's."""
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.evaluate, self, wrappers)
         return executor.execute(x, timesteps, context, y, control, transformer_options, **kwargs)
@@ -129,24 +129,26 @@ class FoldedUNet(UNet):
         image_strength: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """``[n, c, h, w]`` -> ``[n, 4, h, w]``, n being conditionings times videos times frames, in this order; all else has n rows too.
+        """``[n, c, h, w]`` -> ``[n, 4, h, w]``, n being conditionings times videos times frames, in this order.
+
+        All other tensors have n rows too.
 
         Args:
-            y: nothing; no model of the family has classes.
+            y: ignored; no model of the family has classes.
             control: residuals, see :func:`.hooks.hooks_of`.
 
         Raises:
-            ValueError: the batch doesn't divide into videos of that many frames; patches or residuals that don't fit.
+            ValueError: the batch is no multiple of the number of frames; patches or residuals that don't fit.
         """
         conditionings = len(transformer_options.get("cond_or_uncond", [0]))
         frames = num_video_frames or x.shape[0] // conditionings
         if x.shape[0] % (conditionings * frames):
             raise ValueError(
-                f"The latent has {x.shape[0] // conditionings} frames, which does not divide into videos of {frames}: give the "
-                "conditioning node the latent that is sampled."
+                f"The latent has {x.shape[0] // conditionings} frames, which is not a multiple of the conditioning's {frames} frames per "
+                "video: connect the latent that is sampled to the conditioning node."
             )
 
-        # What is the same for all frames of a video is read from its first.
+        # Conditions of a video are read off its first frame's row.
         def of_video(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[::frames]
 
@@ -167,7 +169,7 @@ class FoldedUNet(UNet):
 
 
 def core_terms(config: UNetConfig) -> dict[str, Any]:
-    """The picture side of a UNet in the terms of ComfyUI's own, which nodes read (FreeU its widths, LoRA loaders its blocks)."""
+    """The spatial part of a UNet in ComfyUI's terms, which nodes read (FreeU the widths, LoRA loaders the blocks)."""
     attends = [2**level in config.attention_resolutions for level in range(len(config.channel_mult))]
 
     def depths(blocks: int) -> list[int]:
@@ -194,7 +196,7 @@ def core_terms(config: UNetConfig) -> dict[str, Any]:
 
 
 class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI asks of a model's configuration."""
+    """The model configuration that ComfyUI needs."""
 
     unet_config: dict[str, Any] = {}
     unet_extra_config: dict[str, Any] = {}
@@ -205,7 +207,7 @@ class VideoCrafterModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, config: ModelConfig, has_projector: bool) -> None:
         super().__init__(core_terms(config.unet))
         self.config, self.has_projector = config, has_projector
-        # In core's unit: a hundredth of a MiB for each position and byte of a number.
+        # In core's unit: 0.01 MiB per position and byte of the data type.
         self.memory_usage_factor = activations_per_position(config.unet) / (0.01 * 2**20)
         self.latent_format = previews.FramesFormat(config.autoencoder.scale_factor)
 
@@ -235,24 +237,24 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
 
         Args:
             input_shape: ``(n, c, h, w)``, n being conditionings times frames.
-            cond_shapes: not looked at; what is known of the text and the picture is small.
+            cond_shapes: ignored; the conditions of text and image are small.
         """
-        rows, places = input_shape[0], math.prod(input_shape[2:])
+        rows, positions = input_shape[0], math.prod(input_shape[2:])
         dtype = self.manual_cast_dtype or self.get_dtype()
-        numbers = rows * places * activations_per_position(self.config.unet)
-        if attention_on(comfy.model_management.get_torch_device()) in WRITTEN_OUT:
-            # The logits and their softmax, where frames are largest.
+        activations = rows * positions * activations_per_position(self.config.unet)
+        if attention_on(comfy.model_management.get_torch_device()) in EXPLICIT_ATTENTION:
+            # The logits and their softmax, at full resolution.
             heads = self.config.unet.model_channels // self.config.unet.head_channels
-            numbers += 2 * rows * heads * places * min(places, QUERIES_AT_ONCE)
-        # Convolutions arrange their weights anew, and conversions copy them first: that counts for the smallest of videos.
+            activations += 2 * rows * heads * positions * min(positions, QUERIES_AT_ONCE)
+        # Convolutions copy their weights into another layout, and casting copies them once more; this is the peak of tiny videos.
         copies = max(each.numel() for each in self.diffusion_model.parameters()) * (1 if self.manual_cast_dtype is None else 2)
-        return max(numbers, copies) * comfy.model_management.dtype_size(dtype)
+        return max(activations, copies) * comfy.model_management.dtype_size(dtype)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Text as in core, the number of frames (all of the batch unless said), fps, and the picture's tokens.
+        """Text as in core, the number of frames per video (by default, of the batch), fps, and the image tokens.
 
         Raises:
-            ValueError: a latent, a text, a ControlNet or a picture that the model can't take.
+            ValueError: a latent, text, ControlNet or image that doesn't fit the model.
         """
         check_controlnet(kwargs.get("control"), self.config.unet.context_dim)
         self._check_inputs(kwargs["noise"], kwargs.get("cross_attn"), kwargs.get(FRAMES_KEY), kwargs.get(FPS_KEY))
@@ -273,43 +275,43 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         unet, title = self.config.unet, self.config.title
         if latent.ndim != 4 or latent.shape[1] != unet.out_channels or not latent.numel():
             raise ValueError(
-                f"The latent is {list(latent.shape)}, but {title} samples [frames, {unet.out_channels}, height, width], at least one "
-                "frame: use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
+                f"The latent has the shape {list(latent.shape)}; {title} samples [frames, {unet.out_channels}, height, width], at least 1 "
+                "frame. Use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
             )
         if text is not None and (text.ndim != 3 or text.shape[-1] != unet.context_dim or not text.numel()):
             raise ValueError(
-                f"The conditioning is {list(text.shape)}, but {title} reads [batch, tokens, {unet.context_dim}], the text encoder's of "
-                "Stable Diffusion 2: connect CLIPTextEncode with the CLIP of the model's own loader."
+                f"The conditioning has the shape {list(text.shape)}; {title} needs [batch, tokens, {unet.context_dim}], from the text "
+                "encoder of Stable Diffusion 2. Connect CLIPTextEncode with the CLIP of the model's own loader."
             )
         if frames:
             checked_frames(frames)
         if fps is not None and not (isinstance(fps, (int, float)) and math.isfinite(fps)):
-            raise ValueError(f"The conditioning says {fps!r} frames a second; connect VideoCrafter Conditioning, which gives a number.")
+            raise ValueError(f"The conditioning's fps is {fps!r}; a finite number is needed. Use VideoCrafter Conditioning, which sets it.")
 
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
-        """The pictures' latents for the input channels beside the noisy latent, ``[n, 4, h, w]`` with a row a frame.
+        """The latents of images for the concat channels, ``[n, 4, h, w]`` with a row per frame; None for models without such channels.
 
         Raises:
-            ValueError: the model needs them and there are none, or they are of another size.
+            ValueError: there are none, or they have another size.
         """
         if not self.config.unet.concat_channels:
             return None
         latents, noise = kwargs.get(KEYFRAMES_KEY), kwargs["noise"]
         if latents is None:
             raise ValueError(
-                f"{self.config.title} needs the latent of its picture: connect vae and latent to VideoCrafter Image to Video (or to "
+                f"{self.config.title} needs the latent of its image: connect vae and latent to VideoCrafter Image to Video (or to "
                 "VideoCrafter Interpolation)."
             )
         batch = noise.shape[0]
         if latents.shape[1:] != noise.shape[1:] or batch % latents.shape[0]:
             raise ValueError(
-                f"The picture's latents are {list(latents.shape)} and the video's {list(noise.shape)} (frames, channels, height, width): "
-                "give the node that takes the picture the latent that is sampled."
+                f"The image's latents have the shape {list(latents.shape)} and the video's {list(noise.shape)} (frames, channels, height, "
+                "width): connect the latent that is sampled to the node that takes the image."
             )
         return self.process_latent_in(latents).repeat(batch // latents.shape[0], 1, 1, 1).to(kwargs["device"])
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As core's, with the image projector, and the schedule, which tells models of the same tensors apart."""
+        """As core's, with the image projector, and the schedule, by which models with the same tensors are identified."""
         saved = super().state_dict_for_saving(*args, **kwargs)
         if self.image_proj_model is not None:
             saved |= {"image_proj_model." + name: tensor for name, tensor in self.image_proj_model.state_dict().items()}
@@ -320,15 +322,15 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         return saved
 
     def image_tokens(self, features: Tensor, videos: int) -> Tensor:
-        """Features of one picture, or of one a video, ``[n, l, width]`` -> image tokens ``[n, m, context]``.
+        """Features of one image, or of one per video, ``[n, l, width]`` -> image tokens ``[n, m, context]``.
 
         Raises:
-            ValueError: a model without a projector, features of another width, or pictures that don't match the videos.
+            ValueError: a model without a projector, features of another width, or another number of images than 1 or ``videos``.
         """
         if self.image_proj_model is None:
             raise ValueError(
-                f"{self.config.title} can't take a picture: its file has no image projector (image_proj_model). "
-                "Use an image-to-video model."
+                f"{self.config.title} takes no image: its file has no image projector (image_proj_model). Use an image-to-video model, or "
+                "VideoCrafter Conditioning in place of VideoCrafter Image to Video."
             )
         width = self.config.projector.feature_dim
         if features.shape[-1] != width:
@@ -337,16 +339,16 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
                 "vision output of the model's own loader, or OpenCLIP ViT-H/14."
             )
         if len(features) not in (1, videos):
-            raise ValueError(f"There are {len(features)} pictures for {videos} videos: give one, or set batch_size to {len(features)}.")
+            raise ValueError(f"There are {len(features)} images for {videos} videos: connect one, or set batch_size to {len(features)}.")
         return self.image_proj_model(features.to(self.manual_cast_dtype or self.get_dtype()))
 
 
 def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """Build the model of a file and put it under ComfyUI's management.
+    """The model of a file as a MODEL.
 
     Args:
         model_options: ``dtype`` and ``fp8_optimizations``, as in core's diffusion model loader; both may be missing.
-        disable_dynamic: don't let ComfyUI leave weights where they are until they are used, as compiling a model needs it.
+        disable_dynamic: load all weights at once rather than when they are used, as is needed to compile a model.
     """
     weights = file.tensors("unet")
     config = VideoCrafterModelConfig(file.config, has_projector="projector" in file.parts)
@@ -362,15 +364,15 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     config.optimizations["fp8"] = model_options.get("fp8_optimizations", False)
 
     model = VideoCrafterModel(config, device=offload_device)
-    # Looked up now, not at import: where the server has a GPU it puts another class under this name when it starts.
+    # Looked up now, not at import: on a GPU the server assigns another class to this name when it starts.
     plain = comfy.model_patcher.ModelPatcher
     patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
-    # Of the wrappers of one kind, the first one added runs outermost.
+    # Of several wrappers of the same kind, the first one added runs outermost.
     windows.install(patcher)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter memory", check_pass)
     previews.install(patcher)
-    patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI gets another of it
+    patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI loads it again
     # assign=True would bind the file's read-only mapping to the model, so weights are always copied.
     model.load_model_weights(weights, "")
     if model.image_proj_model is not None:

@@ -2,8 +2,8 @@
 
 ComfyUI's samplers see ``y = x_0 + sigma * noise``. VideoCrafter noises a scaled sample, ``x_t = sqrt(a) * s * x_0 +
 sqrt(1 - a) * noise``, and dividing that by ``sqrt(a) * s`` gives the same form with ``sigma = sqrt((1 - a) / a) / s``. So the
-sample scale is a changed table of sigmas and a changed scale of the network's input, and every sampler is right. Where a schedule
-ends without signal, its last sigma, which would have no end, is core's large one.
+sample scale only changes the table of sigmas and the scale of the network's input, and every sampler works. If a schedule ends
+without signal, its last sigma would be infinite; core's largest sigma is used instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...vc_core.diffusion.samplers import Tables, ddim, sample
 from ...vc_core.diffusion.schedule import Schedule
 from .frames import conditioned_frames, unfold
 
-#: What stands for the last alpha where it is 0, as in core: samplers need a finite sigma.
+#: The last alpha if it would be 0, as in core: samplers need a finite sigma.
 LAST_ALPHA = 4.8973451890853435e-08
 
 
@@ -29,7 +29,7 @@ class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.mode
     """Core's discrete schedule with the model's own betas and sample scale, for networks that predict the noise or v.
 
     Args:
-        spacing: how the authors space the timesteps they visit, see :meth:`vc_core.diffusion.schedule.Schedule.spaced`.
+        spacing: the authors' spacing of the timesteps, see :meth:`vc_core.diffusion.schedule.Schedule.spaced`.
     """
 
     def __init__(self, schedule: Schedule, spacing: str = "uniform") -> None:
@@ -41,7 +41,7 @@ class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.mode
         self.register_buffer("scale", scale.float())
 
     def sample_scale(self, sigma: Tensor) -> Tensor:
-        """``s`` at ``sigma``; between two timesteps it is on a line over log sigma."""
+        """``s`` at ``sigma``; between two timesteps it is interpolated linearly in log sigma."""
         table = self.log_sigmas.to(sigma.device)
         scales = self.scale.to(sigma.device)
         log_sigma = sigma.log().clamp(table[0], table[-1])
@@ -50,21 +50,21 @@ class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.mode
         return torch.lerp(scales[high - 1], scales[high], weight.to(scales))
 
     def alpha(self, sigma: Tensor) -> Tensor:
-        """``a`` at ``sigma``, 0 at the last one of a schedule that ends without signal."""
+        """``a`` at ``sigma``; 0 at the last sigma of a schedule that ends without signal."""
         alpha = 1 / (1 + (sigma * self.sample_scale(sigma)) ** 2)
         if self.schedule.alphas_cumprod[-1] > 0:
             return alpha
         return torch.where(sigma >= self.sigma_max * (1 - 1e-5), torch.zeros_like(alpha), alpha)
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        """The x_0 that a prediction for ``y`` stands for."""
+        """x_0 by the network's prediction for ``y``."""
         if self.schedule.prediction == "eps":
             return model_input - model_output * self._spread(sigma, model_output)
         alpha, scale = self.alpha(sigma), self.sample_scale(sigma)
         return model_input * self._spread(alpha, model_input) - model_output * self._spread((1 - alpha).sqrt() / scale, model_input)
 
     def input_scale(self, sigma: Tensor) -> Tensor:
-        """``sqrt(a) * s``, what takes ``y`` to the network's input."""
+        """``sqrt(a) * s``, the factor between ``y`` and the network's input."""
         scale = self.sample_scale(sigma)
         return scale / (1 + (sigma * scale) ** 2).sqrt()
 
@@ -72,7 +72,7 @@ class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.mode
         return noise * self._spread(self.input_scale(sigma), noise)
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
-        """Noise a latent to ``sigma``; at the very start the network gets the noise as it is."""
+        """A latent noised to ``sigma``; with ``max_denoise`` the network's input is the noise itself."""
         factor = 1 / self.input_scale(sigma) if max_denoise else sigma
         return noise * self._spread(factor, noise) + latent_image
 
@@ -97,27 +97,27 @@ def schedule_of(model: Any) -> ScaledModelSampling:
 
 
 def authors_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto") -> Tensor:
-    """The sigmas at the timesteps that the authors' DDIM visits, falling, with a 0 at the end.
+    """The sigmas at the timesteps of the authors' DDIM, falling, with a 0 at the end.
 
     Args:
         spacing: of the timesteps; ``auto`` is the model's own.
         denoise: the denoising strength, see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
 
     Raises:
-        ValueError: ``steps / denoise`` is no number of steps that the schedule has.
+        ValueError: ``steps / denoise`` is more than the number of timesteps.
     """
     visited = sampling.schedule.visited(steps, sampling.spacing if spacing == "auto" else spacing, denoise)
     return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])
 
 
 class DDIMSampler(comfy.samplers.KSAMPLER):
-    """DDIM as the authors run it: their start, their noise at every step, their last step.
+    """The authors' DDIM: with their start, their noise at every step, and their last step.
 
     Args:
         eta: 0 adds no noise, 1 as much as the training's reverse process.
-        frames: frames a video; the conditioning's, or the whole batch, where none is given.
+        frames: frames per video; None: the conditioning's, or all of the batch.
 
-    The option ``step_noise`` may be set to the noise of each step, in place of the seed's.
+    The option ``step_noise`` can hold the noise of each step, in place of the seed's.
     """
 
     def __init__(self, eta: float, frames: int | None = None) -> None:
@@ -126,13 +126,13 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
     def sample(
         self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, latent_image: Any = None,
         denoise_mask: Any = None, disable_pbar: bool = False,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         # From an empty latent the authors start with the noise itself, whatever the first timestep; else noise is added.
         self._from_nothing = latent_image is None or not latent_image.any()
         samples = super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
         if denoise_mask is None or sigmas[-1] > 0:
             return samples
-        # The authors' last step leaves the first timestep's noise in; what a mask keeps is to stay as it was given.
+        # The authors' last step leaves some noise in the result, which must not be in the part that the mask excludes.
         return samples * denoise_mask + latent_image * (1 - denoise_mask)
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
@@ -143,7 +143,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
 def _sample_ddim(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, eta: float, frames: int | None,
     step_noise: Iterable[Tensor] | None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``.
 
     The loop and the update are the core's own, on its ``x_t = sqrt(a) * s * y``.
@@ -171,14 +171,14 @@ def _sample_ddim(
             callback({"i": step, "x": y, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
 
     clean = sample(predict, x * input_scales[0], steps, ddim(tables), noise, report)
-    # Where the last sigma is not 0 the result goes on to be sampled.
+    # If the last sigma is not 0, another sampler continues from the result.
     return clean if sigmas[-1] == 0 else clean / (tables.alphas_prev[0].sqrt() * tables.scale_prev[0])
 
 
 def _tables(sampling: ScaledModelSampling, sigmas: Tensor, eta: float) -> Tables:
-    """The update's tables at the timesteps of any falling sigmas, rising."""
+    """The update's tables at the timesteps of any falling sigmas; the tables are rising."""
     timesteps = sampling.timestep(sigmas.to(sampling.log_sigmas.device)).cpu().flip(0)
-    # Sigma 0 is past the table; its nearest is the first timestep of training, where the authors' last step goes.
+    # Sigma 0 is not in the table; the nearest entry is the first training timestep, which the authors' last step goes to.
     return Tables.make(sampling.schedule, timesteps[1:], eta, end=int(timesteps[0]))
 
 

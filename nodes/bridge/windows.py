@@ -1,4 +1,4 @@
-"""Context windows: each window's frames get their own conditions, hints and timesteps, and videos stay apart."""
+"""Context windows: each window gets the conditions, ControlNet hints and timesteps of its own frames, and stays within a video."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from .frames import FRAMES_KEY
 from .hooks import chain
 
-#: Conditions of a model with a row a frame, which core leaves whole in some releases.
+#: Conditions with a row per frame, which core doesn't cut to the window in some releases.
 FRAME_ROWS = ("c_concat", "image_tokens")
 
 
 def install(patcher: Any) -> None:
-    """Add the wrappers to a MODEL. Of one kind, the first one added runs outermost."""
+    """Add the wrappers to a MODEL. Of several of the same kind, the first one added runs outermost."""
     kinds = comfy.patcher_extension.WrappersMP
     patcher.add_wrapper_with_key(kinds.CALC_COND_BATCH, "videocrafter windows", one_window)
     patcher.add_wrapper_with_key(kinds.PREDICT_NOISE, "videocrafter windows", one_timestep)
@@ -26,36 +26,36 @@ def install(patcher: Any) -> None:
 
 
 def one_timestep(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any) -> Any:
-    """Wraps a prediction by context windows: the timestep is given once, as ComfyUI 0.3.75 looks for it among the sigmas.
+    """Wraps a prediction by context windows: the timestep is passed as one number, since ComfyUI 0.3.75 looks it up in the sigmas.
 
-    :func:`one_window` gives it to every frame again. The arguments are those of a guider's ``predict_noise``.
+    :func:`one_window` repeats it for every frame. The arguments are those of a guider's ``predict_noise``.
     """
     return executor(x, timestep[:1] if "context_handler" in model_options else timestep, model_options, seed)
 
 
 def one_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> Any:
-    """Wraps the evaluation of a context window's frames: each gets its own conditions, and videos stay apart.
+    """Wraps the evaluation of a context window: each frame gets its own conditions.
 
-    Newer releases put the frame before the window in front of it and take its prediction off again, which is for models whose first
-    latent frame is another thing. These here were trained on so many frames and no more, so it is left out.
+    Newer releases prepend an anchor frame to the window and drop its prediction again, for models whose first latent frame is
+    special. The models of this family are not, and were trained on a fixed number of frames, so the anchor is removed.
 
     The arguments are those of ``comfy.samplers.calc_cond_batch``.
 
     Raises:
-        ValueError: windows over something else than frames, or across videos.
+        ValueError: windows over another dimension than frames, or across videos.
     """
     window = model_options.get("transformer_options", {}).get("context_window")
     if window is None:
         return executor(model, conds, x, timestep.expand(len(x)) if timestep.numel() == 1 else timestep, model_options)
     if window.dim != 0:
-        raise ValueError(f"Context windows over dim {window.dim}: a video is a batch of frames, so set dim to 0 in ContextWindowsManual.")
+        raise ValueError(f"The context windows are over dim {window.dim}; frames are dim 0: set dim to 0 in ContextWindowsManual.")
     anchor = getattr(window, "causal_anchor_index", None)
     ahead = int(anchor is not None and anchor >= 0)
     view = _Window(list(window.index_list), ahead)
     inside = [None if cond is None else [view.condition(each) for each in cond] for cond in conds]
     try:
         if ahead:
-            window.causal_anchor_index = None  # others ask the window which frames it has
+            window.causal_anchor_index = None  # other wrappers use the window to select frames
         predicted = executor(model, inside, x[ahead:], timestep[:1].expand(len(x) - ahead), model_options)
     finally:
         if ahead:
@@ -65,61 +65,68 @@ def one_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep:
 
 @dataclass(frozen=True)
 class _Window:
-    """The frames of a context window, and how many more stand ahead of them in its tensors."""
+    """The frames of a context window, and the number of anchor frames before them in its tensors."""
 
     frames: list[int]
     ahead: int
 
     def condition(self, cond: dict[str, Any]) -> dict[str, Any]:
-        """A conditioning as this window's frames have it."""
+        """A conditioning cut to this window's frames."""
         own = {key: self._rows(value) if isinstance(value, Tensor) else value for key, value in cond.items()}
         values = dict(cond["model_conds"])
         for key, value in values.items():
             if isinstance(getattr(value, "cond", None), Tensor):
-                values[key] = value._copy_with(self._rows(value.cond, whole=key in FRAME_ROWS))
+                values[key] = value._copy_with(self._rows(value.cond, per_frame=key in FRAME_ROWS))
         values[FRAMES_KEY] = comfy.conds.CONDConstant(self._per_video(cond.get(FRAMES_KEY)))
         return {**own, "model_conds": values}
 
-    def _rows(self, tensor: Tensor, whole: bool = False) -> Tensor:
-        """``whole`` is for what has a row for every frame there is, unless core has cut it already."""
+    def _rows(self, tensor: Tensor, per_frame: bool = False) -> Tensor:
+        """The window's rows of a tensor.
+
+        Args:
+            per_frame: the tensor has a row for every frame of the batch, unless core has cut it already.
+        """
         length = len(self.frames)
         if tensor.ndim and tensor.shape[0] == length + self.ahead:
             return tensor[self.ahead :]
-        return tensor[self.frames] if whole and tensor.shape[0] > length else tensor
+        return tensor[self.frames] if per_frame and tensor.shape[0] > length else tensor
 
-    def _per_video(self, said: int | None) -> int:
-        """Frames a video inside the window, where the conditioning says how many a whole one has.
+    def _per_video(self, frames: int | None) -> int:
+        """Frames per video inside the window.
+
+        Args:
+            frames: frames per video of the batch, if the conditioning has it.
 
         Raises:
             ValueError: the window has parts of several videos.
         """
         length = len(self.frames)
-        if not said or len({frame // said for frame in self.frames}) == 1:
+        if not frames or len({frame // frames for frame in self.frames}) == 1:
             return length
-        if length % said == 0 and all(frame % said == place % said for place, frame in enumerate(self.frames)):
-            return said
+        if length % frames == 0 and all(frame % frames == index % frames for index, frame in enumerate(self.frames)):
+            return frames
         raise ValueError(
-            f"A context window of {length} frames runs across the videos of this batch, which have {said} frames each: sample one video "
-            f"at a time, or set context_length to {said}, context_overlap to 0 and context_schedule to batched."
+            f"A context window of {length} frames runs across the videos of this batch, which have {frames} frames each: sample one video "
+            f"at a time, or set context_length to {frames}, context_overlap to 0 and context_schedule to batched."
         )
 
 
 def hints_by_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> Any:
-    """Wraps the evaluation of one context window, so that each of its frames gets its own hint; core leaves the hints as they are.
+    """Wraps the evaluation of a context window: each frame gets its own ControlNet hint, which core doesn't cut to the window.
 
     The arguments are those of ``comfy.samplers.calc_cond_batch``.
     """
     window = model_options.get("transformer_options", {}).get("context_window")
-    controls = {id(each): each for given in conds for cond in given or () for each in chain(cond.get("control"))}.values()
+    controls = {id(each): each for group in conds for cond in group or () for each in chain(cond.get("control"))}.values()
     hinted = [each for each in controls if each.cond_hint_original is not None and len(each.cond_hint_original) > 1]
     if window is None or not hinted:
         return executor(model, conds, x, timestep, model_options)
     frames = window.get_tensor(torch.arange(max(window.index_list) + 1), dim=0)
-    whole = [each.cond_hint_original for each in hinted]
+    originals = [each.cond_hint_original for each in hinted]
     try:
-        for each, hints in zip(hinted, whole, strict=True):
+        for each, hints in zip(hinted, originals, strict=True):
             each.cond_hint_original, each.cond_hint = hints[frames % len(hints)], None
         return executor(model, conds, x, timestep, model_options)
     finally:
-        for each, hints in zip(hinted, whole, strict=True):
+        for each, hints in zip(hinted, originals, strict=True):
             each.cond_hint_original, each.cond_hint = hints, None

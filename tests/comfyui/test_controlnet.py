@@ -89,7 +89,7 @@ def twins(graph: ControlGraph) -> list[Any]:
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_as_on_core_s_own_model(comfyui, checkpoints, name):
-    """Two videos and two conditionings in a batch: every frame of each meets its own picture."""
+    """Two videos and two conditionings in a batch: every frame of each gets its own image."""
     latents = []
     for controls in (CONTROLS[name], []):
         graph = ControlGraph(T2V_V1, videos=2)
@@ -124,7 +124,7 @@ class Residuals(Hooks):
 
 
 @pytest.mark.parametrize("ours", [False, True])
-@pytest.mark.parametrize("name", ["a picture a frame", "a chain", "an adapter and a ControlNet"])
+@pytest.mark.parametrize("name", ["an image per frame", "a chain", "an adapter and a ControlNet"])
 def test_by_hand_in_the_core(comfyui, checkpoints, name, ours):
     graph = ControlGraph(videos=2)
     for kind, seed, settings in CONTROLS[name]:
@@ -137,8 +137,8 @@ def test_by_hand_in_the_core(comfyui, checkpoints, name, ours):
         assert goldens.error(each.by_hand(unet), each.tensors["out"]) > 0.01
 
 
-def test_each_frame_of_each_video_meets_its_picture(comfyui, checkpoints):
-    """What an adapter gives depends on the picture only."""
+def test_each_frame_of_each_video_gets_its_image(comfyui, checkpoints):
+    """An adapter's residuals depend on the image only."""
     graph = ControlGraph(videos=2)
     graph.apply(graph.adapter(1))
     seen = graph.record(comfyui, "rows", steps=1)[0]
@@ -170,7 +170,7 @@ def test_an_adapter_in_passes_with_fewer_conditionings(comfyui, checkpoints):
     assert goldens.error(one.tensors["out"], one.by_hand(unet, seen)) <= goldens.TOLERANCE
 
 
-def test_each_window_of_a_long_video_meets_its_pictures(comfyui, checkpoints):
+def test_each_window_of_a_long_video_gets_its_images(comfyui, checkpoints):
     graph = ControlGraph(frames=6)
     graph.apply(graph.adapter(1), images=6)
     whole = graph.record(comfyui, "whole", frames=6, steps=1, cfg=1.0)[0].residuals("input")[0]
@@ -185,7 +185,7 @@ def test_each_window_of_a_long_video_meets_its_pictures(comfyui, checkpoints):
 
 
 class Shapes(Hooks):
-    """Notes the shapes at the places where residuals are added."""
+    """Records the shapes that residuals are added to."""
 
     def __init__(self) -> None:
         self.input, self.middle, self.output = [], [], []
@@ -240,7 +240,7 @@ class TestRefused:
         graph = ControlGraph()
         graph.apply(graph.controlnet(
             1, channel_mult=[1, 2, 2], num_res_blocks=[1, 1, 1], transformer_depth=[1, 1, 1], transformer_depth_output=[1] * 6
-        ))  # fmt: skip
+        ))
         self.refused(comfyui, graph, f"[8, {DEEP_WIDTH}, 2, 2] for middle block 0", f"[8, {DEEP_WIDTH}, 4, 4]")
 
     def test_an_adapter_that_rounds_a_size_otherwise(self, comfyui, checkpoints):
@@ -251,4 +251,4 @@ class TestRefused:
     def test_a_control_lora(self, comfyui, checkpoints):
         graph = ControlGraph()
         graph.apply(graph.add("TestControlLora"))
-        self.refused(comfyui, graph, "Control-LoRA", "use a whole ControlNet")
+        self.refused(comfyui, graph, "Control-LoRA", "use a complete ControlNet")

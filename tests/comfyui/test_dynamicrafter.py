@@ -124,12 +124,12 @@ def test_keyframes_are_a_chain_of_the_core_s_clips(comfyui, checkpoints, loop):
     clips = vc_core.load(checkpoints / f"{INTERPOLATION}.safetensors").image_to_video(
         shown[: len(ends)], PROMPT, frames=4, height=64, width=64, steps=3, guidance_scale=7.5, guidance_rescale=0.0, fps=5, seed=1,
         end_image=ends,
-    )  # fmt: skip
+    )
     assert len(saved["image"]) == 4 * len(ends) - (len(ends) - 1)
     same_pixels(saved["image"], join(list(clips)).video[None])
 
 
-def test_equal_guidance_by_text_and_picture_is_the_usual_one(comfyui, checkpoints):
+def test_equal_guidance_by_text_and_image_is_the_usual_one(comfyui, checkpoints):
     latents = []
     for node, settings in (("CFGGuider", {}), ("VideoCrafterGuider", {"image_cfg": 5.0, "guidance_rescale": 0.0})):
         graph = ImageGraph(comfyui, "dynamicrafter_512_v1", "guided", frames=4)
@@ -139,23 +139,23 @@ def test_equal_guidance_by_text_and_picture_is_the_usual_one(comfyui, checkpoint
             "SamplerCustomAdvanced", noise=out(graph.add("RandomNoise", noise_seed=2)), guider=out(guider),
             sampler=out(graph.add("KSamplerSelect", sampler_name="euler")), latent_image=graph.latent,
             sigmas=out(graph.add("VideoCrafterScheduler", model=graph.model, steps=3, denoise=1.0)),
-        )  # fmt: skip
+        )
         latents.append(graph.run(comfyui, latent=out(sampled))["latent"])
     assert goldens.error(latents[1], latents[0]) <= goldens.TOLERANCE
 
 
 class TestErrors:
-    def test_no_latent_of_the_picture(self, comfyui, checkpoints):
+    def test_no_latent_of_the_image(self, comfyui, checkpoints):
         graph = ImageGraph(comfyui, "dynamicrafter_512_v1", "none", frames=2)
         number = graph.add(
             "VideoCrafterImageToVideo", positive=graph.positive, negative=graph.negative, clip_vision=graph.clip_vision,
             image=graph.image(photo(), "photo"), fps=12.0, strength=1.0,
-        )  # fmt: skip
+        )
         graph.positive, graph.negative = out(number, 0), out(number, 1)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterSampler", "needs the latent of its picture", "connect vae and latent")
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "needs the latent of its image", "connect vae and latent")
 
-    def test_pictures_that_are_not_as_many(self, comfyui, checkpoints):
+    def test_different_numbers_of_images(self, comfyui, checkpoints):
         graph = ImageGraph(comfyui, INTERPOLATION, "uneven", frames=4)
         one, two = graph.image(images(1), "one"), graph.image(images(2), "two")
         graph.add_images("VideoCrafterInterpolation", image=one, end_image=two, fps=5.0, latent=graph.latent)

@@ -44,7 +44,7 @@ class ImageGraph(TextGraph):
         both = self.add(
             "VideoCrafterImageToVideo", positive=self.positive, negative=self.negative, clip_vision=self.clip_vision, image=image,
             fps=settings.get("fps", 8.0), strength=strength, latent=self.latent,
-        )  # fmt: skip
+        )
         self.positive, self.negative = out(both, 0), out(both, 1)
 
 
@@ -64,21 +64,21 @@ def test_the_reference_s_runs(comfyui, checkpoint, name, run):
     assert_recorded(name, run, graph.run(comfyui, latent=sampled, image=graph.decode(sampled)))
 
 
-def test_several_pictures_make_several_videos_as_in_the_core(comfyui, checkpoint):
-    pictures = goldens.read(NAME, "encoders")["photo"]
-    graph = exact(comfyui, pictures, "photos.st", frames=4, videos=2)
+def test_several_images_make_several_videos_as_in_the_core(comfyui, checkpoint):
+    images = goldens.read(NAME, "encoders")["photo"]
+    graph = exact(comfyui, images, "photos.st", frames=4, videos=2)
     saved = graph.run(comfyui, image=graph.decode(graph.sample(seed=4, steps=3)))
-    video = vc_core.load(checkpoint).image_to_video(pictures, PROMPT, frames=4, height=64, width=64, steps=3, fps=8, seed=4)
+    video = vc_core.load(checkpoint).image_to_video(images, PROMPT, frames=4, height=64, width=64, steps=3, fps=8, seed=4)
     same_pixels(saved["image"], video)
 
 
 def test_strength(comfyui, checkpoint):
-    """At 0 the picture is not seen; at 1 it is what it is without the input."""
+    """At 0 the image has no effect; at 1 the result is as without the input."""
     sampled = {}
     for name, strength in (("none", 0.0), ("half", 0.5), ("whole", 1.0)):
-        for place, picture in enumerate(goldens.read(NAME, "encoders")["photo"]):
-            graph = exact(comfyui, picture[None], f"strength{place}.st", frames=4, strength=strength)
-            sampled[name, place] = graph.run(comfyui, latent=graph.sample(steps=2))["latent"]
+        for index, image in enumerate(goldens.read(NAME, "encoders")["photo"]):
+            graph = exact(comfyui, image[None], f"strength{index}.st", frames=4, strength=strength)
+            sampled[name, index] = graph.run(comfyui, latent=graph.sample(steps=2))["latent"]
     assert torch.equal(sampled["none", 0], sampled["none", 1])
     apart = [(sampled[name, 0] - sampled[name, 1]).abs().mean() for name in ("half", "whole")]
     assert 0 < apart[0] < apart[1]
@@ -94,13 +94,13 @@ def test_strength(comfyui, checkpoint):
         ("long.png", np.full((20, 8000, 3), 10, np.uint8)),
     ],
 )
-def test_pictures_of_any_kind(comfyui, checkpoint, name, pixels):
+def test_images_of_any_kind(comfyui, checkpoint, name, pixels):
     graph = ImageGraph("LoadImage", {"image": image_file(comfyui, name, pixels)}, frames=2, size=16)
     assert graph.run(comfyui, latent=graph.sample(steps=1))["latent"].isfinite().all()
 
 
 @pytest.mark.parametrize(
-    "own, picture, expected",
+    "own, image, expected",
     [
         ((512, 320), (1600, 1000), (512, 320)),
         ((512, 320), (1000, 1000), (384, 448)),
@@ -110,40 +110,40 @@ def test_pictures_of_any_kind(comfyui, checkpoint, name, pixels):
         ((64, 64), (300, 300), (64, 64)),
     ],
 )
-def test_suggested_sizes(own, picture, expected):
-    width, height = suggested_size(SamplingConfig(width=own[0], height=own[1]), *picture)
+def test_suggested_sizes(own, image, expected):
+    width, height = suggested_size(SamplingConfig(width=own[0], height=own[1]), *image)
     assert (width, height) == expected
     assert 0.7 < width * height / (own[0] * own[1]) < 1.3
 
 
 def test_the_measure_is_the_core_s(comfyui, checkpoint):
-    pictures = goldens.read(NAME, "encoders")["photo"]
-    graph = exact(comfyui, pictures, "measured.st")
+    images = goldens.read(NAME, "encoders")["photo"]
+    graph = exact(comfyui, images, "measured.st")
     first = out(graph.add("ImageFromBatch", image=graph.image, batch_index=0, length=1))
-    kept = graph.add("VideoCrafterPictureKept", images=graph.image, image=first, clip_vision=graph.clip_vision)
-    shown = graph.add("PreviewAny", source=out(kept, 1))
-    graph.add("TestSave", file="plot.st", image=out(kept, 0))
+    measured = graph.add("VideoCrafterPictureKept", images=graph.image, image=first, clip_vision=graph.clip_vision)
+    shown = graph.add("PreviewAny", source=out(measured, 1))
+    graph.add("TestSave", file="plot.st", image=out(measured, 0))
     table = comfyui.run(graph.prompt)[shown]["text"][0]
-    core = measure(pictures.transpose(0, 1), pictures[0], vc_core.load(checkpoint).embed_image).table()
+    core = measure(images.transpose(0, 1), images[0], vc_core.load(checkpoint).embed_image).table()
     numbers = [[float(cell) for line in text.splitlines()[2:] for cell in line.split("|")[2:-1] if cell.strip()] for text in (table, core)]
     assert numbers[0] == pytest.approx(numbers[1], abs=2e-4) and len(numbers[0]) == 2 * 2 + 2 + 4
 
 
 class TestErrors:
-    def test_a_picture_for_a_text_model(self, comfyui, checkpoint):
+    def test_an_image_for_a_text_model(self, comfyui, checkpoint):
         goldens.write_checkpoint("t2v_512_v2", comfyui.checkpoints / "t2v_512_v2.safetensors")
         graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"][:1], "text.st", checkpoint="t2v_512_v2", frames=2)
         graph.add("TestSave", file="x", latent=graph.sample())
         assert_fails(comfyui, graph, "VideoCrafterImageToVideo", "holds no image encoder", "text-to-video models take no image")
 
-    def test_an_animated_picture_is_several_pictures(self, comfyui, checkpoint):
+    def test_an_animated_image_is_several_images(self, comfyui, checkpoint):
         frames = [Image.new("RGB", (20, 20), (value, 0, 0)) for value in (10, 200, 90)]
         frames[0].save(comfyui.base / "input" / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
         graph = ImageGraph("LoadImage", {"image": "moving.webp"}, frames=2, size=16)
         graph.add("TestSave", file="x", latent=graph.sample(steps=1))
-        assert_fails(comfyui, graph, "VideoCrafterSampler", "3 pictures for 1 videos", "give one, or set batch_size to 3")
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "3 images for 1 videos", "connect one, or set batch_size to 3")
 
-    def test_more_pictures_than_videos(self, comfyui, checkpoint):
+    def test_more_images_than_videos(self, comfyui, checkpoint):
         graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"], "many.st", frames=2)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterSampler", "2 pictures for 1 videos", "batch_size to 2")
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "2 images for 1 videos", "batch_size to 2")

@@ -75,11 +75,11 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(nodes: Obj
         assert sorted(bold(outputs.partition("\n## ")[0])) == sorted(info["output_name"]), name
 
 
-def test_help_pages_show_pictures_that_are_there():
+def test_help_pages_show_images_that_exist():
     shown = {name for path in HELP.glob("*.md") for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", path.read_text(encoding="utf-8"))}
-    pictures = {path.name: path.stat().st_size for path in HELP.iterdir() if path.suffix != ".md"}
-    assert set(pictures) == shown
-    assert sum(pictures.values()) < 100_000  # bytes: they come with every installation
+    images = {path.name: path.stat().st_size for path in HELP.iterdir() if path.suffix != ".md"}
+    assert set(images) == shown
+    assert sum(images.values()) < 100_000  # bytes: they come with every installation
 
 
 def bold(text: str) -> list[str]:

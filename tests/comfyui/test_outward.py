@@ -33,9 +33,9 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict]]:
         with running(base, pack_name=PACK_NAME, custom_nodes=TEST_NODES) as server:
             bench = Bench(server, I2V, frames=2)
             frames = bench.decode(bench.authors(steps=1))
-            picture = out(bench.add("ImageFromBatch", image=frames, batch_index=0, length=1))
+            image = out(bench.add("ImageFromBatch", image=frames, batch_index=0, length=1))
             bench.add("VideoCrafterSaveVideo", images=frames, filename_prefix="video/clip", fps=8.0, crf=23.0)
-            measured = bench.add("VideoCrafterPictureKept", images=frames, image=picture, clip_vision=bench.clip_vision)
+            measured = bench.add("VideoCrafterPictureKept", images=frames, image=image, clip_vision=bench.clip_vision)
             bench.save("plot", image=out(measured))
             bench.results()
             text = Bench(server, BUNDLED, frames=2)

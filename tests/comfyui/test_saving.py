@@ -62,9 +62,9 @@ def test_webm_holds_the_graph(comfyui: Server):
 
 def test_animated_webp_holds_the_graph(comfyui: Server):
     (path,), prompt = save(comfyui, "SaveAnimatedWEBP", fps=8.0, lossless=True, quality=80, method="default")
-    with Image.open(path) as picture:
-        assert picture.n_frames >= 1
-        tags = dict(text.split(":", 1) for text in picture.getexif().values() if isinstance(text, str) and ":" in text)
+    with Image.open(path) as image:
+        assert image.n_frames >= 1
+        tags = dict(text.split(":", 1) for text in image.getexif().values() if isinstance(text, str) and ":" in text)
     assert {key: json.loads(value) for key, value in tags.items()} == {"workflow": WORKFLOW, "prompt": prompt}
 
 
@@ -72,6 +72,6 @@ def test_png_frames_hold_the_graph(comfyui: Server):
     paths, prompt = save(comfyui, "SaveImage")
     assert len(paths) == 3
     for path in paths:
-        with Image.open(path) as picture:
-            assert picture.getpixel((0, 0)) == (GREY, GREY, GREY)
-            assert {key: json.loads(picture.text[key]) for key in ("workflow", "prompt")} == {"workflow": WORKFLOW, "prompt": prompt}
+        with Image.open(path) as image:
+            assert image.getpixel((0, 0)) == (GREY, GREY, GREY)
+            assert {key: json.loads(image.text[key]) for key in ("workflow", "prompt")} == {"workflow": WORKFLOW, "prompt": prompt}

@@ -159,8 +159,8 @@ def test_the_workflow_as_it_is_shipped(comfyui, object_info):
                 frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
             assert len(frames) == 16 and frames[0].shape == (64, 64, 3)
         else:
-            picture = Image.open(content)
-            assert picture.n_frames == 16 and picture.size == (64, 64)
+            image = Image.open(content)
+            assert image.n_frames == 16 and image.size == (64, 64)
 
 
 def test_the_bundled_model_is_listed_first_and_gives_the_core_s_video(comfyui, object_info):
@@ -230,8 +230,8 @@ class TestErrors:
         graph.add("TestSave", file="x", latent=graph.sample(steps=50, denoise=0.02))
         assert_fails(comfyui, graph, "VideoCrafterSampler", "denoise of 0.02", "part of 2500", "fewer steps")
 
-    def test_frames_that_make_no_whole_videos(self, comfyui, checkpoints):
+    def test_frames_that_make_no_complete_videos(self, comfyui, checkpoints):
         graph = TextGraph("t2v_512_v2.safetensors", PROMPT, frames=4, videos=2)
         graph.latent = out(graph.add("LatentFromBatch", samples=graph.latent, batch_index=0, length=7))
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterSampler", "7 frames", "each of its videos has 4", "whole videos")
+        assert_fails(comfyui, graph, "VideoCrafterSampler", "7 frames", "each of its videos has 4", "complete videos")

@@ -1,1 +1,1 @@
-"""Adapters: networks with weights of their own, loaded beside a model, that look in at the UNet's places by hooks."""
+"""Adapters: networks with weights of their own, loaded with a model, that act on the UNet by hooks."""

@@ -1,4 +1,4 @@
-"""What every adapter is."""
+"""The base class of adapters."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..models.hooks import Hooks, PassInputs
 class Adapter(nn.Module, ABC):
     """A network with weights of its own, a configuration and hooks.
 
-    What it needs for one pass (features of a control image, say) it computes in :meth:`hooks` and gives to the hooks object; the
-    module itself stores nothing between passes.
+    Data for one pass (features of a control image, say) is computed in :meth:`hooks` and stored in the hooks object; the module
+    itself stores nothing between passes.
     """
 
     @abstractmethod
     def hooks(self, inputs: PassInputs) -> Hooks | None:
-        """The hooks of one UNet pass; None for a pass that the adapter leaves alone."""
+        """The hooks of one UNet pass; None for a pass that the adapter doesn't change."""

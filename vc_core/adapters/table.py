@@ -1,4 +1,4 @@
-"""The kinds of adapters, told apart by their files' tensors."""
+"""The kinds of adapters, identified by their files' tensors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class AdapterKind:
     Attributes:
         title: for messages and ``info``.
         marker: a tensor that every file of this kind has, and no other.
-        prefix: what the names of its tensors start with.
-        build: the adapter for a model, with layers on ``meta``; sizes are read off the checkpoint.
+        prefix: start of its tensors' names.
+        build: makes the adapter for a model, with layers on ``meta``; sizes are read off the checkpoint.
     """
 
     title: str

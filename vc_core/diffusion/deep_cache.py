@@ -1,7 +1,7 @@
 """Deep features of one UNet pass, reused in later ones.
 
-DeepCache (Ma, Fang, Wang, "DeepCache: Accelerating Diffusion Models for Free", 2024, section 3): from one step to the next the
-deep layers' features hardly change, so that most steps run the shallow blocks only, on the deep features of an earlier step.
+DeepCache (Ma, Fang, Wang, "DeepCache: Accelerating Diffusion Models for Free", 2024, section 3): the deep layers' features hardly
+change from one step to the next, so most steps run only the shallow blocks, on the deep features of an earlier step.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def check_shallow(shallow: int, blocks: int) -> None:
 
 @dataclass
 class DeepCache:
-    """The deep features of everything that is evaluated step by step in one run.
+    """The deep features of one run, apart for each conditioning (or other key).
 
     Attributes:
-        interval: every how many passes a full one runs; 1 makes all of them full.
+        interval: a full pass runs every ``interval`` passes; 1: always.
         shallow: see :class:`DeepFeatures`.
     """
 
@@ -70,7 +70,7 @@ class DeepCache:
     _passes: dict[Hashable, int] = field(default_factory=dict)
 
     def next_pass(self, key: Hashable) -> DeepFeatures:
-        """The features for the next pass of ``key``, such as a conditioning; they are empty where a full pass is due."""
+        """The features for the next pass of ``key``; they are empty if that is to be a full pass."""
         number = self._passes.get(key, 0)
         self._passes[key] = number + 1
         features = self._features.setdefault(key, DeepFeatures(self.shallow))

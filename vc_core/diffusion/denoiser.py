@@ -1,4 +1,4 @@
-"""The passes of one sampling step: which conditionings run, whether in one batch, and what they share."""
+"""The UNet passes of one sampling step: which conditionings run, whether in one batch, and which results they share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class GuidedDenoiser:
 
     Attributes:
         dtype: what the UNet computes in.
-        together: all conditionings in one batch, or one after the other; None decides by a GPU's free memory at the first step. With
-            hooks they always run one after the other.
+        together: True runs all conditionings in one batch, False one after the other; None decides by a GPU's free memory at the
+            first step. With hooks they always run one after the other.
         deep_cache: a new one for each run, whose deep features are reused from step to step.
         hooks: make the hooks of each pass.
     """
@@ -64,7 +64,7 @@ class GuidedDenoiser:
         batch = self._batched(inputs.x)
         if batch is None:
             each = {role: replace(inputs, roles=(role,) * len(inputs.x), conditioning=c) for role, c in self.passes.items()}
-            return {role: self._run(given, stem) for role, given in each.items()}
+            return {role: self._run(own, stem) for role, own in each.items()}
         count = len(self.passes)
         roles = tuple(role for role in self.passes for _ in inputs.x)
         x, timesteps = torch.cat([inputs.x] * count), torch.cat([inputs.timesteps] * count)
@@ -84,14 +84,14 @@ class GuidedDenoiser:
         return None if self.deep_cache is None else self.deep_cache.next_pass((inputs.roles, temporal_attention))
 
     def _shared_stem(self, inputs: PassInputs) -> Tensor | None:
-        """The stem's result, where several passes without hooks see the same latents."""
+        """The stem's result, if several passes without hooks have the same latents."""
         if len(self.passes) == 1 or self.hooks or any(each.concat is not self.positive.concat for each in self.passes.values()):
             return None
         run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning)
         return self.unet.stem(inputs.x, inputs.conditioning, run)
 
     def _batched(self, x: Tensor) -> Conditioning | None:
-        """All conditionings as one, if they run in one batch; decided at the first step, when all else of the run is in memory."""
+        """All conditionings as one, if they run in one batch. Decided at the first step, when everything else is in memory."""
         if self.together is None:
             positions = len(self.passes) * x.numel() // x.shape[1]
             self.together = passes_fit(self.unet.config, positions, self.dtype, x.device)

@@ -1,8 +1,8 @@
 """The noise of a run, drawn on the CPU in float32, so that it is the same on every device.
 
 Each video of a batch has a generator of its own, the first seeded with the seed, the next with seed + 1 and so on: a video is the
-same alone and in a batch. From its generator come whole tensors ``[C, T, h, w]``: first the start, then one for each step in
-their order, whether or not a step uses it.
+same alone and in a batch. Its generator draws tensors ``[C, T, h, w]``: first the start, then one for each step in order, whether
+or not the step uses it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SeededNoise:
 
 @dataclass(frozen=True)
 class RecordedNoise:
-    """Noise given as tensors.
+    """Noise from stored tensors.
 
     Attributes:
         start: ``[B, C, T, h, w]``.

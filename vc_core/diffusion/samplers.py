@@ -1,7 +1,7 @@
 """Sampling: one loop, and the updates from step to step as plain functions.
 
 A network predicts the noise, ``eps``, or ``v = sqrt(a) * eps - sqrt(1 - a) * s * x_0`` (Salimans and Ho, arXiv:2202.00512), which
-says what x_0 is even where ``a`` is 0. :func:`clean_and_noise` turns either into x_0 and eps, so that updates never see which.
+determines x_0 even where ``a`` is 0. :func:`clean_and_noise` turns either into x_0 and eps, so that updates need not know which.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .schedule import Schedule
 
-#: Predicts x_0 and eps from the sample ``[B, C, T, h, w]`` at a step, given by its index in the tables.
+#: Predicts x_0 and eps from the sample ``[B, C, T, h, w]`` and the index of the step in the tables.
 Predict = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 #: The next sample from x_0, eps, the index of the step in the tables, and the step's noise.
 Update = Callable[[Tensor, Tensor, int, Tensor], Tensor]
@@ -55,7 +55,7 @@ class Tables:
 
 
 def clean_and_noise(x: Tensor, prediction: Tensor, tables: Tables, index: int) -> tuple[Tensor, Tensor]:
-    """x_0, with the sample scale taken out of it, and eps of a network's prediction for ``x``."""
+    """x_0 (without the sample scale) and eps, from a network's prediction for ``x``."""
     a = tables.alphas[index]
     if tables.prediction == "v":
         scaled = a.sqrt() * x - (1 - a).sqrt() * prediction
@@ -64,7 +64,7 @@ def clean_and_noise(x: Tensor, prediction: Tensor, tables: Tables, index: int) -
 
 
 def noised(latents: Tensor, noise: Tensor, schedule: Schedule, timestep: int) -> Tensor:
-    """Clean latents at a timestep, as the model was trained on them: ``sqrt(a) * s * latents + sqrt(1 - a) * noise``."""
+    """Latents noised to a timestep, as in training: ``sqrt(a) * s * latents + sqrt(1 - a) * noise``."""
     a, scale = schedule.alphas_cumprod[timestep].to(latents), schedule.scale[timestep].to(latents)
     return a.sqrt() * scale * latents + (1 - a).sqrt() * noise
 
@@ -102,6 +102,6 @@ def sample(
 
 
 def _to_device(noise: Tensor, x: Tensor) -> Tensor:
-    """Noise on the device of ``x``, without waiting for what a GPU has yet to do."""
+    """Noise on the device of ``x``, without waiting for the GPU's queued work."""
     pinned = noise.pin_memory() if x.is_cuda and not noise.is_cuda else noise
     return pinned.to(x, non_blocking=True)

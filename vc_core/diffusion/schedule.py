@@ -21,7 +21,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Schedule:
-    """Tables over all training timesteps, ``[timesteps]`` in float32 as the reference keeps them."""
+    """Tables over all training timesteps, ``[timesteps]`` in float32, as in the reference."""
 
     alphas_cumprod: Tensor
     #: The sample scale; ones for models without it.
@@ -43,8 +43,8 @@ class Schedule:
     def uniform(self, steps: int) -> Tensor:
         """The timesteps of DDIM's uniform spacing, rising (Song et al., arXiv:2010.02502, section 4.2, as published here).
 
-        They stand ``timesteps // steps`` apart, so that there can be more of them than asked for: 31 for 30 of 1000. The
-        reference puts the last of some spacings one past the table (27 of 1000 is one) and fails; here it is the table's last.
+        They are ``timesteps // steps`` apart, so that there can be more of them than ``steps``: 31 for 30 of 1000. For some numbers
+        of steps (27 of 1000 is one) the reference's last timestep is past the table, and it fails; here it is the table's last.
 
         Raises:
             InputError: ``steps`` is not between 1 and the number of training timesteps.
@@ -60,8 +60,8 @@ class Schedule:
             InputError: as :meth:`uniform`.
         """
         self._check_steps(steps)
-        places = self.timesteps - np.arange(steps) * (self.timesteps / steps)
-        return torch.from_numpy(np.round(places).astype(np.int64) - 1).flip(0)
+        visited = self.timesteps - np.arange(steps) * (self.timesteps / steps)
+        return torch.from_numpy(np.round(visited).astype(np.int64) - 1).flip(0)
 
     def spaced(self, steps: int, spacing: str) -> Tensor:
         """The timesteps of a spacing by its name, one of :data:`vc_core.config.SPACINGS`.
@@ -82,17 +82,17 @@ class Schedule:
                 ``steps / denoise``, as ComfyUI's schedulers do it.
 
         Raises:
-            InputError: the whole schedule has more steps than there are training timesteps, or as :meth:`spaced`.
+            InputError: ``steps / denoise`` is more than the number of training timesteps, or as :meth:`spaced`.
         """
         if denoise >= 1:
             return self.spaced(steps, spacing)
-        whole = round(steps / denoise)
-        if whole > self.timesteps:
+        full = round(steps / denoise)
+        if full > self.timesteps:
             raise InputError(
-                f"{steps} steps at a denoise of {denoise:g} are a part of {whole} steps, but the schedule has {self.timesteps}: "
+                f"{steps} steps at a denoise of {denoise:g} are a part of {full} steps, but the schedule has {self.timesteps}: "
                 "use fewer steps or a higher denoise."
             )
-        return self.spaced(whole, spacing)[:steps]
+        return self.spaced(full, spacing)[:steps]
 
     def _check_steps(self, steps: int) -> None:
         if not 1 <= steps <= self.timesteps:
@@ -100,13 +100,13 @@ class Schedule:
 
 
 def zero_terminal(alphas: np.ndarray) -> np.ndarray:
-    """Cumulative alphas whose last is 0 and whose first is as it was: their roots shifted and scaled (arXiv:2305.08891, algorithm 1)."""
+    """Cumulative alphas with a last value of 0 and the first unchanged: roots shifted and scaled (arXiv:2305.08891, algorithm 1)."""
     roots = np.sqrt(alphas)
     return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
 
 
 @cache
-@torch.inference_mode(False)  # a schedule first made under inference mode would be of no use to training
+@torch.inference_mode(False)  # tensors made under inference mode can't be used in training
 def _cached(*values: Any) -> Schedule:
     config = ScheduleConfig(*values)
     betas = np.linspace(config.linear_start**0.5, config.linear_end**0.5, config.timesteps, dtype=np.float64) ** 2

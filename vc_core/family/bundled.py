@@ -50,10 +50,10 @@ def bundled_models() -> dict[str, Path]:
 
 
 def with_shared_parts(checkpoint: Checkpoint) -> Checkpoint:
-    """The complete model of a bundled file; other checkpoints are returned as they are.
+    """The complete model of a bundled file; other checkpoints are returned unchanged.
 
     Raises:
-        CheckpointError: a bundled file that isn't in its folder, so that its shared parts aren't beside it.
+        CheckpointError: a bundled file outside its folder, so that its shared parts are missing.
     """
     if SHARED_KEY not in checkpoint.metadata:
         return checkpoint

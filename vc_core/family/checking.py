@@ -1,4 +1,4 @@
-"""Comparing the tensors of a file with those that a network needs."""
+"""Compares the tensors of a file with those of a network."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_tensors(checkpoint: Checkpoint, networks: Iterable[tuple[str, Shapes]]) -> None:
-    """Check that a file has all tensors of some networks, in their shapes, and no others under their prefixes.
+    """Check that a file has all tensors of some networks, in the right shapes, and no others under their prefixes.
 
     Args:
-        networks: of each, the prefix of its names in the file and the shapes of its tensors by name.
+        networks: for each, the prefix of its tensors' names in the file, and the tensors' shapes by name.
 
     Raises:
         CheckpointError: tensors are missing, unexpected or of another shape, all of which are listed.
@@ -27,7 +27,7 @@ def check_tensors(checkpoint: Checkpoint, networks: Iterable[tuple[str, Shapes]]
         expected = {prefix + name: shape for name, shape in shapes.items()}
         present = {name: tuple(checkpoint.shape(name)) for name in checkpoint.names() if name.startswith(prefix)}
         problems += [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in present]
-        # Without a prefix there is no telling what else a file's tensors belong to.
+        # Without a prefix, other tensors may belong to other networks.
         problems += [f"unexpected {name}" for name in present if prefix and name not in expected]
         problems += [
             f"{name} is {list(present[name])}, expected {list(shape)}"

@@ -1,9 +1,9 @@
-"""Telling from a file's tensors which model it holds, and of which size.
+"""Identifies the model in a file, and its sizes, by the file's tensors.
 
-Names and shapes say almost everything; ``scale_arr`` and ``alphas_cumprod``, where a file has them, how it was trained.
-What no tensor tells (the heads of the text tower, the authors' settings) comes from the published configuration of the same
-form, or from a configuration that the caller gives. Where several published models have the same tensors, as DynamiCrafter's at
-512 and 1024 and for interpolation, the file's name decides.
+Sizes are read off names and shapes, and the schedule off ``scale_arr`` and ``alphas_cumprod`` if the file has them. Other values
+(the heads of the text tower, the authors' settings) come from the published configuration of the same form, or from the caller's.
+If several published models have the same tensors, such as DynamiCrafter's at 512 and 1024 and for interpolation, the file's name
+decides.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from ..diffusion.schedule import Schedule
 from .parts import PARTS
 from .sizes import BLOCK, UNET_FLAGS, PartShapes
 
-#: What a UNet has rather than how large it is: by this a file is matched with a published model.
+#: The form of a UNet, which its size is no part of. A file is matched with the published models of the same form.
 FORM = ("in_channels", "out_channels", "relative_position", *UNET_FLAGS)
-#: A last alpha below this is a terminal signal of zero.
+#: A last alpha below this counts as 0: a schedule that ends without signal.
 ZERO_SIGNAL = 1e-6
-#: Other names for the start of a tensor's name in a UNet, and ours.
+#: The start of a tensor's name in some UNets, and in ours.
 RENAMED = {"framestride_embed.": "fps_embedding."}
 #: A tensor of the temporal transformer that every UNet of the family has in its middle.
 TEMPORAL = f"middle_block.2.{BLOCK}.attn1.to_q.weight"
 
 
-#: Values of a configuration by part, as far as the tensors tell them.
+#: The values of a configuration that were read off the tensors, by part.
 Found = dict[str, dict[str, Any]]
 
 
 def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
-    """The parts that a file holds, and what their names start with.
+    """The parts in a file, and the prefix of their tensors' names.
 
-    Community files hold the UNet alone, sometimes without any prefix.
+    Community files can contain the UNet alone, sometimes without any prefix.
 
     Raises:
-        CheckpointError: there is no UNet of the family in it.
+        CheckpointError: the file has no UNet of the family.
     """
     names = checkpoint.names()
     parts = {name: part.prefix for name, part in PARTS.items() if any(each.startswith(part.prefix) for each in names)}
@@ -65,7 +65,7 @@ def part_prefixes(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def with_our_names(checkpoint: Checkpoint) -> Checkpoint:
-    """A file whose tensors have the names that our networks have, where a published model has others."""
+    """The same file with our networks' names for tensors that a published model names differently."""
     names = {}
     for name in checkpoint.names():
         stem = name.removeprefix(PARTS["unet"].prefix)
@@ -79,7 +79,7 @@ def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelC
     """The configuration of the model in a file.
 
     Args:
-        config: values for what the tensors don't tell. It may not contradict them.
+        config: values that can't be read off the tensors. It must not contradict them.
 
     Raises:
         CheckpointError: no model of the family, or a configuration that contradicts the tensors.
@@ -96,11 +96,11 @@ def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelC
     stated = checkpoint.metadata.get(CONFIG_KEY)
     try:
         base = from_yaml(stated) if stated else _base(checkpoint, found, config)
-        given = _complete(found, base, checkpoint, parts)
-        given.setdefault("schedule", {}).update(read_scale(checkpoint, base))
-        result = load_config(given, base=base)
+        values = _complete(found, base, checkpoint, parts)
+        values.setdefault("schedule", {}).update(read_scale(checkpoint, base))
+        result = load_config(values, base=base)
     except ConfigError as error:
-        raise CheckpointError(f"{checkpoint.path} describes a model that can't be: {error}") from error
+        raise CheckpointError(f"{checkpoint.path} describes an impossible model: {error}") from error
     if config is not None:
         result = load_config(config, base=result)
     _agree(checkpoint, found, result)
@@ -108,9 +108,9 @@ def identify(checkpoint: Checkpoint, config: ConfigLike | None = None) -> ModelC
 
 
 def read_scale(checkpoint: Checkpoint, base: ModelConfig) -> dict[str, Any]:
-    """The sample scale of a file whose table is not that of the published model of its form.
+    """The sample scale of a file, if its table differs from that of ``base``.
 
-    Tables run past the last timestep in some published files; what is past it was never used.
+    Some published tables are longer than the schedule; the rest was never used.
     """
     if "scale_arr" not in checkpoint:
         return {}
@@ -121,26 +121,26 @@ def read_scale(checkpoint: Checkpoint, base: ModelConfig) -> dict[str, Any]:
 
 
 def _same_table(stored: torch.Tensor, ours: torch.Tensor) -> bool:
-    """Whether a file's table is ours, in whatever precision it was stored."""
+    """Whether a file's table equals ours, up to the precision that it was stored in."""
     length = min(len(stored), len(ours))
     return torch.allclose(stored[:length].float(), ours[:length], rtol=1e-2, atol=1e-4)
 
 
 def _base(checkpoint: Checkpoint, found: Found, config: ConfigLike | None) -> ModelConfig:
-    """What holds where the tensors are silent: the published configuration whose UNet has the same form, or else the caller's.
+    """The source of values that can't be read off the tensors: the published configuration of the same form, or else the caller's.
 
-    It is renamed where the file's sizes are others.
+    It is renamed if the file's sizes are different.
     """
     form = _form(found["unet"])
     candidates = [each for each in map(load_config, published()) if _form(asdict(each.unet)) == form]
     if not candidates and config is not None:
-        given = load_config(config)
-        candidates = [given] if _form(asdict(given.unet)) == form else []
+        own = load_config(config)
+        candidates = [own] if _form(asdict(own.unet)) == form else []
     if not candidates:
         described = ", ".join(f"{key} {value}" for key, value in form.items())
         raise CheckpointError(
             f"{checkpoint.path} is of the family, but of a form that is not supported ({described}). "
-            f"Supported are {', '.join(published())}; another one needs a whole configuration (config=)."
+            f"Supported are {', '.join(published())}; another one needs a complete configuration (config=)."
         )
     fitting = [each for each in candidates if not any(_differences(found, asdict(each)))]
     chosen = _tell_apart(checkpoint, fitting or candidates, _name_of(config))
@@ -148,7 +148,7 @@ def _base(checkpoint: Checkpoint, found: Found, config: ConfigLike | None) -> Mo
 
 
 def _name_of(config: ConfigLike | None) -> str | None:
-    """The name of a configuration that a caller gave, where it is a published one's."""
+    """The name in a caller's configuration."""
     if isinstance(config, ModelConfig):
         return config.name
     if isinstance(config, Mapping):
@@ -157,7 +157,7 @@ def _name_of(config: ConfigLike | None) -> str | None:
 
 
 def _tell_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], name: str | None) -> ModelConfig:
-    """One of several published models with the same tensors: by the name that the caller gave, the schedule, or the file's name."""
+    """One of several published models with the same tensors: by the caller's name, the schedule, or the file's name."""
     named = [config for config in candidates if config.name == name]
     candidates = _with_same_schedule(checkpoint, candidates) or candidates
     if named or len(candidates) == 1:
@@ -173,7 +173,7 @@ def _tell_apart(checkpoint: Checkpoint, candidates: list[ModelConfig], name: str
 
 
 def _by_file_name(stem: str, candidates: list[ModelConfig]) -> tuple[ModelConfig, bool]:
-    """The one with the most of its words in the file's name, and whether the name tells it from all others."""
+    """The model whose words match the file's name best, and whether no other matches as well."""
     words = {config.name: set(config.name.split("_")[1:-1]) for config in candidates}  # dynamicrafter_512_interp_v1: 512, interp
     scores = {name: sum(1 if word in stem else -1 for word in each) for name, each in words.items()}
     best = [config for config in candidates if scores[config.name] == max(scores.values())]
@@ -181,7 +181,7 @@ def _by_file_name(stem: str, candidates: list[ModelConfig]) -> tuple[ModelConfig
 
 
 def _with_same_schedule(checkpoint: Checkpoint, candidates: list[ModelConfig]) -> list[ModelConfig]:
-    """Those whose schedule the file has, if it has one."""
+    """The candidates that have the file's schedule; all of them if the file has none."""
     schedules = [Schedule.from_config(config.schedule) for config in candidates]
     if "scale_arr" in checkpoint:
         table, ours = checkpoint.tensor("scale_arr"), [schedule.scale for schedule in schedules]
@@ -197,36 +197,36 @@ def _form(unet: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(found: Found, base: ModelConfig, checkpoint: Checkpoint, parts: dict[str, str]) -> dict[str, Any]:
-    """What the tensors tell, completed by the best guess where they don't: the numbers of heads, and the sizes of missing parts."""
-    given = {part: dict(values) for part, values in found.items()}
-    context = given["unet"]["context_dim"]
-    text = given.setdefault("text_encoder", {"width": context})
+    """The values read off the tensors, completed by the best guess for numbers of heads and for the sizes of missing parts."""
+    completed = {part: dict(values) for part, values in found.items()}
+    context = completed["unet"]["context_dim"]
+    text = completed.setdefault("text_encoder", {"width": context})
     if text["width"] != base.text_encoder.width:
         text["heads"] = _heads(text["width"], 64)
     if base.projector:
-        projector = given.setdefault("projector", {"context_dim": context})
+        projector = completed.setdefault("projector", {"context_dim": context})
         if "projector" in parts:
             inner = PartShapes(checkpoint, parts["projector"]).sizes("layers.0.0.to_q.weight", 2)[0]
             if inner != base.projector.heads * base.projector.head_channels:
                 projector["heads"] = _heads(inner, 64)
                 projector["head_channels"] = inner // projector["heads"]
     if base.image_encoder:
-        width = given["projector"].get("feature_dim", base.image_encoder.width) if base.projector else base.image_encoder.width
-        image = given.setdefault("image_encoder", {"width": width})
+        width = completed["projector"].get("feature_dim", base.image_encoder.width) if base.projector else base.image_encoder.width
+        image = completed.setdefault("image_encoder", {"width": width})
         if image["width"] != base.image_encoder.width:
             image["heads"] = _heads(image["width"], 80)
-    return given
+    return completed
 
 
 def _heads(width: int, usual: int) -> int:
-    """Heads as wide as those of ViT-H's tower where they fit; narrow towers, which are for trials, have two."""
+    """Number of heads of the usual width, which is ViT-H's; 2 if that doesn't divide the width, as in tiny towers."""
     return width // usual if width % usual == 0 else 2
 
 
 def _agree(checkpoint: Checkpoint, found: Found, config: ModelConfig) -> None:
     wrong = list(_differences(found, asdict(config)))
     if wrong:
-        raise CheckpointError(f"The configuration contradicts {checkpoint.path}: " + "; ".join(wrong) + ".")
+        raise CheckpointError(f"The configuration contradicts {checkpoint.path}: " + "; ".join(wrong) + ". Leave these values out of it.")
     schedule = Schedule.from_config(config.schedule)
     for name, ours in (("alphas_cumprod", schedule.alphas_cumprod), ("scale_arr", schedule.scale)):
         if name in checkpoint and not _same_table(checkpoint.tensor(name), ours):

@@ -1,4 +1,4 @@
-"""From a file to the parts of a model: identified, checked whole, then read part by part."""
+"""Opens a model's file: the model is identified, all tensors are checked, then parts are read one by one."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class ModelFile:
 
     checkpoint: Checkpoint
     config: ModelConfig
-    #: The parts in it, by the names of :data:`PARTS`, and what their tensors' names start with.
+    #: The parts in it, by the names of :data:`PARTS`, and the prefix of their tensors' names.
     parts: dict[str, str]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], config: ConfigLike | None = None) -> ModelFile:
-        """Identify a file and check that every tensor of its parts is there, in its shape.
+        """Identify a file and check that it has all tensors of its parts, in the right shapes.
 
         Args:
             path: a file, or the name of a bundled model.
@@ -69,10 +69,10 @@ class ModelFile:
         return [self.parts[part] + name for name in part_shapes(self.config, part)]
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """The weights of one part under the names of its network, as the file has them, memory-mapped.
+        """The weights of one part by their names in its network, in the file's data type, memory-mapped.
 
         Raises:
-            CheckpointError: a tensor that is damaged, or has NaN or infinite numbers.
+            CheckpointError: a tensor is damaged, or has NaN or infinite numbers.
         """
         prefix = self.parts[part]
         return {name: self.checkpoint.sound_tensor(prefix + name) for name in part_shapes(self.config, part)}

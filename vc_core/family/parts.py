@@ -1,4 +1,4 @@
-"""The parts of a model: where a file has them, which network each is, and how its sizes are read off the tensors."""
+"""The parts of a model: the prefix of each in a file, its network, and how its sizes are read off the tensors."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Part:
 
     Attributes:
         title: its name in messages.
-        prefix: what the names of its tensors start with in a published file.
-        build: the network of a configuration, with layers of that factory.
-        sizes: the values of its configuration that the tensors tell.
-        for_images: of use only to a UNet that reads image tokens.
+        prefix: start of its tensors' names in a published file.
+        build: makes the network of a configuration, with the layers of a factory.
+        sizes: reads values of its configuration off the tensors.
+        for_images: used only by UNets that read image tokens.
     """
 
     title: str

@@ -1,6 +1,6 @@
 """Sizes of a network, read off the names and shapes of its tensors in a file.
 
-The readers return values of the configuration classes of :mod:`vc_core.config`. What no tensor tells is left out.
+The readers return values of the configuration classes of :mod:`vc_core.config`, except those that no tensor determines.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint
 from ..config import INIT_ATTENTION_HEADS
 
-#: Image tokens for each frame in models with concat latents, whose tensors don't tell.
+#: Image tokens for each frame in models with concat latents, which can't be read off their tensors.
 TOKENS_PER_FRAME = 16
 
 BLOCK = "transformer_blocks.0"
-#: Yes or no of a UNet's configuration, by the tensor that is there if yes. A new variant is a row.
+#: Flags of a UNet's configuration; each is True if the file has this tensor. A new variant is a row.
 UNET_FLAGS = {
     "init_attention": "init_attn.0.proj_in.weight",
     "temporal_conv": "middle_block.0.temopral_conv.conv1.2.weight",
@@ -46,13 +46,13 @@ class PartShapes:
         if name not in self._known:
             raise CheckpointError(
                 f"{self.checkpoint.path} has no tensor {self.prefix + name!r}, which every model of the VideoCrafter family has. "
-                "It may be another kind of model, or only a part of one."
+                "It may be another kind of model, or only a part of one: load a complete model of the family."
             )
         found = tuple(self.checkpoint.shape(self.prefix + name))
         if len(found) != axes or 0 in found:
             raise CheckpointError(
                 f"{self.checkpoint.path}: tensor {self.prefix + name!r} is {list(found)}, where models of the VideoCrafter family have "
-                f"{axes} axes, none of them empty. The file is damaged, or of another model."
+                f"{axes} axes, none of them empty. The file is damaged, or of another model: get it from its source again."
             )
         return found
 
@@ -97,7 +97,7 @@ def read_unet(shapes: PartShapes) -> dict[str, Any]:
 
 
 def _head_channels(shapes: PartShapes, relative: str) -> dict[str, int]:
-    """Told by the first temporal transformer or by a table of relative positions; by nothing in models without both."""
+    """Read off the first temporal transformer or a table of relative positions; empty for models that have neither."""
     first = UNET_FLAGS["init_attention"]
     if first in shapes:
         return {"head_channels": shapes.sizes(first, 3)[0] // INIT_ATTENTION_HEADS}

@@ -34,10 +34,10 @@ class ImageFileError(VideoCrafterError):
 
 
 def read_image(path: Path) -> Tensor:
-    """An image as the models take it: upright, of an animation the first frame, without its alpha.
+    """Read an image: rotated as its EXIF data says, the first frame of an animation, without the alpha channel.
 
     Args:
-        path: any file that Pillow reads; grey, with a palette, and of 16 bits a channel too.
+        path: any file that Pillow reads, including grey images, palettes and 16 bits per channel.
 
     Returns:
         ``[3, H, W]`` in [-1, 1].
@@ -46,7 +46,7 @@ def read_image(path: Path) -> Tensor:
         ImageFileError: there is no such file, or it is not an image.
     """
     if not path.is_file():
-        raise ImageFileError(f"There is no image {path}.")
+        raise ImageFileError(f"There is no image {path}: check the path.")
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)

@@ -1,8 +1,8 @@
 """Clips that share their ends, joined into one video without a repeated frame, a cross-fade or a step in brightness.
 
-A clip's last frame and the next clip's first show the same picture, each as its own clip made it. At such a joint both are
-brought to the mean and the deviation, channel by channel, that lie between theirs (the transfer of Reinhard et al., "Color
-Transfer between Images", 2001, in RGB); what is changed fades towards the clip's other end, so that nothing adds up over a chain.
+A clip's last frame and the next clip's first are two versions of the same image. At such a joint, the mean and the standard
+deviation of each channel of both are set to the average of the two (the transfer of Reinhard et al., "Color Transfer between
+Images", 2001, in RGB). The change fades out towards the clip's other end, so that changes don't add up over a chain.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FLAT = 1e-3
 
 @dataclass(frozen=True)
 class Joint:
-    """How much brightness steps between two clips, in 255ths: the largest difference of a channel's mean over the joint."""
+    """The jump in brightness between two clips, on a scale of 255: the largest difference of a channel's mean across the joint."""
 
     before: float
     after: float
-    #: The same between the frames inside the two clips, at its largest.
+    #: The largest such difference between two frames inside the clips.
     inside: float
 
 
@@ -38,7 +38,7 @@ class Joined:
     joints: list[Joint]
 
     def table(self) -> str:
-        """The steps in brightness, a line a joint."""
+        """The steps in brightness as text, one line per joint."""
         lines = ["joint   step in brightness, of 255", "        as made   matched   inside the clips"]
         lines += [
             f"{index:>5}   {joint.before:7.2f}   {joint.after:7.2f}   {joint.inside:7.2f}" for index, joint in enumerate(self.joints, 1)
@@ -47,23 +47,23 @@ class Joined:
 
 
 def join(clips: Sequence[Tensor], match: bool = True) -> Joined:
-    """Join clips of which each starts with the picture that the one before it ends with.
+    """Join clips, each of which starts with the image that the one before it ends with.
 
     Args:
         clips: each ``[3, T, H, W]`` in [-1, 1], of one size; lengths may differ.
-        match: bring both sides of a joint to one mean and deviation.
+        match: set both sides of a joint to the same mean and deviation.
 
     Raises:
-        InputError: no clips, clips of other sizes, or one of a single frame.
+        InputError: no clips, clips of different sizes, or a clip of a single frame.
     """
     if not clips:
-        raise InputError("There are no clips to join.")
+        raise InputError("There are no clips to join; at least one is needed.")
     for index, clip in enumerate(clips):
         if clip.ndim != 4 or (clip.shape[0], clip.shape[2:]) != (clips[0].shape[0], clips[0].shape[2:]):
-            sizes = f"{list(clip.shape)} and the first {list(clips[0].shape)}"
-            raise InputError(f"Clip {index} is {sizes}: clips that are joined have one size.")
+            shapes = f"the shape {list(clip.shape)} and the first {list(clips[0].shape)}"
+            raise InputError(f"Clip {index} has {shapes}; all clips must have the same height and width.")
         if clip.shape[1] < 2:
-            raise InputError(f"Clip {index} has one frame; a clip that joins two pictures has at least 2.")
+            raise InputError(f"Clip {index} is {clip.shape[1]} frames long; at least 2 are needed, for its first and its last image.")
     made = [clip.float() for clip in clips]
     matched = _matched(made) if match else made
     joints = [Joint(_step(made, i), _step(matched, i), max(_inside(made[i]), _inside(made[i + 1]))) for i in range(len(made) - 1)]
@@ -95,7 +95,7 @@ def _change(is_now: tuple[Tensor, Tensor], aim: tuple[Tensor, Tensor]) -> tuple[
 
 
 def _carried(clip: Tensor, at_start: tuple[Tensor, Tensor], at_end: tuple[Tensor, Tensor]) -> Tensor:
-    """A clip with a gain and an offset that go on a line from its first frame to its last."""
+    """A clip with a gain and an offset that change linearly from its first frame to its last."""
     time = torch.linspace(0, 1, clip.shape[1], device=clip.device)
     gain, offset = (
         torch.lerp(start[:, None], end[:, None], time[None])[:, :, None, None] for start, end in zip(at_start, at_end, strict=True)

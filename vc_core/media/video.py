@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..errors import InputError, VideoCrafterError
 
-#: What can be written: a video by PyAV, animated pictures by Pillow.
+#: What can be written: MP4 by PyAV, animated images by Pillow.
 SUFFIXES = (".mp4", ".webp", ".gif", ".png")
-#: The quality of an MP4 unless another is asked for: hardly to be told from the frames.
+#: Default quality of an MP4: almost no visible loss.
 CRF = 17
 
 
@@ -30,10 +30,10 @@ def save_video(frames: Tensor, path: Path, fps: int) -> None:
 
     Args:
         frames: ``[3, T, H, W]`` in [-1, 1].
-        fps: frames a second at which it plays.
+        fps: playback speed in frames per second.
 
     Raises:
-        VideoFileError: another suffix, no such folder, an MP4 without PyAV, or a file that can't be written.
+        VideoFileError: another suffix, no such folder, PyAV is missing for an MP4, or the file can't be written.
         InputError: ``fps`` is not more than 0.
     """
     suffix = path.suffix.lower()
@@ -48,53 +48,53 @@ def save_video(frames: Tensor, path: Path, fps: int) -> None:
         if suffix == ".mp4":
             save_mp4(pixels, path, fps)
         else:
-            pictures = [Image.fromarray(frame) for frame in pixels]
+            images = [Image.fromarray(frame) for frame in pixels]
             lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-            pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **lossless)
-    except OSError as error:  # PyAV's errors of the file system among them
+            images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0, **lossless)
+    except OSError as error:  # PyAV's file errors derive from it
         raise VideoFileError(f"{path} can't be written: {error}.") from error
 
 
 def read_video(path: Path) -> Tensor:
-    """All frames of a video or animated picture, ``[3, T, H, W]`` in [-1, 1].
+    """All frames of a video or animated image, ``[3, T, H, W]`` in [-1, 1].
 
     Raises:
-        VideoFileError: no such file, nothing in it that can be read, or a video without PyAV.
+        VideoFileError: no such file, it can't be read, or PyAV is missing for a video.
     """
     if not path.is_file():
-        raise VideoFileError(f"There is no video {path}.")
+        raise VideoFileError(f"There is no video {path}: check the path.")
     if path.suffix.lower() in (".webp", ".gif", ".png"):
         try:
             with Image.open(path) as file:
-                pictures = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
+                frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
             raise VideoFileError(f"{path} can't be read as an animated image: {error}.") from error
     else:
         av = _pyav("Reading a video")
         try:
             with av.open(str(path)) as container:
-                pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         except (av.FFmpegError, IndexError) as error:
             raise VideoFileError(f"{path} can't be read as a video: {error}.") from error
-    return rearrange(torch.from_numpy(np.stack(pictures)).float() / 127.5 - 1, "t h w c -> c t h w")
+    return rearrange(torch.from_numpy(np.stack(frames)).float() / 127.5 - 1, "t h w c -> c t h w")
 
 
 def _pyav(what: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise VideoFileError(f"{what} needs PyAV (pip install av); a .webp needs nothing more.") from error
+        raise VideoFileError(f"{what} needs PyAV: pip install av, or use a .webp.") from error
     return av
 
 
 def save_mp4(pixels: np.ndarray, path: Path, fps: float, crf: float = CRF, tags: Mapping[str, str] | None = None) -> None:
-    """Write H.264 that every player knows.
+    """Write H.264 that all players can play.
 
     Args:
         pixels: ``[T, H, W, 3]`` of 8 bits.
-        fps: frames a second at which it plays.
-        crf: x264's quality, 0 (lossless) to 51; each 6 more halve the size, about.
-        tags: texts that the file is to carry beside the pictures.
+        fps: playback speed in frames per second.
+        crf: x264's quality, 0 (lossless) to 51; 6 more halve the size, roughly.
+        tags: metadata of the file, texts by name.
 
     Raises:
         VideoFileError: there is no PyAV.

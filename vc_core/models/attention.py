@@ -19,7 +19,7 @@ from .layers import Attention, LayerFactory
 #: Most heads in one call of attention over time: a GPU's grid has at most 65535 of them.
 MAX_HEADS = 2**15
 
-#: Changes what attention over time has between frames, ``[b, l, heads, t, t]`` -> the same shape.
+#: Changes the logits or probabilities of attention over time, ``[b, l, heads, t, t]`` -> the same shape.
 Edit = Callable[[Tensor], Tensor]
 
 
@@ -32,7 +32,7 @@ def explicit_attention(
     edit_logits: Edit | None = None,
     edit_probabilities: Edit | None = None,
 ) -> Tensor:
-    """Scaled dot product attention written out, for where logits or probabilities are edited.
+    """Scaled dot product attention without a fused kernel, so that logits or probabilities can be edited.
 
     Args:
         q: ``[n, Q, heads * d]``; k and v ``[n, K, heads * d]``.
@@ -90,8 +90,8 @@ class SelfAttention(nn.Module):
         """``[n, l, width]`` -> ``[n, l, width]``.
 
         Args:
-            keys: what keys are made of, ``[n, m, width]``; ``x`` if not given.
-            values: what values are made of, of the same shape; ``keys`` if not given.
+            keys: input of the keys' projection, ``[n, m, width]``; ``x`` if not given.
+            values: input of the values' projection, of the same shape; ``keys`` if not given.
             attention: in place of the layer's own attention function.
         """
         keys = x if keys is None else keys
@@ -140,7 +140,7 @@ class TemporalAttention(nn.Module):
         """Attention over any number of frames, before the output projection.
 
         Args:
-            q: ``[b, t, l, width]``, as k and v. Relative positions are counted from the first frame given.
+            q: ``[b, t, l, width]``, as k and v. For relative positions, frames are numbered from the first one in ``q``.
             attention: in place of the layer's own; not used with relative positions or edits, which need the probabilities.
             edit_logits: applied to the scaled logits ``[b, l, heads, t, t]``, relative positions included.
             edit_probabilities: applied to their softmax.
@@ -215,7 +215,7 @@ class CrossAttention(nn.Module):
         """``[(b t), l, width]`` -> the same shape.
 
         Args:
-            streams: what is attended to, usually :meth:`streams` and those that hooks added.
+            streams: the streams to attend to, usually those of :meth:`streams` and of hooks.
             attention: in place of the layer's own attention function, for streams without one.
         """
         q = self.to_q(x)
@@ -223,7 +223,7 @@ class CrossAttention(nn.Module):
         return self.to_out(sum(results[1:], results[0]))
 
     def _read(self, q: Tensor, stream: ContextStream, attention: Attention) -> Tensor:
-        # Frames that read the same tokens are one long sequence of queries, so that keys and values are made once a video.
+        # Frames that read the same tokens are one long sequence of queries, so that keys and values are computed once per video.
         queries = q.reshape(len(stream.tokens), -1, q.shape[-1])
         values = stream.tokens if stream.value_tokens is None else stream.value_tokens
         out = attention(queries, stream.to_k(stream.tokens), stream.to_v(values), self.heads)

@@ -1,4 +1,4 @@
-"""Stable Diffusion's image autoencoder, which sees each frame on its own (Rombach et al., arXiv:2112.10752).
+"""Stable Diffusion's image autoencoder, which encodes and decodes each frame on its own (Rombach et al., arXiv:2112.10752).
 
 Module names are those under ``first_stage_model.`` in the published files.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import AutoencoderConfig
 from .layers import LayerFactory
 
-#: The norms of this network, unlike most of the UNet's.
+#: Epsilon of this network's norms; most of the UNet's have another.
 EPS = 1e-6
 
 
@@ -27,6 +27,7 @@ class ResnetBlock(nn.Module):
         self.nin_shortcut = nn.Identity() if inputs == outputs else layers.conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w]`` -> ``[n, c', h, w]``."""
         hidden = self.conv1(nn.functional.silu(self.norm1(x), inplace=True))
         hidden = self.conv2(nn.functional.silu(self.norm2(hidden), inplace=True))
         hidden += self.nin_shortcut(x)
@@ -46,6 +47,7 @@ class AttnBlock(nn.Module):
         self.proj_out = layers.conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w]`` -> the same shape."""
         hidden = self.norm(x)
         # 'n c h w -> n (h w) c'
         q, k, v = (project(hidden).flatten(2).transpose(1, 2) for project in (self.q, self.k, self.v))
@@ -54,24 +56,26 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size; a row and a column of zeros stand to the right and below only."""
+    """Half the size, by a strided convolution padded with zeros at the right and the bottom only."""
 
     def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.conv = layers.conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w]`` -> ``[n, c, h / 2, w / 2]``."""
         return self.conv(nn.functional.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
-    """Double the size."""
+    """Double the size, by nearest neighbours and a convolution."""
 
     def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
         self.conv = layers.conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w]`` -> ``[n, c, 2 h, 2 w]``."""
         return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -110,6 +114,7 @@ class Middle(nn.Module):
         self.block_2 = ResnetBlock(channels, channels, layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w]`` -> the same shape."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
@@ -135,13 +140,14 @@ class Encoder(nn.Module):
         self.conv_out = layers.conv2d(channels, 2 * config.z_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[n, image_channels, H, W]`` -> ``[n, 2 * z_channels, h, w]``."""
         hidden = self.conv_in(x)
         for level in self.down:
             hidden = level(hidden)
         return self.conv_out(nn.functional.silu(self.norm_out(self.mid(hidden)), inplace=True))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The result of each level's blocks, full resolution first, and that of the first convolution, each ``[n, c, h, w]``."""
+        """The output of each level's blocks, full resolution first, then that of the first convolution, each ``[n, c, h, w]``."""
         hidden = first = self.conv_in(x)
         found = []
         level: Level
@@ -153,7 +159,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to images. Levels are numbered as the encoder's, so the last comes first."""
+    """Latents to images. Levels are numbered as the encoder's, so they run from the last to the first."""
 
     def __init__(self, config: AutoencoderConfig, layers: LayerFactory) -> None:
         super().__init__()
@@ -175,6 +181,7 @@ class Decoder(nn.Module):
         self.conv_out = layers.conv2d(channels, config.image_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
+        """``[n, z_channels, h, w]`` -> ``[n, image_channels, H, W]``."""
         hidden = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             hidden = level(hidden)
@@ -182,7 +189,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The whole autoencoder, in its own scale: the factor between its latents and the diffusion's is the caller's."""
+    """Encoder and decoder. Latents are in the autoencoder's own scale; the caller applies ``scale_factor``."""
 
     def __init__(self, config: AutoencoderConfig, layers: LayerFactory | None = None) -> None:
         super().__init__()

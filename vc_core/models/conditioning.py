@@ -1,4 +1,4 @@
-"""What one UNet pass is conditioned on, beside the noisy latent and the timestep.
+"""The inputs of a UNet pass other than the noisy latent and the timestep.
 
 Text and image are two context streams of the spatial cross-attention (VideoCrafter1, arXiv:2310.19512, section 3.2). Adapters
 add streams of their own by a hook, see :mod:`.hooks`.
@@ -19,7 +19,7 @@ from .layers import Attention
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The conditioning of B videos. What a model has no input for is ignored."""
+    """The conditioning of B videos. A model ignores the fields that it has no input for."""
 
     #: Text tokens ``[B, n, context_dim]``, or ``[B, T, n, context_dim]`` where each frame has a text of its own.
     text: Tensor
@@ -61,7 +61,7 @@ class ContextStream:
     tokens: Tensor
     to_k: nn.Module
     to_v: nn.Module
-    #: What values are made of if not of ``tokens``; of its shape but for the width.
+    #: Input of ``to_v``, in the shape of ``tokens`` but for the width; ``tokens`` if None.
     value_tokens: Tensor | None = None
     #: Factor on this stream's result, ``[b]`` or ``[(b t)]``.
     strength: Tensor | None = None
@@ -74,7 +74,7 @@ class ContextStream:
 def place_keyframes(first: Tensor, last: Tensor | None, frames: int) -> Tensor:
     """Latents of images as concat latents of a video (DynamiCrafter, arXiv:2310.12190, section 3.2).
 
-    One image stands at every frame; of two, one at the first frame and one at the last, with zeros between.
+    A single image is repeated at every frame; two images are at the first and the last frame, with zeros between.
 
     Args:
         first, last: ``[B, C, 1, h, w]``.

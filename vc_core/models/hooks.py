@@ -1,8 +1,7 @@
-"""Places in the UNet where adapters, patches and training-free methods look in and change what passes.
+"""Hooks: methods that the UNet calls during a pass, by which adapters, patches and training-free methods change activations.
 
-A UNet pass with :class:`Hooks` calls them at each place below; a pass without calls nothing. The classes here change nothing:
-derive from them and override the places that matter. Hooks belong to one pass: they are made for it by a :data:`HookFactory`
-and never shared between passes, which may run in threads on several GPUs.
+The hooks of the classes here change nothing: derive from them and override the ones you need. A :data:`HookFactory` makes the
+hooks of each pass; they are never shared between passes, which may run in threads on several GPUs.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ class Site:
         part: ``input``, ``middle`` or ``output``; ``init`` for the temporal transformer after the first convolution.
         block: the number of the UNet's block in that part, from 0.
         depth: the number of the block in its transformer, from 0.
-        transformer: the number of the spatial transformer in the whole UNet, from 0 in the order in which they run; -1 for
-            temporal transformers.
+        transformer: the number of the spatial transformer in the UNet, from 0 in the order in which they run; -1 for temporal
+            transformers.
         batch, frames, channels, height, width: of the transformer's input, ``[(batch frames), channels, height, width]``.
     """
 
@@ -50,13 +49,13 @@ class Site:
 
 
 class SpatialHooks:
-    """The places in one block of a spatial transformer. A row is a frame, ``[(b t), l, width]``.
+    """The hooks of one block of a spatial transformer. A row is a frame, ``[(b t), l, width]``.
 
-    ``attention`` is the attention function of the pass, if it has one; hand it on to the layer.
+    ``attention`` is the attention function of the pass, if it has one; pass it to the layer.
     """
 
     def self_attention(self, layer: SelfAttention, x: Tensor, attention: Attention | None) -> Tensor:
-        """In place of the self-attention: normed input -> the same shape."""
+        """Replaces the self-attention: normed input -> the same shape."""
         return layer(x, attention=attention)
 
     def between(self, x: Tensor) -> Tensor:
@@ -70,23 +69,23 @@ class SpatialHooks:
     def cross_attention(
         self, layer: CrossAttention, x: Tensor, streams: list[ContextStream], attention: Attention | None
     ) -> Tensor:
-        """In place of the cross-attention: normed input and context streams -> the shape of the input."""
+        """Replaces the cross-attention: normed input and context streams -> the shape of the input."""
         return layer(x, streams, attention)
 
 
 class TemporalHooks:
-    """The places in one block of a temporal transformer. Tokens are ``[b, t, l, width]``, l being the positions of a frame."""
+    """The hooks of one block of a temporal transformer. Tokens are ``[b, t, l, width]``, l being the positions of a frame."""
 
     def block_input(self, x: Tensor) -> Tensor:
         """The input of the block."""
         return x
 
     def block(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """In place of the whole block, which ``run`` is; it may run several times, or not at all."""
+        """Replaces the block. ``run`` runs the block itself; it can be called several times, or not at all."""
         return run(x)
 
     def attention(self, layer: TemporalAttention, x: Tensor, name: str, attention: Attention | None) -> Tensor:
-        """In place of one of the two attentions, ``attn1`` or ``attn2`` by name: normed input -> the same shape.
+        """Replaces one of the two attentions, ``attn1`` or ``attn2`` by name: normed input -> the same shape.
 
         ``layer.project``, ``layer.attend`` (with edits of logits and probabilities) and ``layer.to_out`` are its parts.
         """
@@ -98,7 +97,7 @@ class TemporalHooks:
 
 
 class Hooks:
-    """The places in one pass through the UNet. A row is a frame, ``(b t)`` of them, except where another shape is given."""
+    """The hooks of one UNet pass. A row is a frame, ``[(b t), ...]``, unless another shape is stated."""
 
     def spatial(self, site: Site) -> SpatialHooks | None:
         """The hooks of one block of a spatial transformer; None leaves it as it is."""
@@ -149,7 +148,7 @@ HookFactory = Callable[[PassInputs], Hooks | None]
 
 
 def make_hooks(factories: Sequence[HookFactory], inputs: PassInputs) -> Hooks | None:
-    """The hooks of a pass that several factories contribute to, called in their order at each place."""
+    """The hooks of all factories for one pass, called in the order of the factories."""
     return combine([hooks for factory in factories if (hooks := factory(inputs)) is not None])
 
 
@@ -159,9 +158,9 @@ def combine(hooks: Sequence[Hooks]) -> Hooks | None:
 
 
 class CombinedHooks(Hooks):
-    """Several hooks in one pass, each on the result of the one before.
+    """Several hooks in one pass, each applied to the result of the one before.
 
-    Of those that replace the same attention layer, only one can act; a second one is refused.
+    Only one of them can replace an attention layer; a second one is refused.
     """
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:
@@ -194,17 +193,17 @@ class CombinedHooks(Hooks):
 T = TypeVar("T", SpatialHooks, TemporalHooks)
 
 
-def _replacing(hooks: Sequence[T], base: type[T], place: str) -> T:
-    """The hooks that act in place of a layer.
+def _replacing(hooks: Sequence[T], base: type[T], method: str) -> T:
+    """The hooks that replace a layer by overriding a method.
 
     Raises:
-        InputError: more than one of them do.
+        InputError: several of them do.
     """
-    acting = [each for each in hooks if getattr(type(each), place) is not getattr(base, place)]
-    if len(acting) > 1:
-        names = " and ".join(type(each).__name__ for each in acting)
-        raise InputError(f"{names} both replace the {place.replace('_', ' ')} of the same block: apply one of them.")
-    return acting[0] if acting else hooks[0]
+    found = [each for each in hooks if getattr(type(each), method) is not getattr(base, method)]
+    if len(found) > 1:
+        names = " and ".join(type(each).__name__ for each in found)
+        raise InputError(f"{names} both replace the {method.replace('_', ' ')} of the same block: apply one of them.")
+    return found[0] if found else hooks[0]
 
 
 class _CombinedSpatial(SpatialHooks):

@@ -1,7 +1,7 @@
 """OpenCLIP's image tower, all of its tokens, as VideoCrafter1's image to video reads an image (arXiv:2310.19512, section 3.2).
 
-Module names are those under ``embedder.model.visual.`` in the published files; the last norm and the projection are among them
-and take no part in that; they make CLIP's embedding, for measuring.
+Module names are those under ``embedder.model.visual.`` in the published files. The last norm and the projection are used only for
+CLIP's embedding, to measure similarity.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from ..config import ImageEncoderConfig
 from .openclip import transformer
 
-#: CLIP's own, for pixels in [0, 1].
+#: CLIP's mean and standard deviation of each channel, for pixels in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def prepare_images(images: Tensor, size: int = 224) -> Tensor:
-    """Images as the authors give them to the tower: the whole image, stretched to a square.
+    """Images prepared as in the authors' code: stretched to a square, not cropped, and normalized.
 
     Args:
         images: ``[B, 3, H, W]`` in [-1, 1], any size.
 
     Returns:
-        ``[B, 3, size, size]``, with CLIP's mean and deviation taken out.
+        ``[B, 3, size, size]``, normalized by CLIP's mean and standard deviation.
     """
     resized = resize(images.float(), (size, size), interpolation="bicubic", align_corners=True, antialias=True)
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))

@@ -1,8 +1,8 @@
-"""Where the networks get their layers and their attention from.
+"""The classes of the networks' layers, and their attention function.
 
 Every network builds its layers with one :class:`LayerFactory`. By default they are torch's own. Under ComfyUI they are ComfyUI's,
-which cast weights as they are used, offload them and compute in fp8, and attention is the one that the user chose. On a CPU they
-can be those of :mod:`vc_core.kernels.operations`.
+which cast weights as they are used, offload them and compute in fp8, and the attention function is the one that the user chose. On
+a CPU they can be those of :mod:`vc_core.kernels.operations`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What OpenCLIP's two towers share."""
+"""The transformer of OpenCLIP's two towers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def transformer(
     width: int, heads: int, layers: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
     """A module whose ``resblocks`` are OpenCLIP's own blocks, under their names."""
-    # The blocks take no device of their own.
+    # The blocks' constructor has no device argument.
     with torch.device(device or "cpu"):
         blocks = [ResidualAttentionBlock(width, heads) for _ in range(layers)]
     module = nn.Module()

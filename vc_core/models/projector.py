@@ -1,6 +1,6 @@
-"""The perceiver resampler that turns a picture's features into image tokens (Flamingo, arXiv:2204.14198, section 3.1.1).
+"""The perceiver resampler that turns an image's features into image tokens (Flamingo, arXiv:2204.14198, section 3.1.1).
 
-A fixed number of learned queries look at the features and at one another, layer by layer. Module names are those under
+In each layer, a fixed number of learned queries attend to the features and to each other. Module names are those under
 ``image_proj_model.`` in the published files.
 """
 
@@ -35,13 +35,13 @@ class PerceiverAttention(nn.Module):
 
 
 class Projector(nn.Module):
-    """Features of a picture to image tokens."""
+    """Features of an image to image tokens."""
 
     def __init__(self, config: ProjectorConfig, layers: LayerFactory | None = None) -> None:
         super().__init__()
         layers = layers or LayerFactory()
         width, hidden = config.width, config.width * config.ff_mult
-        # Queries that start alike would stay alike.
+        # Equal queries would stay equal in training.
         self.latents = layers.parameter(1, config.queries, width, std=width**-0.5)
         self.proj_in = layers.linear(config.feature_dim, width)
         self.proj_out = layers.linear(width, config.context_dim)

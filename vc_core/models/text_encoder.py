@@ -1,7 +1,7 @@
 """OpenCLIP's text tower, read one layer before its end, as Stable Diffusion 2 and the VideoCrafter family use it.
 
-Module names are those under ``cond_stage_model.model.`` in the published files; the last layer, the projection and the
-temperature are among them and take no part.
+Module names are those under ``cond_stage_model.model.`` in the published files, including the last layer, the projection and the
+temperature, which are not used.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def _tokenizer() -> SimpleTokenizer:
 def tokenize(prompts: Sequence[str], context_length: int = 77) -> Tensor:
     """Byte pair tokens of each prompt, padded with 0.
 
-    A prompt longer than one window goes on in further windows, each with a start and an end of its own, as ComfyUI does it;
-    all prompts get as many windows as the longest.
+    A prompt longer than one window continues in further windows, each with its own start and end token, as in ComfyUI; all prompts
+    get as many windows as the longest.
 
     Returns:
         ``[B, n, context_length]`` in int64.
@@ -61,7 +61,7 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.text_projection, std=width**-0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``[B, n, context_length]`` -> ``[B, n * context_length, width]``; each window is read on its own."""
+        """``[B, n, context_length]`` -> ``[B, n * context_length, width]``; windows don't attend to each other."""
         batch, windows, length = tokens.shape
         hidden = self.token_embedding(tokens.flatten(0, 1)) + self.positional_embedding[:length]
         mask = torch.full((length, length), float("-inf"), device=hidden.device, dtype=hidden.dtype).triu(1)

@@ -21,7 +21,7 @@ from .layers import Attention, LayerFactory, zero_module
 
 @dataclass(frozen=True)
 class Pass:
-    """What all blocks of one UNet pass see, beside the hidden state."""
+    """The inputs that all blocks of one UNet pass share, other than the hidden state."""
 
     #: The embedding of the timestep and the frame rate, ``[b, e]``, or ``[(b t), e]`` where each frame has its own.
     embedding: Tensor
@@ -40,15 +40,15 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a transformer stands in the UNet; the first fields of a :class:`.hooks.Site`."""
+class Location:
+    """The location of a transformer in the UNet: the first fields of a :class:`.hooks.Site`."""
 
     part: str
     block: int
     transformer: int = -1
 
     def site(self, depth: int, x: Tensor, frames: int) -> Site:
-        """The site of a block of the transformer on its input ``[(b t), c, h, w]``."""
+        """The site of one of the transformer's blocks, with the transformer's input ``[(b t), c, h, w]``."""
         rows, channels, height, width = x.shape
         return Site(self.part, self.block, depth, self.transformer, rows // frames, frames, channels, height, width)
 
@@ -74,12 +74,12 @@ class FeedForward(nn.Module):
     def __init__(self, config: UNetConfig, width: int, layers: LayerFactory) -> None:
         super().__init__()
         self.config = config
-        # The empty place is the dropout's of the published files, which is off outside training.
+        # The identity stands for the published dropout, so that the names match.
         self.net = nn.Sequential(GatedGELU(width, 4 * width, layers), nn.Identity(), layers.linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` -> the same shape."""
-        # The compiler fuses what is inside, so that chunks would gain nothing.
+        # The compiler fuses the layers, so chunks would save nothing.
         chunks = 1 if torch.compiler.is_compiling() else feed_forward_chunks(x, self.config)
         if chunks == 1:
             return self.net(x)
@@ -138,11 +138,16 @@ class TemporalBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """The transformer over the positions of each frame."""
+    """The transformer over the positions of each frame.
 
-    def __init__(self, config: UNetConfig, channels: int, layers: LayerFactory, place: Place) -> None:
+    Args:
+        channels: width of the input, the output and the tokens.
+        location: for the hooks' sites.
+    """
+
+    def __init__(self, config: UNetConfig, channels: int, layers: LayerFactory, location: Location) -> None:
         super().__init__()
-        self.place = place
+        self.location = location
         self.norm = layers.group_norm(channels, eps=1e-6)
         self.proj_in = layers.linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(SpatialBlock(config, channels, layers) for _ in range(config.transformer_depth))
@@ -153,7 +158,7 @@ class SpatialTransformer(nn.Module):
         # Contiguous tokens: linear layers would copy their weight for each frame otherwise.
         hidden = self.proj_in(rearrange(self.norm(x), "f c h w -> f (h w) c").contiguous())
         for depth, block in enumerate(self.transformer_blocks):
-            hooks = None if run.hooks is None else run.hooks.spatial(self.place.site(depth, x, run.frames))
+            hooks = None if run.hooks is None else run.hooks.spatial(self.location.site(depth, x, run.frames))
             hidden = block(hidden, run, hooks)
         return x + rearrange(self.proj_out(hidden), "f (h w) c -> f c h w", h=x.shape[-2])
 
@@ -162,13 +167,17 @@ class TemporalTransformer(nn.Module):
     """The transformer over the frames at each position.
 
     Args:
-        initial: True for the one that follows the UNet's first convolution, which is as wide as its 8 heads and has convolutions
-            of width 1 for projections, where the others have linear layers.
+        channels: width of the input and the output.
+        location: for the hooks' sites.
+        initial: True for the one after the UNet's first convolution. Its tokens are as wide as 8 heads, and its projections are
+            convolutions of width 1; the others' tokens have ``channels``, and their projections are linear layers.
     """
 
-    def __init__(self, config: UNetConfig, channels: int, layers: LayerFactory, place: Place, initial: bool = False) -> None:
+    def __init__(
+        self, config: UNetConfig, channels: int, layers: LayerFactory, location: Location, initial: bool = False
+    ) -> None:
         super().__init__()
-        self.place = place
+        self.location = location
         projection = layers.pointwise if initial else layers.linear
         width = config.init_attention_width if initial else channels
         self.norm = layers.group_norm(channels, eps=1e-6)
@@ -177,12 +186,12 @@ class TemporalTransformer(nn.Module):
         self.proj_out = zero_module(projection(width, channels))
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
-        """``[(b t), c, h, w]`` -> the same shape. The norm is over the whole video."""
+        """``[(b t), c, h, w]`` -> the same shape. The norm is over all frames of a video."""
         if not run.temporal_attention:
             return x
         hidden = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", t=run.frames))
         hidden = self.proj_in(rearrange(hidden, "b c t l -> b t l c").contiguous())  # contiguous as in space
         for depth, block in enumerate(self.transformer_blocks):
-            hooks = None if run.hooks is None else run.hooks.temporal(self.place.site(depth, x, run.frames))
+            hooks = None if run.hooks is None else run.hooks.temporal(self.location.site(depth, x, run.frames))
             hidden = block(hidden, run, hooks)
         return x + rearrange(self.proj_out(hidden), "b t (h w) c -> (b t) c h w", h=x.shape[-2])

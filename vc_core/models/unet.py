@@ -1,11 +1,11 @@
 """The 3D UNet that predicts the noise in a video's latent (VideoCrafter1, arXiv:2310.19512, section 3.1).
 
-Stable Diffusion's UNet sees every frame as an image; time is added by a temporal transformer after each spatial one, by
+Stable Diffusion's UNet treats every frame as an image; time is added by a temporal transformer after each spatial one, by
 temporal convolutions inside the residual blocks, or both. Module names are those of the published checkpoints, with their
 misspelling of ``temopral_conv``.
 
 Between the blocks a video is ``[(b t), c, h, w]``. In channels-last, spatial tokens, temporal tokens and the temporal convolution's
-input are views of one storage, and nothing is copied between them. Sums are taken in place where an operand is needed no more.
+input are views of one storage, and nothing is copied between them. Sums are computed in place where an operand is no longer needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..config import UNetConfig
 from .conditioning import Conditioning
 from .hooks import Hooks
 from .layers import Attention, LayerFactory, zero_module
-from .transformers import Pass, Place, SpatialTransformer, TemporalTransformer
+from .transformers import Location, Pass, SpatialTransformer, TemporalTransformer
 
 
 def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
@@ -32,18 +32,18 @@ def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
 
 
 def best_layout(device: torch.device) -> torch.memory_format:
-    """Channels last for a GPU's convolutions; torch's norms on a processor are ten times slower on it."""
+    """Channels last for a GPU's convolutions; on a CPU torch's norms are ten times slower with it."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 class TemporalConvolution(nn.Module):
-    """Four convolutions over time, added to what they are given."""
+    """Four convolutions over time, added to their input."""
 
     def __init__(self, channels: int, layers: LayerFactory) -> None:
         super().__init__()
 
         def stage(dropout: bool) -> list[nn.Module]:
-            # The published stages hold a dropout, except the first; an identity keeps its number in the names.
+            # All published stages but the first have a dropout; an identity stands for it, so that the names match.
             dropped = [nn.Identity()] if dropout else []
             return [layers.group_norm(channels), nn.SiLU(inplace=True), *dropped, layers.temporal_conv(channels)]
 
@@ -133,7 +133,7 @@ class UNet(nn.Module):
         self._build_input_blocks(layers)
         last = len(config.channel_mult) - 1
         inner = width * config.channel_mult[last]
-        # The middle attends even where the level it stands on does not.
+        # The middle block has transformers even if its level has none.
         self.middle_block = nn.ModuleList([
             ResidualBlock(config, inner, inner, layers),
             *self._transformers(inner, "middle", 0, layers),
@@ -151,10 +151,10 @@ class UNet(nn.Module):
         return nn.Sequential(layers.linear(width, inner), nn.SiLU(), layers.linear(inner, inner))
 
     def _transformers(self, channels: int, part: str, block: int, layers: LayerFactory) -> list[nn.Module]:
-        place = Place(part, block, sum(isinstance(module, SpatialTransformer) for module in self.modules()))
+        location = Location(part, block, sum(isinstance(module, SpatialTransformer) for module in self.modules()))
         return [
-            SpatialTransformer(self.config, channels, layers, place),
-            TemporalTransformer(self.config, channels, layers, Place(part, block)),
+            SpatialTransformer(self.config, channels, layers, location),
+            TemporalTransformer(self.config, channels, layers, Location(part, block)),
         ]
 
     def _stage(self, inputs: int, level: int, part: str, block: int, layers: LayerFactory) -> list[nn.Module]:
@@ -168,7 +168,7 @@ class UNet(nn.Module):
         width, last = config.model_channels, len(config.channel_mult) - 1
         self.input_blocks = nn.ModuleList([nn.ModuleList([layers.conv2d(config.in_channels, width, 3, padding=1)])])
         if config.init_attention:
-            self.init_attn = nn.ModuleList([TemporalTransformer(config, width, layers, Place("init", 0), initial=True)])
+            self.init_attn = nn.ModuleList([TemporalTransformer(config, width, layers, Location("init", 0), initial=True)])
         channels = width
         for level, multiplier in enumerate(config.channel_mult):
             for _ in range(config.num_res_blocks):
@@ -209,9 +209,9 @@ class UNet(nn.Module):
             x: noisy latents ``[B, C, T, h, w]``, any T, h and w. C is ``out_channels``, or ``in_channels`` where the
                 conditioning has no concat latents.
             timesteps: ``[B]``, 0 to 999, or ``[B, T]`` where each frame has its own; fractions are allowed.
-            hooks: called at the places of :mod:`.hooks`, for this pass only.
+            hooks: see :mod:`.hooks`; for this pass only.
             attention: in place of the layers' own attention function, for this pass only.
-            temporal_attention: False leaves all temporal transformers out, for temporal guidance.
+            temporal_attention: False skips all temporal transformers, for temporal guidance.
 
         Returns:
             ``[B, out_channels, T, h, w]``.
@@ -228,7 +228,7 @@ class UNet(nn.Module):
         attention: Attention | None = None,
         temporal_attention: bool = True,
     ) -> Pass:
-        """What all blocks of a pass see; the arguments are those of :meth:`forward`."""
+        """The inputs that all blocks of a pass share; the arguments are those of :meth:`forward`."""
         frames = x.shape[2]
         text = conditioning.text.flatten(0, 1) if conditioning.text.ndim == 4 else conditioning.text
         image, per_frame = conditioning.image_tokens, self.config.image_tokens_per_frame
@@ -240,7 +240,7 @@ class UNet(nn.Module):
     def stem(self, x: Tensor, conditioning: Conditioning, run: Pass) -> Tensor:
         """The first convolution and the temporal transformer after it -> ``[(b t), c, h, w]``.
 
-        It sees the latents alone, so that passes over the same latents without hooks can share its result.
+        It depends on the latents only, so passes without hooks over the same latents can share its result.
         """
         if conditioning.concat is not None:
             x = torch.cat([x, conditioning.concat.to(x)], dim=1)

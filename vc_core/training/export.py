@@ -1,4 +1,4 @@
-"""Writing a trained model as one file, laid out as the published ones."""
+"""Writes a trained model as one file, in the layout of the published ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers for training on a processor: torch's fused attention is made for long sequences, not for 16 frames."""
+"""Layers for training on a CPU, where torch's fused attention is slow on sequences as short as 16 frames."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from ..models.layers import LayerFactory
 
 
 def training_layers() -> LayerFactory:
-    """For :class:`vc_core.models.unet.UNet`."""
+    """Torch's layers, with attention that uses no fused kernel; for :class:`vc_core.models.unet.UNet`."""
     return LayerFactory(attention=explicit_attention)

@@ -41,7 +41,7 @@ class DiffusionLoss:
     """Noises a batch, calls the network, compares.
 
     Raises:
-        InputError: a setting is none of the known ones, or eps is asked for where the last timestep has no signal.
+        InputError: an unknown setting, or the prediction is eps although the last timestep has no signal.
     """
 
     def __init__(self, schedule: Schedule, settings: LossSettings) -> None:
@@ -59,7 +59,7 @@ class DiffusionLoss:
         return alpha.sqrt() * scale * latents + (1 - alpha).sqrt() * noise
 
     def target(self, latents: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-        """What the network is to predict, `[B, C, T, h, w]`."""
+        """The target of the network's prediction, `[B, C, T, h, w]`."""
         if self.settings.prediction == "eps":
             return noise
         alpha, scale = self._tables(timesteps, latents)
@@ -68,9 +68,9 @@ class DiffusionLoss:
     def weight(self, timesteps: Tensor, limit: float = 0.0) -> Tensor:
         """The weight `[B]` of the squared error, from the signal to noise ratio S = a s^2 / (1 - a).
 
-        `min_snr` (Hang et al., arXiv:2303.09556) is min(S, gamma) on the error of x_0; `v` gives the error of eps the weight
-        it would have in v, (S + 1) / S up to a limit, which is more at high noise, where the prompt decides. A `limit` of 0 is
-        that of the settings.
+        `min_snr` (Hang et al., arXiv:2303.09556) is min(S, gamma) on the error of x_0. `v` weights the error of eps as the v
+        prediction would, by (S + 1) / S up to a limit: more at high noise, where the prompt matters most. If `limit` is 0, the
+        settings' limit is used.
         """
         alpha, scale = self.schedule.alphas_cumprod.to(timesteps.device)[timesteps], self.schedule.scale.to(timesteps.device)[timesteps]
         ratio = (alpha * scale**2 / (1 - alpha)).clamp(min=1e-8)
@@ -94,9 +94,9 @@ class DiffusionLoss:
 
     def draw_timesteps(self, batch: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
         """Timesteps `[B]` of the density t^(power - 1), evenly spread (Kingma et al., arXiv:2107.00630, appendix I.1)."""
-        places = (torch.rand(1, generator=generator) + torch.arange(batch) / batch) % 1
+        quantiles = (torch.rand(1, generator=generator) + torch.arange(batch) / batch) % 1
         count = len(self.schedule.alphas_cumprod)
-        return (places ** (1 / power) * count).long().clamp(max=count - 1)
+        return (quantiles ** (1 / power) * count).long().clamp(max=count - 1)
 
     def __call__(
         self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator, timestep_power: float = 1.0, weight_limit: float = 0.0

@@ -10,8 +10,8 @@ class TrainerSettings:
     """How one network is trained; see `vc_core.training.trainer`."""
 
     updates: int = 1000
-    batch: int = 8  # in one piece
-    pieces: int = 1  # that are computed side by side and make up an update; give each one thread
+    batch: int = 8  # clips in one piece
+    pieces: int = 1  # pieces of an update, computed in parallel; use one thread for each
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -29,7 +29,7 @@ class LossSettings:
     """See `vc_core.training.loss`."""
 
     prediction: str = "eps"  # or v
-    prompt_dropout: float = 0.1  # of text and picture together
-    text_dropout: float = 0.0  # of the text alone, for guidance by the picture
+    prompt_dropout: float = 0.1  # of text and image together
+    text_dropout: float = 0.0  # of the text alone, for guidance by the image
     weighting: str = "none"  # none, min_snr, or v: eps weighted as if the target were v
     weight_limit: float = 5.0  # gamma of min_snr; the largest weight of v

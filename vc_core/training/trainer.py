@@ -1,9 +1,9 @@
-"""The loop that trains a network: learning rate, averaged weights, and a state that survives being stopped.
+"""The loop that trains a network: learning rate, averaged weights, and a saved state to resume from.
 
-The learning rate warms up, stays, and falls to zero over the last part of the updates (Hägele et al.,
-arXiv:2405.18392), so that a run's end can be moved while it is on its way. All randomness comes from the generators
-that are handed to the loss, and their states are saved, so that a run taken up again gives the weights of one that never
-stopped. States are written beside and then moved into place; SIGTERM and Ctrl-C end a run after the current update.
+The learning rate warms up, is constant, and falls to zero over the last part of the updates (Hägele et al., arXiv:2405.18392), so
+that the number of updates can still be changed during a run. All randomness comes from the generators that are passed to the loss,
+and their states are saved, so a resumed run gives the same weights as one that was never stopped. States are written to a
+temporary file and then moved into place; SIGTERM and Ctrl-C end a run after the current update.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Interrupted(RuntimeError):
 
 
 class Average:
-    """An exponential moving average of a network's weights, over few updates at first: decay (1+n)/(10+n), at most `decay`."""
+    """An exponential moving average of a network's weights. The decay after n updates is (1+n)/(10+n), at most `decay`."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -39,7 +39,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module, count: int) -> None:
-        """Take in the weights after update number `count` (from 0)."""
+        """Add the weights after update number `count` (from 0) to the average."""
         decay = min(self.decay, (1 + count) / (10 + count))
         averaged: list[Tensor] = list(self.module.parameters())
         current: list[Tensor] = list(module.parameters())
@@ -88,7 +88,7 @@ class Trainer:
         return self.average.module if self.average else self.module
 
     def state(self) -> dict[str, object]:
-        """All that a later run needs."""
+        """The state to resume from."""
         return {
             "update": self.update, "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": self.average.module.state_dict() if self.average else None,
@@ -96,7 +96,7 @@ class Trainer:
         }
 
     def resume(self) -> bool:
-        """Take up the saved state, if there is one."""
+        """Load the saved state. Returns False if there is none."""
         if not self.path.exists():
             return False
         state = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -128,13 +128,15 @@ class Trainer:
         return {key: sum(each[key] for each in figures) / len(figures) for key in figures[0]} | {"norm": float(norm)}
 
     def _piece(self, generator: torch.Generator) -> tuple[tuple[Tensor, ...], dict[str, float]]:
-        """The gradients and figures of one piece of an update's batch. Pieces run side by side and meet once an update,
-        where the threads of one operation would meet after each."""
+        """The gradients and figures of one piece of an update's batch.
+
+        Pieces run in threads that synchronize once per update; the threads of one operation would synchronize after each operation.
+        """
         loss, figures = self.loss(generator, self.update)
         return torch.autograd.grad(loss, self.parameters, materialize_grads=True), {"loss": float(loss.detach()), **figures}
 
     def run(self, until: int | None = None) -> nn.Module:
-        """Train to the last update (or to `until`) and give the result.
+        """Train to the last update (or to `until`) and return the result.
 
         Raises:
             Interrupted: a signal asked for an end; the state is saved.
@@ -151,9 +153,9 @@ class Trainer:
                 count += 1
                 if self.update % settings.log_every == 0 or self.update == until:
                     pace = (time.monotonic() - began) / (self.update - first)
-                    told = "  ".join(f"{key} {value / count:.4f}" for key, value in sums.items())
+                    means = "  ".join(f"{key} {value / count:.4f}" for key, value in sums.items())
                     left = pace * (until - self.update) / 60
-                    print(f"{self.name} {self.update}/{until}  {told}  {pace:.2f} s/update  {left:.1f} min left", flush=True)
+                    print(f"{self.name} {self.update}/{until}  {means}  {pace:.2f} s/update  {left:.1f} min left", flush=True)
                     sums, count = {}, 0
                 if self.update % settings.save_every == 0:
                     save_atomically(self.state(), self.path)

@@ -37,7 +37,7 @@ LATENTS = {
     "a mask of five axes": lambda: {"samples": draw(2, 4, 4, 4), "noise_mask": torch.ones(1, 1, 2, 32, 32)},
     "a mask of nan": lambda: {"samples": draw(2, 4, 4, 4), "noise_mask": torch.full((1, 32, 32), NAN)},
     "places of other frames": lambda: {"samples": draw(2, 4, 4, 4), "batch_index": [5]},
-}  # fmt: skip
+}
 #: IMAGEs; what fits is ``[1 or 2, 32, 32, 3]`` in [0, 1].
 IMAGES = {
     "grey": lambda: draw(1, 32, 32, 1).sigmoid(),

@@ -25,7 +25,7 @@ SD21 = {
     "model_channels": 320, "num_res_blocks": [2, 2, 2, 2], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "channel_mult": [1, 2, 4, 4],
     "transformer_depth_middle": 1, "use_linear_in_transformer": True, "context_dim": 1024, "num_heads": -1, "num_head_channels": 64,
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-}  # fmt: skip
+}
 
 
 def terms(model) -> dict:
@@ -275,7 +275,7 @@ class TrueSize(io.ComfyNode):
             given = network(
                 torch.empty(2, 4, 40, 64, **blank), torch.empty(2, 3, 320, 512, **blank), torch.empty(2, **blank),
                 torch.empty(2, 77, 1024, **blank),
-            )  # fmt: skip
+            )
         finally:
             comfy.ldm.modules.attention.optimized_attention = attention
         features = adapter.to("meta")(torch.empty(2, 3, 320, 512, **blank))

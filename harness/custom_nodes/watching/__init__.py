@@ -54,7 +54,7 @@ class NetworkInput(io.ComfyNode):
         inputs = [
             io.Model.Input("model"), io.Conditioning.Input("positive"), io.Noise.Input("noise"), io.Latent.Input("latent"),
             io.String.Input("timesteps"),
-        ]  # fmt: skip
+        ]
         outputs = [io.Latent.Output(), io.Sigmas.Output(display_name="timesteps")]
         return io.Schema(node_id="TestNetworkInput", inputs=inputs, outputs=outputs)
 

@@ -1,4 +1,4 @@
-"""The measure of how well a picture is kept, held to values that follow from its definition."""
+"""Image fidelity, compared with values that follow from its definition."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from vc_core.media.video import read_video, save_video
 
 
 def flat(value: float) -> torch.Tensor:
-    """A picture of one brightness in [0, 1]."""
+    """An image of one brightness in [0, 1]."""
     return torch.full((1, 3, 32, 32), value * 2 - 1)
 
 
-def test_structure_of_flat_pictures_is_their_luminance_term():
+def test_structure_of_flat_images_is_their_luminance_term():
     first, second, c1 = 0.3, 0.8, 0.01**2
     expected = (2 * first * second + c1) / (first**2 + second**2 + c1)
     assert structure(flat(first), flat(second)).item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_still_video_keeps_its_picture_wholly():
-    picture = torch.rand(3, 40, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    kept = measure(picture[:, None].expand(3, 5, 40, 24), picture)
-    assert torch.allclose(kept.to_picture["SSIM"], torch.ones(5), atol=1e-5)
-    assert torch.allclose(kept.to_previous["SSIM"], torch.ones(4), atol=1e-5)
+def test_a_still_video_equals_its_image():
+    image = torch.rand(3, 40, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    fidelity = measure(image[:, None].expand(3, 5, 40, 24), image)
+    assert torch.allclose(fidelity.to_image["SSIM"], torch.ones(5), atol=1e-5)
+    assert torch.allclose(fidelity.to_previous["SSIM"], torch.ones(4), atol=1e-5)
 
 
-def test_a_fading_video_loses_it_frame_by_frame():
+def test_a_fading_video_becomes_less_similar_frame_by_frame():
     generator = torch.Generator().manual_seed(0)
-    picture, noise = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
-    frames = torch.stack([picture.lerp(noise, part) for part in (0.0, 0.2, 0.4, 0.6, 0.8)], dim=1)
-    kept = measure(frames, picture, embed=lambda pictures: pictures.flatten(1))
-    for values in kept.to_picture.values():
+    image, noise = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
+    frames = torch.stack([image.lerp(noise, part) for part in (0.0, 0.2, 0.4, 0.6, 0.8)], dim=1)
+    fidelity = measure(frames, image, embed=lambda images: images.flatten(1))
+    for values in fidelity.to_image.values():
         assert (values.diff() < 0).all()
-    cosine = torch.nn.functional.cosine_similarity(frames[:, 3].flatten(), picture.flatten(), dim=0)
-    assert kept.to_picture["CLIP"][3] == pytest.approx(cosine.item(), abs=1e-5)
+    cosine = torch.nn.functional.cosine_similarity(frames[:, 3].flatten(), image.flatten(), dim=0)
+    assert fidelity.to_image["CLIP"][3] == pytest.approx(cosine.item(), abs=1e-5)
 
 
 def test_table_and_plot():
     frames = torch.rand(3, 4, 16, 16) * 2 - 1
-    kept = measure(frames, frames[:, 0])
-    lines = kept.table().splitlines()
+    fidelity = measure(frames, frames[:, 0])
+    lines = fidelity.table().splitlines()
     assert len(lines) == 2 + 4 + 1 and lines[2].startswith("| 1 | 1.0000 |")
-    plot = kept.plot()
+    plot = fidelity.plot()
     assert plot.shape == (400, 800, 3) and 0 <= plot.min() < plot.max() <= 1
 
 
@@ -56,12 +56,12 @@ def test_the_command_and_saved_videos(suffix, tmp_path, capsys):
     frames = torch.rand(3, 4, 32, 32, generator=torch.Generator().manual_seed(0)).round() * 1.8 - 0.9
     save_video(frames.repeat_interleave(2, 2).repeat_interleave(2, 3), tmp_path / f"clip{suffix}", fps=8)
     assert read_video(tmp_path / f"clip{suffix}").shape == (3, 4, 64, 64)
-    Image.new("RGB", (64, 64), "grey").save(tmp_path / "picture.png")
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "image.png")
     model = goldens.write_checkpoint("i2v_512_v1", tmp_path / "model.safetensors")
-    arguments = ["measure", str(model), str(tmp_path / f"clip{suffix}"), str(tmp_path / "picture.png")]
+    arguments = ["measure", str(model), str(tmp_path / f"clip{suffix}"), str(tmp_path / "image.png")]
     assert main([*arguments, "--plot", str(tmp_path / "plot.png")]) == 0
     out = capsys.readouterr().out
-    assert "CLIP to picture" in out and out.count("\n") == 7
+    assert "CLIP to image" in out and out.count("\n") == 7
     assert Image.open(tmp_path / "plot.png").size == (800, 400)
 
 
@@ -82,7 +82,7 @@ def test_embeddings_are_openclip_s(tmp_path):
 
 
 def test_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match="Expected are frames"):
+    with pytest.raises(ValueError, match="expected are frames"):
         measure(torch.zeros(4, 3, 8, 8), torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match="SSIM needs at least 6 pixels"):
         measure(torch.zeros(3, 4, 5, 8), torch.zeros(3, 8, 8))
