@@ -17,7 +17,7 @@ from .bridge.sampling import DDIMSampler, authors_sigmas, schedule_of
 from .bridge.schema import advanced, schema
 
 STEPS_TOOLTIP = (
-    "Sampling steps. All published models: 50. Bundled models: 25. The uniform schedule can run one step more than "
+    "Sampling steps. All published models: 50. Bundled models: 25. The uniform schedule can run more steps than "
     "requested, as the authors' does (30 -> 31)."
 )
 

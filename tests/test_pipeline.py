@@ -24,7 +24,7 @@ from vc_core.models.text_encoder import tokenize
 from vc_core.sampling import Sampling
 
 SMALL = {"frames": 3, "height": 16, "width": 16, "steps": 2}
-START = torch.zeros(1, 4, 3, 2, 2)
+START, VIDEO = torch.zeros(1, 4, 3, 2, 2), torch.zeros(1, 3, 3, 16, 16)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,17 @@ def test_temporal_guidance_changes_the_video(model):
         ({"noise": RecordedNoise(START, [START])}, "fewer tensors than the run has steps"),
         ({"noise": RecordedNoise(START, [START[..., :1]])}, "The noise of step 0 has the shape"),
         ({"denoise": 0.0}, "denoise is 0.0; it must be above 0"),
-        ({"denoise": 0.001}, "2 steps at a denoise of 0.001 are a part of 2000 steps, but the schedule has 1000"),
+        ({"denoise": 0.5}, "denoise is 0.5, but there is no input video"),
+        ({"video": VIDEO}, "denoise is 1, which keeps nothing of the input video"),
+        ({"video": VIDEO, "denoise": 0.001}, "2 steps at a denoise of 0.001 are a part of 2000 steps, but the schedule has 1000"),
+        ({"video": VIDEO.byte(), "denoise": 0.5}, r"The frames are \[1, 3, 3, 16, 16\] of torch.uint8; expected are floats"),
+        ({"video": VIDEO[0], "denoise": 0.5}, r"expected are floats \[B, 3, T, H, W\]"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ({"temporal_guidance_scale": float("inf")}, "temporal_guidance_scale is inf"),
+        ({"eta": float("nan")}, "eta is nan; it must be 0 to 1"),
+        ({"image_guidance_scale": 3.0}, "takes no image: leave image_guidance_scale out"),
+        ({"playback_fps": 0}, "playback_fps is 0; it must be 1 to 1000"),
+        ({"sampling": Sampling.of(load_config("t2v_512_v2")), "stepps": 3}, "There is no setting 'stepps'; did you mean steps"),
         ({"spacing": "karras"}, "spacing is 'karras'; it can be uniform or uniform_trailing"),
         ({"guidance": 3.0}, "There is no setting 'guidance'; did you mean guidance_"),
         ({"negative_prompt": ["a", "b"]}, "2 prompts for 1 clips"),
@@ -201,8 +211,12 @@ def test_video_to_video_starts_from_the_noised_input(model, denoise, steps):
     def watch(inputs):
         seen.append((inputs.x, int(inputs.timesteps[0])))
 
-    settings = {"steps": steps, "denoise": denoise, "seed": 7, "guidance_scale": 1.0}
-    assert model.text_to_video("a cat", video=video, hooks=[watch], **settings).shape == video.shape
+    text = Conditioning(model.encode_text(["a cat"]))
+    settings = {"steps": steps, "denoise": denoise, "seed": 7, "guidance_scale": 1.0, "hooks": [watch]}
+    latents = model.sample(text, text, model.encode(video), **settings)
+    if denoise < 1:
+        assert torch.equal(model.text_to_video("a cat", video=video, **settings), model.decode(latents))
+        seen = seen[: len(visited)]
     assert [timestep for _, timestep in seen] == visited.flip(0).tolist()
     assert goldens.error(seen[0][0], expected) <= 1e-6
 
@@ -211,7 +225,7 @@ def test_an_input_video_decides_the_size(model):
     made = model.text_to_video("a cat", video=torch.zeros(1, 3, 2, 24, 32), steps=1, denoise=0.5)
     assert made.shape == (1, 3, 2, 24, 32)
     with pytest.raises(InputError, match="The input video has the shape .* for 2 clips"):
-        model.text_to_video(["a cat", "a dog"], video=torch.zeros(1, 3, 2, 24, 32), steps=1)
+        model.text_to_video(["a cat", "a dog"], video=torch.zeros(1, 3, 2, 24, 32), steps=1, denoise=0.5)
 
 
 class WithReferences(Autoencoder):
@@ -248,3 +262,20 @@ def test_runs_in_threads_do_not_see_one_another(model):
         together = list(pool.map(lambda seed: model.text_to_video("a cat", seed=seed, **settings), range(4)))
     for one, other in zip(alone, together, strict=True):
         assert (one - other).abs().max() <= goldens.PIXEL_TOLERANCE
+
+
+def test_a_prompt_is_the_same_beside_a_longer_one(model):
+    """Its windows are repeated, which attention can't tell apart."""
+    size = SMALL | {"height": 64, "width": 64}
+    alone = model.text_to_video("a cat", seed=5, **size)
+    beside = model.text_to_video(["a cat", " ".join(["swan"] * 100)], seed=5, **size)
+    assert (beside[:1] - alone).abs().max() <= goldens.PIXEL_TOLERANCE
+
+
+def test_the_largest_seeds_have_batches(model):
+    assert torch.equal(SeededNoise((2, 4, 1, 2, 2), 2**64 - 1).start[1], SeededNoise((1, 4, 1, 2, 2), 0).start[0])
+
+
+def test_no_prompts_are_refused(model):
+    with pytest.raises(InputError, match="There are no prompts"):
+        model.text_to_video([])

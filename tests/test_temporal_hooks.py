@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from harness.goldens import error
 from vc_core.config import UNetConfig
+from vc_core.diffusion.denoiser import GuidedDenoiser
+from vc_core.diffusion.guidance import Guidance
 from vc_core.errors import InputError
 from vc_core.models.attention import TemporalAttention, explicit_attention
 from vc_core.models.conditioning import Conditioning, ContextStream
 from vc_core.models.hooks import Hooks, PassInputs, Site, SpatialHooks, TemporalHooks, combine, make_hooks
 from vc_core.models.layers import LayerFactory, sdpa
-from vc_core.models.unet import UNet
+from vc_core.models.unet import UNet, sinusoidal_embedding
 
 SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
 CONFIGS = {
@@ -264,8 +266,6 @@ def test_a_timestep_per_frame(unet):
 
 def test_a_second_condition_of_time_is_added_before_the_embedding(unet):
     """The sinusoid of another timestep in place of the own one, by adding their difference."""
-    from vc_core.models.unet import sinusoidal_embedding
-
     given = inputs(unet)
     other = torch.tensor([41, 733])
     difference = sinusoidal_embedding(other, 32) - sinusoidal_embedding(given.timesteps, 32)
@@ -287,3 +287,45 @@ def test_stacked_conditionings_are_a_batch(unet):
     one, other = (Conditioning(given.conditioning.text[i : i + 1], fps=given.conditioning.fps[i : i + 1]) for i in range(2))
     longer = replace(other, text=torch.cat([other.text] * 2, dim=1))
     assert error(run(unet, conditioning=Conditioning.stack(one, longer)), run(unet)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": torch.zeros(3, 7, 32)}, r"text has the shape \[3, 7, 32\]; expected is \[2, tokens, 32\]"),
+        ({"text": torch.zeros(2, 5, 7, 32)}, r"\[2, 6, tokens, 32\] for a text per frame"),
+        ({"text": torch.zeros(2, 7, 16)}, "text has the shape"),
+        ({"fps": torch.ones(3)}, "fps has the shape .* must be 1 or 2, the number of videos"),
+        ({"time": torch.ones(3, 32)}, "time has the shape"),
+        ({"image_tokens": torch.ones(3, 4, 32)}, "image_tokens has the shape"),
+        ({"concat": torch.zeros(2, 4, 6, 8, 6)}, "input channels; the noisy latent has .* and concat 4"),
+        ({"concat": torch.zeros(2, 4, 1, 8, 6)}, r"concat has the shape .* expected is \[2, C, 6, 8, 6\]"),
+    ],
+)
+def test_conditionings_that_do_not_fit_the_videos(unet, changes, message):
+    given = inputs(unet)
+    with pytest.raises(InputError, match=message):
+        run(unet, conditioning=replace(given.conditioning, **changes))
+
+
+@pytest.mark.parametrize("field", ["fps", "time"])
+def test_a_field_of_one_conditioning_counts_in_a_batch_as_alone(unet, field):
+    """Both are run one after the other then, as they can't be stacked."""
+    text = torch.randn(2, 1, 7, 32, generator=torch.Generator().manual_seed(2))
+    values = {"fps": torch.tensor([24.0]), "time": torch.randn(1, 32)}
+    positive = Conditioning(text[0], **{field: values[field]})
+    x, timesteps = inputs(unet).x[:1], torch.tensor([500])
+    made = [
+        GuidedDenoiser(unet, positive, Conditioning(text[1]), Guidance(4.0), together=together)(x, timesteps) for together in (True, False)
+    ]
+    assert torch.equal(*made)
+
+
+def test_hooks_that_are_combined_already_combine_further(unet):
+    class Replacing(TemporalHooks):
+        def attention(self, layer, x, name, attention):
+            return layer(x, attention)
+
+    pair = combine([EverySite(Adding(0.1)), EverySite(Adding(0.2))])
+    together = combine([EverySite(Replacing()), pair])
+    assert error(run(unet, together), run(unet, EverySite(Adding(0.3)))) <= 1e-5

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from .adapters.table import identify_adapter
@@ -23,7 +24,7 @@ from .family.bundled import bundled_models
 from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
 from .media.images import read_image
-from .media.video import SUFFIXES, VideoFileError, read_video, save_video
+from .media.video import SUFFIXES, check_target, read_video, save_video
 from .pipeline import load
 from .sampling import Sampling
 
@@ -32,13 +33,8 @@ DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 def generate(arguments: argparse.Namespace) -> None:
     """Make a video from a prompt, and from images if there are any, and save it."""
-    if arguments.output.suffix.lower() not in SUFFIXES:  # checked now rather than after the sampling
-        raise VideoFileError(f"{arguments.output} should end in one of {', '.join(SUFFIXES)}.")
-    image = None if arguments.image is None else read_image(arguments.image)
-    end_image = None if arguments.end_image is None else read_image(arguments.end_image)
-    video = None if arguments.video is None else read_video(arguments.video)[None]
-    if image is None and (end_image is not None or arguments.loop):
-        raise InputError("--end-image and --loop need a first image: give --image.")
+    check_target(arguments.output)  # now rather than after the sampling
+    image, end_image, video = _inputs(arguments)
     model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
     settings = {option.name: getattr(arguments, option.name, None) for option in sampling_options()}
     if image is not None and settings["height"] is None and settings["width"] is None:
@@ -57,6 +53,22 @@ def generate(arguments: argparse.Namespace) -> None:
             made = model.image_to_video(image, *prompts, end_image=end_image, loop=arguments.loop, video=video, sampling=sampling)
     save_video(made[0], arguments.output, sampling.playback_fps)
     print(arguments.output)
+
+
+def _inputs(arguments: argparse.Namespace) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The first image, the last image and the input video.
+
+    Raises:
+        InputError: options that don't go together.
+    """
+    image = None if arguments.image is None else read_image(arguments.image)
+    end_image = None if arguments.end_image is None else read_image(arguments.end_image)
+    video = None if arguments.video is None else read_video(arguments.video)[None]
+    if image is None and (end_image is not None or arguments.loop):
+        raise InputError("--end-image and --loop need a first image: give --image.")
+    if video is not None and any(hasattr(arguments, name) for name in ("frames", "height", "width")):
+        raise InputError("--video decides the number of frames and the size: leave --frames, --height and --width out.")
+    return image, end_image, video
 
 
 def sampling_options() -> list[Field[Any]]:

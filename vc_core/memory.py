@@ -28,11 +28,11 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
-def passes_fit(config: UNetConfig, positions: int, dtype: torch.dtype, device: torch.device) -> bool:
+def passes_fit(config: UNetConfig, positions: int, frames: int, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether a GPU has the memory for a UNet pass over so many positions of the latent; False for a CPU, where it is no faster."""
     if device.type != "cuda":
         return False
-    return positions * activations_per_position(config) * dtype.itemsize < GUIDANCE_SHARE * free_memory(device)
+    return positions * activations_per_position(config, frames) * dtype.itemsize < GUIDANCE_SHARE * free_memory(device)
 
 
 def frames_at_once(config: AutoencoderConfig, pixels: int, dtype: torch.dtype, device: torch.device) -> int:

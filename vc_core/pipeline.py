@@ -99,10 +99,12 @@ class VideoModel:
         """Frames ``[B, 3, T, H, W]`` in [-1, 1] -> latents ``[B, C, T, h, w]`` in the diffusion's scale (the posterior's mean).
 
         Raises:
-            InputError: H or W is no multiple of the autoencoder's downscaling.
+            InputError: frames of another shape or type, or H or W is no multiple of the autoencoder's downscaling.
             CheckpointError: the file has no autoencoder.
         """
         autoencoder = self._network("autoencoder", Autoencoder)
+        if frames.ndim != 5 or frames.shape[1] != 3 or not frames.shape[2] or not frames.is_floating_point():
+            raise InputError(f"The frames are {list(frames.shape)} of {frames.dtype}; expected are floats [B, 3, T, H, W] in [-1, 1].")
         self._check_size(*frames.shape[-2:])
         moments = self._each_frame(autoencoder.encode, frames, pixels=frames.shape[-2] * frames.shape[-1])
         return moments[:, : self.config.autoencoder.embed_dim] * self.config.autoencoder.scale_factor
@@ -119,6 +121,9 @@ class VideoModel:
             CheckpointError: the file has no autoencoder.
         """
         autoencoder = self._network("autoencoder", Autoencoder)
+        channels = self.config.autoencoder.embed_dim
+        if latents.ndim != 5 or latents.shape[1] != channels or not latents.shape[2]:
+            raise InputError(f"The latents are {list(latents.shape)}; expected are [B, {channels}, T, h, w].")
         z = latents / self.config.autoencoder.scale_factor
         if references is not None:
             if not autoencoder.takes_references:
@@ -158,7 +163,7 @@ class VideoModel:
         run = self._settings(sampling, settings)
         positive = Conditioning(self.encode_text(prompts))
         negative = Conditioning(self.encode_text(_one_each(negative_prompt, len(prompts))))
-        return self.decode(self.sample(positive, negative, self._latents(video), run))
+        return self.decode(self.sample(positive, negative, self._latents(video, run), run))
 
     @torch.inference_mode()
     def image_to_video(
@@ -187,7 +192,7 @@ class VideoModel:
         run = self._settings(sampling, settings)
         first = image[None] if image.ndim == 3 else image
         last = self._last_image(first, end_image, loop)
-        latents = self._latents(video)
+        latents = self._latents(video, run)
         positive, negative = self.image_conditioning(first, last, prompt, negative_prompt, self._size(run, latents))
         return self.decode(self.sample(positive, negative, latents, run))
 
@@ -237,6 +242,12 @@ class VideoModel:
         The other arguments and the errors are those of :meth:`text_to_video`.
         """
         run = self._settings(sampling, settings)
+        if latents is None and run.denoise < 1:
+            raise InputError(f"denoise is {run.denoise:g}, but there is no input video to start from: give one, or leave denoise at 1.")
+        if len(negative.text) != len(positive.text):
+            raise InputError(f"The negative conditioning is of {len(negative.text)} videos and the positive of {len(positive.text)}.")
+        if run.image_guidance_scale is not None and not self.config.unet.image_attention:
+            raise InputError(f"{self.config.title} takes no image: leave image_guidance_scale out.")
         noise = self._noise(run, len(positive.text), latents)
         tables = Tables.make(self.schedule, self.schedule.visited(run.steps, run.spacing, run.denoise), run.eta)
         steps, timesteps = len(tables.timesteps), tables.timesteps.to(self.device)
@@ -264,19 +275,18 @@ class VideoModel:
     def _settings(self, sampling: Sampling | None, changes: Mapping[str, object]) -> Sampling:
         if sampling is None:
             return Sampling.of(self.config, **changes)
-        if changes:
-            sampling = replace(sampling, **changes)  # type: ignore[arg-type]
-        sampling.check()
-        return sampling
+        return sampling.changed(**changes)
 
-    def _latents(self, video: Tensor | None) -> Tensor | None:
+    def _latents(self, video: Tensor | None, run: Sampling) -> Tensor | None:
+        if video is not None and run.denoise >= 1:
+            raise InputError("denoise is 1, which keeps nothing of the input video: set it below 1, such as 0.6.")
         return None if video is None else self.encode(video)
 
     def _size(self, run: Sampling, latents: Tensor | None) -> tuple[int, int, int]:
         """Frames, height and width of a run's clips, the latter two in pixels."""
         if latents is None and run.noise is None:
             return run.frames, run.height, run.width
-        frames, height, width = (run.noise.start if latents is None and run.noise else cast(Tensor, latents)).shape[2:]
+        frames, height, width = cast(Tensor, latents if run.noise is None else run.noise.start).shape[2:]
         return frames, height * self.config.downscale, width * self.config.downscale
 
     def _noise(self, run: Sampling, batch: int, latents: Tensor | None) -> Noise:
@@ -293,7 +303,7 @@ class VideoModel:
         for name, tensor in inputs.items():
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise InputError(f"{name} has the shape {list(tensor.shape)}; expected are latents of {list(shape)}, for {batch} clips.")
-        return run.noise or SeededNoise(shape, run.seed)
+        return SeededNoise(shape, run.seed) if run.noise is None else run.noise
 
     def _last_image(self, first: Tensor, end_image: Tensor | None, loop: bool) -> Tensor | None:
         """The images that clips end with; None if they don't end with one.
@@ -318,8 +328,8 @@ class VideoModel:
         return last
 
     def _pixels(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise InputError(f"images has the shape {tuple(images.shape)}; expected is [B, 3, H, W], in [-1, 1].")
+        if images.ndim != 4 or images.shape[1] != 3 or not images.numel() or not images.is_floating_point():
+            raise InputError(f"images has the shape {tuple(images.shape)} of {images.dtype}; expected are floats [B, 3, H, W] in [-1, 1].")
         encoder = self._network("image_encoder", ImageEncoder)
         return prepare_images(images.to(self.device), encoder.config.image_size).to(self.dtype)
 
@@ -364,10 +374,14 @@ def load(
 
     Raises:
         CheckpointError: as :meth:`vc_core.family.model_file.ModelFile.open`.
+        InputError: two adapter files of one name.
     """
     file = ModelFile.open(path, config)
+    paths = [Path(each) for each in adapters]
+    if len({each.stem for each in paths}) < len(paths):
+        raise InputError(f"Two adapter files have the same name: {', '.join(map(str, paths))}. Rename one of them.")
     networks = {part: file.load(part, device, dtype) for part in file.parts}
-    loaded = {Path(each).stem: load_adapter(each, file.config, device, dtype) for each in adapters}
+    loaded = {each.stem: load_adapter(each, file.config, device, dtype) for each in paths}
     return VideoModel(file.config, networks, loaded)
 
 

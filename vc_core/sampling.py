@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .config import SPACINGS, ModelConfig
@@ -34,7 +34,7 @@ class Sampling:
     frames: int = _option("number of frames; published models: 16", 16)
     height: int = _option("height in pixels, a multiple of 8", 320)
     width: int = _option("width in pixels, a multiple of 8", 512)
-    steps: int = _option("sampling steps; the uniform schedule can run one more, as the authors' does", 50)
+    steps: int = _option("sampling steps; the uniform schedule can run more, as the authors' does (30 -> 31)", 50)
     eta: float = _option("noise added at every step, 0 (none) to 1", 1.0)
     guidance_scale: float = _option("CFG scale: how closely to follow the prompt; 1: no guidance", 12.0)
     guidance_rescale: float = _option("reduces the contrast of a high CFG scale, 0 to 1", 0.0)
@@ -58,13 +58,18 @@ class Sampling:
         Raises:
             InputError: there is no such setting, or a value is invalid.
         """
-        names = [each.name for each in fields(cls)]
-        unknown = [name for name in changes if name not in names]
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], names, n=1) or [", ".join(names)]
-            raise InputError(f"There is no setting {unknown[0]!r}; did you mean {near[0]}?")
         own = {**asdict(config.sampling), "fps": float(config.unet.default_fps)}
-        settings = cls(**{**own, **{name: value for name, value in changes.items() if value is not None}})
+        return cls(**own).changed(**changes)
+
+    def changed(self, **changes: Any) -> Sampling:
+        """These settings with changes; a change to None changes nothing. The errors are those of :meth:`of`."""
+        names = [each.name for each in fields(self)]
+        for name in changes:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
+                raise InputError(f"There is no setting {name!r}; {hint}")
+        settings = replace(self, **{name: value for name, value in changes.items() if value is not None})
         settings.check()
         return settings
 
@@ -87,6 +92,9 @@ class Sampling:
             ("eta", 0 <= self.eta <= 1, "it must be 0 to 1"),
             ("guidance_rescale", 0 <= self.guidance_rescale <= 1, "it must be 0 to 1"),
             ("guidance_scale", math.isfinite(self.guidance_scale), "it must be a finite number"),
+            ("image_guidance_scale", math.isfinite(self.image_guidance_scale or 0), "it must be a finite number"),
+            ("temporal_guidance_scale", math.isfinite(self.temporal_guidance_scale), "it must be a finite number"),
+            ("playback_fps", 1 <= self.playback_fps <= 1000, "it must be 1 to 1000"),
             ("deep_cache_interval", self.deep_cache_interval >= 1, "it must be at least 1, which is every step"),
             ("spacing", self.spacing in SPACINGS, f"it can be {' or '.join(SPACINGS)}"),
         )

@@ -23,7 +23,7 @@ class GuidedDenoiser:
     Attributes:
         dtype: what the UNet computes in.
         together: True runs all conditionings in one batch, False one after the other; None decides by a GPU's free memory at the
-            first step. With hooks they always run one after the other.
+            first step. With hooks, or with fields that only one of them has, they always run one after the other.
         deep_cache: a new one for each run, whose deep features are reused from step to step.
         hooks: make the hooks of each pass.
     """
@@ -44,7 +44,7 @@ class GuidedDenoiser:
             self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
         elif self.guidance.scale != 1.0:
             self.passes |= {"negative": self.negative}
-        if self.hooks:
+        if self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
             self.together = False
 
     def __call__(self, x: Tensor, timesteps: Tensor, step: int = 0, steps: int = 1) -> Tensor:
@@ -54,7 +54,7 @@ class GuidedDenoiser:
             step, steps: the number of this sampling step and of all steps, for hooks.
         """
         inputs = PassInputs(("positive",) * len(x), x.to(self.dtype), timesteps, self.positive, step, steps)
-        without_time = self._run(inputs, temporal_attention=False) if self.guidance.temporal_scale else None
+        without_time = self._run(replace(inputs, temporal_attention=False)) if self.guidance.temporal_scale else None
         predicted = self._predict_all(inputs)
         positive = predicted["positive"]
         return guide(positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), without_time)
@@ -72,16 +72,16 @@ class GuidedDenoiser:
         out = self._run(repeated, None if stem is None else torch.cat([stem] * count))
         return dict(zip(self.passes, out.chunk(count), strict=True))
 
-    def _run(self, inputs: PassInputs, stem: Tensor | None = None, temporal_attention: bool = True) -> Tensor:
-        hooks = make_hooks(self.hooks, inputs)
-        run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning, hooks, temporal_attention=temporal_attention)
+    def _run(self, inputs: PassInputs, stem: Tensor | None = None) -> Tensor:
+        hooks, timed = make_hooks(self.hooks, inputs), inputs.temporal_attention
+        run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning, hooks, temporal_attention=timed)
         hidden = self.unet.stem(inputs.x, inputs.conditioning, run) if stem is None else stem
-        features = self._deep_features(inputs, temporal_attention)
+        features = self._deep_features(inputs)
         hidden = self.unet.body(hidden, run) if features is None else features.run(self.unet, hidden, run)
         return self.unet.head(hidden, run).float()
 
-    def _deep_features(self, inputs: PassInputs, temporal_attention: bool) -> DeepFeatures | None:
-        return None if self.deep_cache is None else self.deep_cache.next_pass((inputs.roles, temporal_attention))
+    def _deep_features(self, inputs: PassInputs) -> DeepFeatures | None:
+        return None if self.deep_cache is None else self.deep_cache.next_pass((inputs.roles, inputs.temporal_attention))
 
     def _shared_stem(self, inputs: PassInputs) -> Tensor | None:
         """The stem's result, if several passes without hooks have the same latents."""
@@ -94,7 +94,7 @@ class GuidedDenoiser:
         """All conditionings as one, if they run in one batch. Decided at the first step, when everything else is in memory."""
         if self.together is None:
             positions = len(self.passes) * x.numel() // x.shape[1]
-            self.together = passes_fit(self.unet.config, positions, self.dtype, x.device)
+            self.together = passes_fit(self.unet.config, positions, x.shape[2], self.dtype, x.device)
         if self.together and self._batch is None:
             self._batch = Conditioning.stack(*self.passes.values())
         return self._batch if self.together else None

@@ -46,6 +46,6 @@ def guide(
         guided = guided + guidance.temporal_scale * (positive - without_time)
     if guidance.rescale:
         axes = tuple(range(1, guided.ndim))
-        matched = guided * (positive.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True))
+        matched = guided * (positive.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True).clamp(min=1e-12))
         guided = guidance.rescale * matched + (1 - guidance.rescale) * guided
     return guided

@@ -48,7 +48,7 @@ class SeededNoise:
         return islice(self._draws(), 1, None)
 
     def _draws(self) -> Iterator[Tensor]:
-        generators = [torch.Generator("cpu").manual_seed(self.seed + index) for index in range(self.shape[0])]
+        generators = [torch.Generator("cpu").manual_seed((self.seed + index) % 2**64) for index in range(self.shape[0])]
         while True:
             yield torch.stack([torch.randn(*self.shape[1:], generator=generator) for generator in generators])
 

@@ -25,6 +25,19 @@ class VideoFileError(VideoCrafterError):
     """A video file that can't be written or read."""
 
 
+def check_target(path: Path) -> None:
+    """
+    Raises:
+        VideoFileError: a clip can't be written there: another suffix, no such folder, or a folder of that name.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise VideoFileError(f"{path} should end in one of {', '.join(SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise VideoFileError(f"There is no folder {path.parent}: make it first.")
+    if path.is_dir():
+        raise VideoFileError(f"{path} is a folder: give the name of a file.")
+
+
 def save_video(frames: Tensor, path: Path, fps: int) -> None:
     """Write a clip. The suffix decides the form: H.264 in an MP4, or an animated WebP, GIF or PNG.
 
@@ -36,11 +49,8 @@ def save_video(frames: Tensor, path: Path, fps: int) -> None:
         VideoFileError: another suffix, no such folder, PyAV is missing for an MP4, or the file can't be written.
         InputError: ``fps`` is not more than 0.
     """
+    check_target(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise VideoFileError(f"{path} should end in one of {', '.join(SUFFIXES)}.")
-    if not path.parent.is_dir():
-        raise VideoFileError(f"There is no folder {path.parent}: make it first.")
     if fps <= 0:
         raise InputError(f"fps is {fps}; it must be more than 0.")
     pixels = rearrange(((frames + 1) * 127.5).round().clamp(0, 255).byte().cpu(), "c t h w -> t h w c").numpy()

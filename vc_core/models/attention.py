@@ -230,7 +230,7 @@ class CrossAttention(nn.Module):
         if stream.gate is not None:
             out = stream.gate(out)
         if stream.strength is not None:
-            out = out.reshape(len(stream.strength), -1, q.shape[-1]) * stream.strength[:, None, None]
+            out = out.reshape(len(stream.strength), -1, q.shape[-1]) * stream.strength[:, None, None].to(out)
         return out.reshape(q.shape)
 
     def _gate(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from ..config import UNetConfig
 from ..errors import InputError
 from .layers import Attention
 
@@ -34,6 +35,43 @@ class Conditioning:
     concat: Tensor | None = None
     #: A second condition of time, ``[B, model_channels]``, added to the timestep's sinusoid before ``time_embed``.
     time: Tensor | None = None
+
+    def check(self, x: Tensor, timesteps: Tensor, config: UNetConfig) -> None:
+        """
+        Args:
+            x: the noisy latents of B videos, ``[B, C, T, h, w]``.
+            timesteps: ``[B]`` or ``[B, T]``.
+
+        Raises:
+            InputError: a tensor is not of B videos and T frames, or of another width than the UNet's.
+        """
+        videos, frames, channels = x.shape[0], x.shape[2], x.shape[1]
+        text, concat = self.text, self.concat
+        rows_of_text = (videos, frames)[: text.ndim - 2]
+        if text.ndim not in (3, 4) or tuple(text.shape[: text.ndim - 2]) != rows_of_text or text.shape[-1] != config.context_dim:
+            raise InputError(
+                f"text has the shape {list(text.shape)}; expected is [{videos}, tokens, {config.context_dim}], or "
+                f"[{videos}, {frames}, tokens, {config.context_dim}] for a text per frame."
+            )
+        for name in ("image_tokens", "image_strength", "fps", "time"):
+            rows = getattr(self, name)
+            if rows is not None and (rows.ndim == 0 or len(rows) not in (1, videos)):
+                raise InputError(f"{name} has the shape {list(rows.shape)}; its first axis must be 1 or {videos}, the number of videos.")
+        if tuple(timesteps.shape) not in ((videos,), (videos, frames)):
+            raise InputError(f"timesteps has the shape {list(timesteps.shape)}; it can be [{videos}], or [{videos}, {frames}].")
+        if concat is not None and (concat.shape[0], *concat.shape[2:]) != (videos, *x.shape[2:]):
+            raise InputError(f"concat has the shape {list(concat.shape)}; expected is [{videos}, C, {', '.join(map(str, x.shape[2:]))}].")
+        if channels + (0 if concat is None else concat.shape[1]) != config.in_channels:
+            raise InputError(
+                f"The UNet has {config.in_channels} input channels; the noisy latent has {channels} and concat "
+                f"{'is missing' if concat is None else concat.shape[1]}."
+            )
+
+    def stacks_with(self, other: Conditioning) -> bool:
+        """Whether :meth:`stack` gives both what they have alone: the same fields, and as many image tokens."""
+        present = [[getattr(each, field.name) is not None for field in fields(Conditioning)] for each in (self, other)]
+        tokens = [None if each.image_tokens is None else each.image_tokens.shape[1] for each in (self, other)]
+        return present[0] == present[1] and tokens[0] == tokens[1] and self.text.ndim == other.text.ndim
 
     @staticmethod
     def stack(*parts: Conditioning) -> Conditioning:

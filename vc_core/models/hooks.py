@@ -97,7 +97,11 @@ class TemporalHooks:
 
 
 class Hooks:
-    """The hooks of one UNet pass. A row is a frame, ``[(b t), ...]``, unless another shape is stated."""
+    """The hooks of one UNet pass. A row is a frame, ``[(b t), ...]``, unless another shape is stated.
+
+    Return new tensors; do not write into those that are passed in, which other places hold too. In a pass with reused deep features
+    (DeepCache) only the blocks that run call their hooks.
+    """
 
     def spatial(self, site: Site) -> SpatialHooks | None:
         """The hooks of one block of a spatial transformer; None leaves it as it is."""
@@ -133,6 +137,7 @@ class PassInputs:
         x: the noisy latent ``[B, C, T, h, w]``.
         timesteps: ``[B]``, or ``[B, T]`` where each frame has its own.
         step, steps: the number of this sampling step, from 0, and of all steps.
+        temporal_attention: False for the pass without temporal transformers, of temporal guidance.
     """
 
     roles: tuple[str, ...]
@@ -141,6 +146,7 @@ class PassInputs:
     conditioning: Conditioning
     step: int = 0
     steps: int = 1
+    temporal_attention: bool = True
 
 
 #: Makes the hooks of one pass; None for a pass without.
@@ -154,7 +160,8 @@ def make_hooks(factories: Sequence[HookFactory], inputs: PassInputs) -> Hooks | 
 
 def combine(hooks: Sequence[Hooks]) -> Hooks | None:
     """Several hooks as one; None if there are none."""
-    return CombinedHooks(hooks) if len(hooks) > 1 else hooks[0] if hooks else None
+    flat = [inner for each in hooks for inner in (each.hooks if isinstance(each, CombinedHooks) else [each])]
+    return CombinedHooks(flat) if len(flat) > 1 else flat[0] if flat else None
 
 
 class CombinedHooks(Hooks):

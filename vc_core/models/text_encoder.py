@@ -6,6 +6,7 @@ temperature, which are not used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from ..config import TextEncoderConfig
+from ..errors import InputError
 from .openclip import transformer
 
 
@@ -25,20 +27,27 @@ def _tokenizer() -> SimpleTokenizer:
 def tokenize(prompts: Sequence[str], context_length: int = 77) -> Tensor:
     """Byte pair tokens of each prompt, padded with 0.
 
-    A prompt longer than one window continues in further windows, each with its own start and end token, as in ComfyUI; all prompts
-    get as many windows as the longest.
+    A prompt longer than one window continues in further windows, each with its own start and end token, as in ComfyUI. In a
+    batch, a prompt's windows are repeated to the least common multiple, which attention can't tell apart.
 
     Returns:
         ``[B, n, context_length]`` in int64.
+
+    Raises:
+        InputError: there are no prompts.
     """
     tokenizer = _tokenizer()
     room = context_length - 2
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
-    windows = max(1, *(-(-len(ids) // room) for ids in encoded))
+    if not encoded:
+        raise InputError("There are no prompts; give at least one.")
+    lengths = [max(1, -(-len(ids) // room)) for ids in encoded]
+    windows = math.lcm(*lengths)
     tokens = torch.zeros(len(encoded), windows, context_length, dtype=torch.long)
-    for row, ids in zip(tokens, encoded, strict=True):
+    for row, ids, length in zip(tokens, encoded, lengths, strict=True):
         for index in range(windows):
-            piece = [tokenizer.sot_token_id, *ids[index * room : (index + 1) * room], tokenizer.eot_token_id]
+            start = index % length * room
+            piece = [tokenizer.sot_token_id, *ids[start : start + room], tokenizer.eot_token_id]
             row[index, : len(piece)] = torch.tensor(piece)
     return tokens
 

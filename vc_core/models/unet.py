@@ -229,6 +229,7 @@ class UNet(nn.Module):
         temporal_attention: bool = True,
     ) -> Pass:
         """The inputs that all blocks of a pass share; the arguments are those of :meth:`forward`."""
+        conditioning.check(x, timesteps, self.config)
         frames = x.shape[2]
         text = conditioning.text.flatten(0, 1) if conditioning.text.ndim == 4 else conditioning.text
         image, per_frame = conditioning.image_tokens, self.config.image_tokens_per_frame
