@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from vc_core.config import ModelConfig
 from vc_core.diffusion.schedule import Schedule
-from vc_core.family.model_file import meta_networks
 from vc_core.family.parts import PARTS
 from vc_core.pipeline import load
 
@@ -26,7 +25,8 @@ def write_checkpoint(config: ModelConfig, path: Path) -> None:
     tensors = {"alphas_cumprod": Schedule.from_config(config.schedule).alphas_cumprod}
     if config.schedule.scale_end is not None:
         tensors["scale_arr"] = Schedule.from_config(config.schedule).scale
-    for part, network in random_networks(config, meta_networks(config), "cpu", torch.float16).items():
+    parts = [part for part in PARTS if getattr(config, part) is not None]
+    for part, network in random_networks(config, parts, "cpu", torch.float16).items():
         tensors |= {PARTS[part].prefix + name: tensor for name, tensor in network.state_dict().items()}
     save_file(tensors, path)
 

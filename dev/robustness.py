@@ -33,8 +33,9 @@ RULES = """## Guarantees
   number of steps. Loading checks every tensor against the file's checksum, if there is one, and refuses NaN and infinite values; the
   error names the tensor. Converting writes to a temporary file, which replaces the target when it is complete.
 - **Graphs.** A graph ends with a result, is refused by ComfyUI before it runs (*refused*), or ends with a message of ours
-  (*error of ours*), which names the value, what is possible and what to do. An error that Python or torch raises inside our nodes counts as a fault. If a
-  latent or a pass does not fit into the machine's memory, it is refused before memory is allocated.
+  (*error of ours*), which names the value, what is possible and what to do. An error that Python or torch raises
+  inside our nodes counts as a fault. If a latent or a pass does not fit into the machine's memory, it is refused before memory is
+  allocated.
 - **Long runs.** After warming up, a server's memory grows by less than 1 MB per run, cancelled and failed runs included.
 - **Seeds.** The same seed gives the same video, bit by bit, on the same device: from run to run, after a restart, and whatever ran in
   between. A video's position in a batch only changes its seed (the seed plus the position); apart from that, its values differ only by
