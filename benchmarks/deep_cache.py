@@ -1,7 +1,7 @@
 """``python -m benchmarks.deep_cache``: what reusing deep features saves, and what it changes.
 
-Two models, each run whole and then with every setting from the same noise: the bundled one, whose clips are judged by their pixels, and
-one of a published model's shapes, whose random weights have learned nothing, so that only the deviation of its latent can be told.
+Two models, each with every setting from the same noise: a bundled one, whose clips are judged by their pixels, and one of a
+published model's shapes with random weights, of which only the deviation of the latents can be measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,18 +21,19 @@ import vc_core
 from harness.judge import as_pixels, judge  # the same judge that the tests hold the bundled models to
 from vc_core.config import ModelConfig, load_config, published
 from vc_core.diffusion.deep_cache import DeepCache
-from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
-from vc_core.diffusion.samplers import DDIMTables, ddim_sample, seeded_noise
-from vc_core.diffusion.schedule import Schedule
+from vc_core.diffusion.denoiser import GuidedDenoiser
+from vc_core.diffusion.guidance import Guidance
+from vc_core.models.conditioning import Conditioning
+from vc_core.sampling import Sampling
 
 from .floor import flops
-from .models import random_networks
+from .models import random_model, random_networks
 from .parts import Clip, conditioning
 
-#: Every how many steps the deep blocks run.
+#: A full UNet pass every so many steps.
 INTERVALS = (2, 3, 5, 8)
-#: How many of the first and last blocks run at all of them: of the bundled model's 4, and of a published one's 12.
-BUNDLED_BLOCKS, WHOLE_BLOCKS = (1, 2), (1, 3)
+#: How many of the first and last blocks run at every step: of the bundled model's 4, and of a published one's 12.
+BUNDLED_BLOCKS, PUBLISHED_BLOCKS = (1, 2), (1, 3)
 BUNDLED, STEPS = "videocrafter_tiny_t2v", 25
 SENTENCES = [
     f"a {colour} {shape} moving {direction}"
@@ -50,11 +51,11 @@ class Result:
     """One setting.
 
     Attributes:
-        interval, blocks: see :class:`DeepCache`; an interval of 1 is the whole run.
-        seconds: of the sampling; of all threads on a processor, where other programs may run as well, by the clock on a GPU.
-        deviation: of the latent from the whole run's: the root of the mean square of the difference, over that of the latent.
-        operations: share of the whole run's products and convolutions.
-        right: of the clips, the share with the colour, shape and direction of their sentence; none for random weights.
+        interval, blocks: see :class:`DeepCache`; with an interval of 1 every pass is a full one.
+        seconds: of the sampling; of all threads on a CPU, where other programs may run as well, by the clock on a GPU.
+        deviation: of the latents from those of the full run: the root of the mean square of the difference, over that of the latents.
+        operations: share of the full run's products and convolutions.
+        right: of the clips, the share with the colour, shape and direction of their sentence; None for random weights.
     """
 
     model: str
@@ -67,7 +68,7 @@ class Result:
 
 
 def settings(choices: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Interval and blocks, that of the whole run first."""
+    """Interval and blocks, those of the full run first."""
     yield 1, choices[-1]
     for blocks in choices:
         for interval in INTERVALS:
@@ -75,89 +76,79 @@ def settings(choices: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def operations(config: ModelConfig, clip: Clip, interval: int, blocks: int) -> float:
-    """What a run's products and convolutions are of the whole run's, counted on ``meta``."""
+    """The share of the full run's products and convolutions, counted on ``meta``."""
     unet = random_networks(config, ["unet"], "meta", torch.float32)["unet"]
     given, x = conditioning(config, clip, "meta", torch.float32), torch.empty(clip.latent(config), device="meta")
-    at = torch.full((1,), 500, device="meta")
-    cache = DeepCache(2, blocks)
-    denoise = guided_denoiser(unet, given, given, Guidance(), torch.float32, deep_cache=cache)  # type: ignore[arg-type]
-    full, shallow = (flops(lambda: denoise(x, at)) for _ in range(2))  # every second pass is shallow
-    wholes = -(-clip.steps // interval)
-    return (wholes * full + (clip.steps - wholes) * shallow) / (clip.steps * full)
+    timesteps = torch.full((1,), 500, device="meta")
+    denoise = GuidedDenoiser(unet, given, given, Guidance(), deep_cache=DeepCache(2, blocks))  # type: ignore[arg-type]
+    full, shallow = (flops(lambda: denoise(x, timesteps)) for _ in range(2))  # every second pass is shallow
+    full_steps = -(-clip.steps // interval)
+    return (full_steps * full + (clip.steps - full_steps) * shallow) / (clip.steps * full)
 
 
-def compared(
+def compare(
     name: str,
     config: ModelConfig,
-    clip: Clip,
+    run: Sampling,
     choices: Sequence[int],
-    device: str,
-    sample: Callable[[DeepCache], Tensor],
+    sample: Callable[[Sampling], Tensor],
     right: Callable[[Tensor], float | None],
 ) -> list[Result]:
-    """Sample with every setting; ``choices`` are of blocks."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    results, whole = [], torch.empty(0)
-    sample(DeepCache(INTERVALS[-1], choices[-1]))  # what is slower the first time would count for the whole run
+    """Sample with every setting.
+
+    Args:
+        choices: numbers of blocks that run at every step.
+        sample: makes the latents of a run.
+        right: the share of latents that show what they should, see :class:`Result`.
+    """
+    clip = Clip(run.frames, run.height, run.width, run.steps)
+    results, reference = [], torch.empty(0)
+    sample(replace(run, deep_cache_interval=INTERVALS[-1], deep_cache_blocks=choices[-1]))  # what is slower only once
     for interval, blocks in settings(choices):
-        start = clock()
-        latent = sample(DeepCache(interval, blocks)).cpu()  # waits for a GPU
-        seconds = clock() - start
-        whole = latent if interval == 1 else whole
-        deviation = ((latent - whole).square().mean() / whole.square().mean()).sqrt().item()
+        start = time.perf_counter(), time.process_time()
+        latents = sample(replace(run, deep_cache_interval=interval, deep_cache_blocks=blocks))
+        on_cpu = latents.device.type == "cpu"
+        latents = latents.cpu()  # waits for a GPU
+        seconds = time.process_time() - start[1] if on_cpu else time.perf_counter() - start[0]
+        reference = latents if interval == 1 else reference
+        deviation = ((latents - reference).square().mean() / reference.square().mean()).sqrt().item()
         share = operations(config, clip, interval, blocks)
-        results.append(Result(name, interval, blocks, seconds, share, deviation, right(latent)))
+        results.append(Result(name, interval, blocks, seconds, share, deviation, right(latents)))
         print(table(results, results[-1:]).splitlines()[-1], flush=True)
     return results
 
 
-@torch.inference_mode()
 def bundled(device: str) -> list[Result]:
-    """The bundled model at the settings that its tests judge it at, eta 0, so that runs differ by what is reused only."""
+    """The bundled model with the settings that its tests use, but eta 0, so that runs differ by what is reused only."""
     model = vc_core.load(BUNDLED, device=device)
-    own = model.config.sampling
-    clip = Clip(own.frames, own.height, own.width, STEPS)
-    shape = (len(SENTENCES), *clip.latent(model.config)[1:])
-    rates = torch.full((len(SENTENCES),), 8.0, device=model.device)
-    positive, negative = (
-        Conditioning(model.encode_text(prompts), fps=rates) for prompts in (SENTENCES, [""] * len(SENTENCES))
-    )
-    tables = DDIMTables.make(model.schedule, model.schedule.spaced(STEPS, own.spacing), eta=0.0)
+    run = Sampling.of(model.config, steps=STEPS, eta=0.0, guidance_scale=4.0, fps=8.0)
+    positive, negative = (Conditioning(model.encode_text(prompts)) for prompts in (SENTENCES, [""] * len(SENTENCES)))
 
-    def sample(cache: DeepCache) -> Tensor:
-        noise = seeded_noise(shape, seed=0)
-        denoise = guided_denoiser(model.unet, positive, negative, Guidance(4.0), model.dtype, deep_cache=cache)
-        return ddim_sample(denoise, next(noise).to(model.device), tables, noise)
-
-    def right(latent: Tensor) -> float:
-        verdicts = [judge(as_pixels(video.cpu().numpy())) for video in model.decode(latent)]
+    def right(latents: Tensor) -> float:
+        verdicts = [judge(as_pixels(video.cpu().numpy())) for video in model.decode(latents)]
         seen = [f"a {verdict.colour} {verdict.shape} moving {verdict.direction}" for verdict in verdicts]
         return sum(map(str.__eq__, seen, SENTENCES)) / len(seen)
 
-    return compared(BUNDLED, model.config, clip, BUNDLED_BLOCKS, device, sample, right)
+    return compare(BUNDLED, model.config, run, BUNDLED_BLOCKS, lambda run: model.sample(positive, negative, sampling=run), right)
 
 
-@torch.inference_mode()
-def whole(name: str, clip: Clip, device: str, dtype: torch.dtype) -> list[Result]:
+def published_sizes(name: str, clip: Clip, device: str, dtype: torch.dtype) -> list[Result]:
     """A model of published shapes, under guidance, eta 0."""
     config = load_config(name)
-    unet = random_networks(config, ["unet"], device, dtype)["unet"]
+    model = random_model(config, ["unet"], device, dtype)
+    run = Sampling.of(config, frames=clip.frames, height=clip.height, width=clip.width, steps=clip.steps, eta=0.0)
     torch.manual_seed(0)
-    positive, negative = (conditioning(config, clip, device, dtype) for _ in range(2))
-    schedule = Schedule.from_config(config.schedule)
-    tables = DDIMTables.make(schedule, schedule.spaced(clip.steps, config.sampling.spacing), eta=0.0)
+    positive, negative = (conditioning(config, clip, device, model.dtype) for _ in range(2))
 
-    def sample(cache: DeepCache) -> Tensor:
-        noise = seeded_noise(clip.latent(config), seed=0)
-        denoise = guided_denoiser(unet, positive, negative, Guidance(config.sampling.guidance_scale), dtype, deep_cache=cache)  # type: ignore[arg-type]
-        return ddim_sample(denoise, next(noise).to(device), tables, noise)
+    def sample(run: Sampling) -> Tensor:
+        return model.sample(positive, negative, sampling=run)
 
-    return compared(f"{name}, random weights", config, clip, WHOLE_BLOCKS, device, sample, lambda latent: None)
+    return compare(f"{name}, random weights", config, run, PUBLISHED_BLOCKS, sample, lambda latents: None)
 
 
 def table(results: Sequence[Result], shown: Sequence[Result] | None = None) -> str:
-    """In Markdown, times as shares of the whole run's."""
-    lines = ["| model | whole every | blocks | of the operations | of the time | deviation of the latent | right |"]
+    """In Markdown, times as shares of the full run's."""
+    lines = ["| model | full UNet every | blocks | of the operations | of the time | deviation of the latents | right |"]
     lines.append("|" + "---|" * (lines[0].count("|") - 1))
     full = {result.model: result.seconds for result in results if result.interval == 1}
     for result in results if shown is None else shown:
@@ -170,7 +161,7 @@ def table(results: Sequence[Result], shown: Sequence[Result] | None = None) -> s
 
 
 def plot(path: Path, results: Sequence[Result]) -> None:
-    """The latent's deviation over the arithmetic that is saved, a curve for each number of blocks."""
+    """The latents' deviation over the arithmetic that is saved, a curve for each number of blocks."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -188,21 +179,21 @@ def plot(path: Path, results: Sequence[Result]) -> None:
                 wrong = "" if each.right in (None, 1.0) else f" ({each.right:.0%} right)"
                 place = (1 / each.operations, each.deviation)
                 axis.annotate(f"{each.interval}{wrong}", place, xytext=(-4, 4), textcoords="offset points", fontsize=8, ha="right")
-        axis.set(title=name, xlabel="times fewer operations than the whole run", ylabel="deviation of the latent", ylim=(0, None))
+        axis.set(title=name, xlabel="times fewer operations than the full run", ylabel="deviation of the latents", ylim=(0, None))
         axis.grid(alpha=0.3)
-        axis.legend(title="numbers: whole every N steps")
+        axis.legend(title="numbers: full UNet every N steps")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.deep_cache", description=__doc__)
-    parser.add_argument("--model", default="t2v_512_v2", choices=published(), help="whose shapes the whole model has")
+    parser.add_argument("--model", default="t2v_512_v2", choices=published(), help="the published model whose shapes are taken")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--size", default="128x128", metavar="HxW", help="of the whole model's clip, in pixels")
-    parser.add_argument("--frames", type=int, default=4, help="of the whole model's clip")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the whole model's clip")
-    parser.add_argument("--only-bundled", action="store_true", help="leave the whole model out")
+    parser.add_argument("--size", default="128x128", metavar="HxW", help="size of its clip, in pixels")
+    parser.add_argument("--frames", type=int, default=4, help="frames of its clip")
+    parser.add_argument("--steps", type=int, default=STEPS, help="sampling steps of its clip")
+    parser.add_argument("--only-bundled", action="store_true", help="measure the bundled model only")
     parser.add_argument("--output", type=Path, default=Path("benchmarks_output"), help="folder for the table, JSON and plot")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
@@ -210,7 +201,7 @@ def main() -> int:
     if not given.only_bundled:
         height, width = (int(side) for side in given.size.split("x"))
         dtype = torch.float16 if given.device == "cuda" else torch.float32
-        results += whole(given.model, Clip(given.frames, height, width, given.steps), given.device, dtype)
+        results += published_sizes(given.model, Clip(given.frames, height, width, given.steps), given.device, dtype)
     (given.output / "deep_cache.md").write_text(table(results) + "\n")
     (given.output / "deep_cache.json").write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
     plot(given.output / "deep_cache.png", results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -14,7 +13,6 @@ from safetensors.torch import save_file
 
 from vc_core.config import ModelConfig
 from vc_core.diffusion.schedule import Schedule
-from vc_core.family.model_file import meta_networks
 from vc_core.family.parts import PARTS
 from vc_core.pipeline import load
 
@@ -26,7 +24,8 @@ def write_checkpoint(config: ModelConfig, path: Path) -> None:
     tensors = {"alphas_cumprod": Schedule.from_config(config.schedule).alphas_cumprod}
     if config.schedule.scale_end is not None:
         tensors["scale_arr"] = Schedule.from_config(config.schedule).scale
-    for part, network in random_networks(config, meta_networks(config), "cpu", torch.float16).items():
+    parts = [part for part in PARTS if getattr(config, part) is not None]
+    for part, network in random_networks(config, parts, "cpu", torch.float16).items():
         tensors |= {PARTS[part].prefix + name: tensor for name, tensor in network.state_dict().items()}
     save_file(tensors, path)
 
@@ -50,8 +49,12 @@ def main() -> None:
 
 
 def _resident() -> int:
-    """The most bytes of memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most bytes of memory that this process has held, as Linux counts them.
+
+    Not ``resource.getrusage``, whose count a new process takes over from the one that starts it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from vc_core.config import ModelConfig
-from vc_core.family.model_file import BLANK
+from vc_core.family.parts import PARTS
 from vc_core.kernels.operations import operations_for
+from vc_core.models.layers import LayerFactory
 from vc_core.pipeline import VideoModel
 
 #: Random numbers that weights are cut from; prime, so that rows differ.
@@ -37,8 +38,9 @@ def random_networks(
 ) -> dict[str, nn.Module]:
     """Networks by their part's name; on ``meta`` without any numbers."""
     networks = {}
+    layers = LayerFactory(operations_for(device), device="meta", dtype=dtype)
     for part in parts:
-        network = BLANK[part](config, operations_for(device)).to(dtype).requires_grad_(False).eval()
+        network = PARTS[part].build(config, layers).requires_grad_(False).eval()
         if torch.device(device).type != "meta":
             network = network.to_empty(device=device)
             fill(network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,30 +11,40 @@ import torch
 from torch import Tensor
 
 from vc_core.config import ModelConfig
-from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
-from vc_core.diffusion.samplers import DDIMTables, ddim_sample, seeded_noise
+from vc_core.diffusion.denoiser import GuidedDenoiser
+from vc_core.diffusion.guidance import Guidance
+from vc_core.diffusion.noise import SeededNoise
+from vc_core.diffusion.samplers import Tables, clean_and_noise, ddim, sample
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.text_encoder import tokenize
 from vc_core.models.unet import UNet
 from vc_core.pipeline import VideoModel
+from vc_core.sampling import Sampling
 
 from . import plain
 from .floor import flops
 from .models import random_networks
 
-#: Ways to do a part: the yardstick, what happens when nobody says anything, and with what the device does best.
+#: Ways to run a part: the yardstick, our default, and the fastest on the device.
 PLAIN, OURS, BEST = "plain", "ours", "best"
 PARTS = ("load", "text", "image", "encode", "step", "decode", "clip")
 #: The networks that each part runs.
 NETWORKS = {
-    "text": ["text_encoder"], "image": ["image_encoder", "projector"], "encode": ["autoencoder"], "step": ["unet"],
-    "decode": ["autoencoder"], "clip": ["text_encoder", "unet", "autoencoder"],
-}  # fmt: skip
+    "text": ["text_encoder"],
+    "image": ["image_encoder", "projector"],
+    "encode": ["autoencoder"],
+    "step": ["unet"],
+    "decode": ["autoencoder"],
+    "clip": ["text_encoder", "unet", "autoencoder"],
+}
+#: The prompt and the negative prompt.
+PROMPTS = ("a swan on a pond", "")
 Ways = dict[str, Callable[[], Any]]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is made."""
+    """The size of a clip, in frames and pixels, and its sampling steps."""
 
     frames: int
     height: int
@@ -46,7 +57,7 @@ class Clip:
 
 
 def conditioning(config: ModelConfig, clip: Clip, device: torch.device | str, dtype: torch.dtype) -> Conditioning:
-    """Random numbers in the shapes that the encoders give."""
+    """Random numbers in the shapes of the encoders' results."""
     unet, where = config.unet, {"device": device, "dtype": dtype}
     tokens = config.projector.queries if config.projector and unet.image_attention else 0
     if unet.image_tokens_per_frame:
@@ -54,53 +65,64 @@ def conditioning(config: ModelConfig, clip: Clip, device: torch.device | str, dt
     return Conditioning(
         torch.randn(1, config.text_encoder.context_length, unet.context_dim, **where),
         torch.randn(1, tokens, unet.context_dim, **where) if tokens else None,
-        torch.full((1,), float(unet.default_fps), device=device),
-        torch.randn(1, unet.concat_channels, *clip.latent(config)[2:], **where) if unet.concat_channels else None,
+        fps=torch.full((1,), float(unet.default_fps), device=device),
+        concat=torch.randn(1, unet.concat_channels, *clip.latent(config)[2:], **where) if unet.concat_channels else None,
     )
 
 
 def step_ways(config: ModelConfig, unet: UNet, clip: Clip, device: torch.device | str, dtype: torch.dtype) -> Ways:
     """One denoising step under guidance: both of its passes."""
     positive, negative = (conditioning(config, clip, device, dtype) for _ in range(2))
-    negative = replace(negative, concat=positive.concat)  # both see the same picture
+    negative = replace(negative, concat=positive.concat)  # both see the same image
     x, timestep = torch.randn(clip.latent(config), device=device), torch.full((1,), 500, device=device)
     guidance = Guidance(config.sampling.guidance_scale)
-    yardstick, ours = plain.guided_step(unet, positive, negative, guidance), guided_denoiser(unet, positive, negative, guidance, dtype)
+    yardstick, ours = plain.guided_step(unet, positive, negative, guidance), GuidedDenoiser(unet, positive, negative, guidance, dtype)
     ways: Ways = {PLAIN: lambda: yardstick(x.to(dtype), timestep), OURS: lambda: ours(x, timestep)}
     if torch.device(device).type == "cuda":
-        compiled = torch.compile(unet)
-        best = guided_denoiser(compiled, positive, negative, guidance, dtype)  # type: ignore[arg-type]
+        best = GuidedDenoiser(compiled(unet), positive, negative, guidance, dtype)
         ways[BEST] = lambda: best(x, timestep)
     return ways
 
 
+def compiled(unet: UNet) -> UNet:
+    """The same network with all but its first and last layers compiled; the one passed stays as it is."""
+    same = copy(unet)
+    same.body = torch.compile(unet.body)  # type: ignore[method-assign]
+    return same
+
+
 def clip_ways(model: VideoModel, clip: Clip) -> Ways:
-    """A whole clip, from its prompt to its frames."""
-    config, guidance = model.config, Guidance(model.config.sampling.guidance_scale)
+    """A whole clip, from its prompts to its frames."""
+    drawn = conditioning(model.config, clip, model.device, model.dtype)
+    run = Sampling.of(model.config, frames=clip.frames, height=clip.height, width=clip.width, steps=clip.steps, eta=1.0, seed=0)
     plain_decode = plain.decode(model.networks["autoencoder"])  # type: ignore[arg-type]
 
-    def sampled(denoiser: Callable[..., Any]) -> Tensor:
-        given = conditioning(config, clip, model.device, model.dtype)
-        positive, negative = (
-            Conditioning(model.encode_text([prompt]), given.image_tokens, given.fps, given.concat) for prompt in ("a swan on a pond", "")
-        )
-        tables = DDIMTables.make(model.schedule, model.schedule.spaced(clip.steps, config.sampling.spacing), eta=1.0)
-        noise = seeded_noise(clip.latent(config), seed=0)
-        return ddim_sample(denoiser(model.unet, positive, negative, guidance), next(noise).to(model.device), tables, noise)
-
-    def yardstick(unet: UNet, *given: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        step = plain.guided_step(unet, *given)
-        return lambda x, timestep: step(x.to(model.dtype), timestep).float()
+    def conditionings() -> list[Conditioning]:
+        return [replace(drawn, text=model.encode_text([prompt])) for prompt in PROMPTS]
 
     def plain_clip() -> Tensor:
-        latents = sampled(yardstick) / config.autoencoder.scale_factor
-        return plain_decode(latents[0].transpose(0, 1).to(model.dtype))
+        latents = plain_latents(model, *conditionings(), run, clip.latent(model.config))
+        return plain_decode((latents[0].transpose(0, 1) / model.config.autoencoder.scale_factor).to(model.dtype))
 
-    return {PLAIN: plain_clip, OURS: lambda: model.decode(sampled(lambda *given: guided_denoiser(*given, model.dtype)))}
+    return {PLAIN: plain_clip, OURS: lambda: model.decode(model.sample(*conditionings(), sampling=run))}
+
+
+def plain_latents(
+    model: VideoModel, positive: Conditioning, negative: Conditioning, run: Sampling, shape: tuple[int, ...]
+) -> Tensor:
+    """As :meth:`VideoModel.sample`, with the plain step. ``shape`` is that of the latents."""
+    tables = Tables.make(model.schedule, model.schedule.visited(run.steps, run.spacing), run.eta)
+    step, noise = plain.guided_step(model.unet, positive, negative, run.guidance), SeededNoise(shape, run.seed)
+
+    def predict(x: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        timesteps = tables.timesteps[index].to(x.device).expand(len(x))
+        return clean_and_noise(x, step(x.to(model.dtype), timesteps).float(), tables, index)
+
+    return sample(predict, noise.start.to(model.device), len(tables.timesteps), ddim(tables), noise.steps())
 
 
 def decode_ways(model: VideoModel, clip: Clip) -> Ways:
-    """Latents to frames: all at once by torch's own convolutions, and in chunks by ours."""
+    """Latents to frames: all at once with torch's own layers, and in chunks by ours."""
     latents = torch.randn(clip.latent(model.config), device=model.device)
     yardstick = plain.decode(model.networks["autoencoder"])  # type: ignore[arg-type]
     together = (latents[0].transpose(0, 1) / model.config.autoencoder.scale_factor).to(model.dtype)
@@ -108,19 +130,18 @@ def decode_ways(model: VideoModel, clip: Clip) -> Ways:
 
 
 def ways(part: str, model: VideoModel, clip: Clip) -> Ways:
-    """How a part is done with a model that has its networks."""
-    config, where = model.config, {"device": model.device}
-    picture = torch.rand(1, 3, clip.height, clip.width, **where) * 2 - 1
+    """The ways to run a part with a model that has its networks."""
+    image = torch.rand(1, 3, clip.height, clip.width, device=model.device) * 2 - 1
     if part == "text":
-        return {OURS: lambda: model.encode_text(["a swan on a pond", ""])}
+        return {OURS: lambda: model.encode_text(PROMPTS)}
     if part == "image":
-        return {OURS: lambda: model.encode_image(picture)}
+        return {OURS: lambda: model.encode_image(image)}
     if part == "encode":
-        return {OURS: lambda: model.encode(picture[:, :, None])}
+        return {OURS: lambda: model.encode(image[:, :, None])}
     if part == "decode":
         return decode_ways(model, clip)
     if part == "step":
-        return step_ways(config, model.unet, clip, model.device, model.dtype)
+        return step_ways(model.config, model.unet, clip, model.device, model.dtype)
     return clip_ways(model, clip)
 
 
@@ -132,7 +153,7 @@ def arithmetic(part: str, config: ModelConfig, clip: Clip) -> int:
     networks: dict[str, Any] = random_networks(config, NETWORKS[part], "meta", torch.float32)
     blank = {"device": "meta"}
     if part == "text":
-        tokens = tokenize(["a swan on a pond", ""], config.text_encoder.context_length).to("meta")
+        tokens = tokenize(PROMPTS, config.text_encoder.context_length).to("meta")
         return flops(lambda: networks["text_encoder"](tokens))
     if part == "image":
         side = config.image_encoder.image_size  # type: ignore[union-attr]

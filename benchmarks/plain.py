@@ -1,8 +1,8 @@
 """The yardstick: the same maths in the plainest form, as published code writes it.
 
-Attention is ``softmax(Q K^T) V`` written out, every frame has its own copy of the text and of the embedding of time, videos are
-copied whenever their layout changes, and the passes of guidance run one after the other. It takes a :class:`UNet`'s layers
-and goes through them by its own functions, so that it has the same weights and none of what makes ours fast.
+Attention is ``softmax(Q K^T) V`` written out, every frame has a copy of the text and of the embedding of time, videos are copied
+whenever their layout changes, and the passes of guidance run one after the other. These functions take the weights of a
+:class:`UNet`'s layers and compute with torch's own functions, so nothing here is chunked, in place or done by a faster kernel.
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vc_core.diffusion.guidance import Conditioning, Guidance, guide
-from vc_core.models.attention import (
-    CrossAttention,
-    FeedForward,
-    SelfAttention,
-    SpatialBlock,
-    SpatialTransformer,
-    TemporalAttention,
-    TemporalBlock,
-    TemporalTransformer,
-)
+from vc_core.diffusion.guidance import Guidance, guide
+from vc_core.models.attention import CrossAttention, SelfAttention, TemporalAttention
 from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.layers import LayerFactory
+from vc_core.models.transformers import FeedForward, SpatialBlock, SpatialTransformer, TemporalBlock, TemporalTransformer
 from vc_core.models.unet import Downsample, ResidualBlock, UNet, Upsample
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """A linear layer by torch's own function, whatever the layer does in its place; its weight may be that of a convolution of width 1."""
+    """A linear layer by torch's own function, not the layer's; its weight may be that of a convolution of width 1."""
     return nn.functional.linear(x, layer.weight.flatten(1), layer.bias)  # type: ignore[union-attr,operator,arg-type]
 
 
@@ -103,7 +96,7 @@ def temporal_transformer(layer: TemporalTransformer, x: Tensor, frames: int) -> 
 
 
 def convolve(layer: nn.Module, x: Tensor) -> Tensor:
-    """A convolution in two or three dimensions by torch's own function, whatever the layer does in its place."""
+    """A convolution in two or three dimensions by torch's own function, not the layer's."""
     weight = layer.weight
     function = nn.functional.conv3d if weight.ndim == 5 else nn.functional.conv2d  # type: ignore[union-attr,operator]
     return function(x, weight, layer.bias, stride=layer.stride, padding=layer.padding)  # type: ignore[arg-type]
@@ -115,7 +108,8 @@ def residual_block(block: ResidualBlock, x: Tensor, embedding: Tensor, frames: i
     activation, projection = block.emb_layers
     hidden = convolve(convolution, nn.functional.silu(norm(x))) + linear(projection, activation(embedding))[:, :, None, None]
     norm, *_, convolution = block.out_layers
-    hidden = block.skip_connection(x) + convolve(convolution, nn.functional.silu(norm(hidden)))
+    skip = x if isinstance(block.skip_connection, nn.Identity) else convolve(block.skip_connection, x)
+    hidden = skip + convolve(convolution, nn.functional.silu(norm(hidden)))
     if block.temopral_conv is not None:
         video = rearrange(hidden, "(b t) c h w -> b c t h w", t=frames).contiguous()
         changed = video
@@ -125,16 +119,12 @@ def residual_block(block: ResidualBlock, x: Tensor, embedding: Tensor, frames: i
     return hidden
 
 
-def unet_pass(
-    unet: UNet, x: Tensor, timesteps: Tensor, text: Tensor, image_tokens: Tensor | None = None, fps: Tensor | None = None
-) -> Tensor:
+def unet_pass(unet: UNet, x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
     """One pass. Shapes as in :meth:`UNet.forward`."""
-    frames = x.shape[2]
-    embedding = unet._embed(x, timesteps, fps).repeat_interleave(frames, dim=0)
-    text, image = text.repeat_interleave(frames, dim=0), None
-    if image_tokens is not None:
-        image = unet._shared_out(image_tokens, frames)
-        image = image.repeat_interleave(frames * x.shape[0] // len(image), dim=0)
+    frames, rows = x.shape[2], x.shape[0] * x.shape[2]
+    seen = unet.prepare(x, timesteps, conditioning)
+    embedding, text = each_frame(seen.embedding, rows), each_frame(seen.text, rows)
+    image = None if seen.image is None else each_frame(seen.image, rows)
 
     def run(block: nn.Module, hidden: Tensor) -> Tensor:
         for layer in block:  # type: ignore[attr-defined]
@@ -153,10 +143,12 @@ def unet_pass(
         return hidden
 
     skips: list[Tensor] = []
+    if conditioning.concat is not None:
+        x = torch.cat([x, conditioning.concat], dim=1)
     hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous()
     for number, block in enumerate(unet.input_blocks):
         hidden = run(block, hidden)
-        if number == 0:
+        if number == 0 and unet.config.init_attention:
             hidden = run(unet.init_attn, hidden)
         skips.append(hidden)
     hidden = run(unet.middle_block, hidden)
@@ -167,17 +159,19 @@ def unet_pass(
     return rearrange(out, "(b t) c h w -> b c t h w", t=frames)
 
 
+def each_frame(values: Tensor, rows: int) -> Tensor:
+    """``[b, ...]``, or ``[(b t), ...]`` where each frame has its own -> ``[(b t), ...]``, ``rows`` of them."""
+    return values.repeat_interleave(rows // len(values), dim=0)
+
+
 def guided_step(
     unet: UNet, positive: Conditioning, negative: Conditioning, guidance: Guidance
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """As :func:`vc_core.diffusion.guidance.guided_denoiser`, a pass for each conditioning."""
+    """As :class:`vc_core.diffusion.denoiser.GuidedDenoiser`: a pass for each conditioning, under guidance by both together."""
 
-    def denoise(x: Tensor, timestep: Tensor) -> Tensor:
-        def predict(given: Conditioning) -> Tensor:
-            seen = x if given.concat is None else torch.cat([x, given.concat], dim=1)
-            return unet_pass(unet, seen, timestep, given.text, given.image_tokens, given.fps)
-
-        return guide(predict(positive), predict(negative), guidance.scale, guidance.rescale)
+    def denoise(x: Tensor, timesteps: Tensor) -> Tensor:
+        predicted = [unet_pass(unet, x, timesteps, each) for each in (positive, negative)]
+        return guide(predicted[0], predicted[1], guidance)
 
     return denoise
 

@@ -1,4 +1,4 @@
-"""The benchmarks' yardstick computes what the models do, their measures measure, and what is told of memory is what is taken."""
+"""The benchmarks' yardstick computes what the models do, their measures are right, and so are the estimates of memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import torch
 from benchmarks import plain
 from benchmarks.floor import flops
 from benchmarks.memory import cpu_peak, walk_peak
-from benchmarks.models import fill, random_networks
+from benchmarks.models import fill, random_model, random_networks
+from benchmarks.parts import NETWORKS, OURS, PLAIN, Clip, clip_ways
 from benchmarks.report import GIB, Row, ratios
 from harness import goldens
 from tests.networks import UNETS, randomize
 from vc_core.config import AutoencoderConfig, UNetConfig, load_config, published
-from vc_core.diffusion.guidance import Conditioning, Guidance, guided_denoiser
+from vc_core.diffusion.denoiser import GuidedDenoiser
+from vc_core.diffusion.guidance import Guidance
 from vc_core.kernels.operations import cpu_operations
-from vc_core.memory import numbers_per_pixel, numbers_per_position
+from vc_core.memory import activations_per_pixel, activations_per_position
 from vc_core.models.autoencoder import Autoencoder
+from vc_core.models.conditioning import Conditioning
 from vc_core.models.layers import LayerFactory
 from vc_core.models.unet import UNet
 
@@ -32,29 +35,29 @@ def conditioning(config: UNetConfig, frames: int, height: int, width: int, video
     return Conditioning(
         torch.randn(videos, 77, config.context_dim, **where),
         torch.randn(videos, tokens, config.context_dim, **where) if config.image_attention else None,
-        torch.full((videos,), 8.0, device=where.get("device")),
-        torch.randn(videos, config.concat_channels, frames, height, width, **where) if config.concat_channels else None,
+        fps=torch.full((videos,), 8.0, device=where.get("device")),
+        concat=torch.randn(videos, config.concat_channels, frames, height, width, **where) if config.concat_channels else None,
     )
 
 
-@pytest.mark.parametrize("picture", ["the same picture", "each its own"])
+@pytest.mark.parametrize("image", ["the same image", "each its own"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_the_plain_formulation_is_the_same_model(kind, picture):
+def test_the_plain_formulation_is_the_same_model(kind, image):
     torch.manual_seed(0)
     config = CONFIGS[kind]
     unet = randomize(UNet(config))
     positive, negative = conditioning(config, 3, 8, 6, videos=2), conditioning(config, 3, 8, 6, videos=2)
-    if picture == "the same picture":
+    if image == "the same image":
         negative = replace(negative, concat=positive.concat)
     x, timestep, guidance = torch.randn(2, 4, 3, 8, 6), torch.tensor([500, 20]), Guidance(7.5, rescale=0.7)
     by_hand = plain.guided_step(unet, positive, negative, guidance)(x, timestep)
     for together in (False, True):
-        ours = guided_denoiser(unet, positive, negative, guidance, torch.float32, together)(x, timestep)
+        ours = GuidedDenoiser(unet, positive, negative, guidance, together=together)(x, timestep)
         assert goldens.error(ours, by_hand) <= goldens.TOLERANCE
 
 
 @pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("same", [True, False], ids=["the same picture", "each its own"])
+@pytest.mark.parametrize("same", [True, False], ids=["the same image", "each its own"])
 def test_passes_share_the_first_block_where_they_see_the_same(same, together):
     """In videos that go through it: one for all passes, or one for each."""
     config, seen = CONFIGS["image for each frame"], []
@@ -62,7 +65,8 @@ def test_passes_share_the_first_block_where_they_see_the_same(same, together):
     unet.input_blocks[0][0].register_forward_pre_hook(lambda layer, given: seen.append(len(given[0]) // 3))
     positive, negative = conditioning(config, 3, 8, 6), conditioning(config, 3, 8, 6)
     negative = replace(negative, concat=positive.concat if same else negative.concat)
-    guided_denoiser(unet, positive, negative, Guidance(7.5), torch.float32, together)(torch.randn(1, 4, 3, 8, 6), torch.tensor([500]))
+    denoise = GuidedDenoiser(unet, positive, negative, Guidance(7.5), together=together)
+    denoise(torch.randn(1, 4, 3, 8, 6), torch.tensor([500]))
     assert sum(seen) == (1 if same else 2)
 
 
@@ -75,6 +79,16 @@ def test_the_plain_decoding_is_the_same():
     z = torch.randn(3, 4, 12, 16)
     with torch.no_grad():
         assert goldens.error(autoencoder.decode(z), plain.decode(autoencoder)(z)) <= goldens.TOLERANCE
+
+
+def test_the_plain_clip_is_the_same():
+    """All of its steps and its decoding, up to what ours clamps."""
+    model = random_model(load_config("tiny_t2v"), NETWORKS["clip"], "cpu", torch.float32)
+    by_way = clip_ways(model, Clip(frames=3, height=32, width=48, steps=3))
+    with torch.inference_mode():
+        ours, by_hand = by_way[OURS](), by_way[PLAIN]()
+    assert ours.shape == (1, 3, 3, 32, 48)
+    assert goldens.error(ours[0].transpose(0, 1), by_hand.clamp(-1, 1)) <= goldens.TOLERANCE
 
 
 def test_a_walk_counts_what_is_alive():
@@ -121,7 +135,7 @@ def test_random_weights_keep_numbers_moderate():
 
 
 @pytest.mark.parametrize("name", sorted({*published(), "tiny_t2v", "tiny_i2v", "tiny_dynamicrafter"} - {"dynamicrafter_512_interp_v1"}))
-def test_memory_is_what_the_configuration_tells(name):
+def test_memory_is_estimated_from_the_configuration(name):
     """At the published widths, on a walk: one frame and 64, small and large, in float32 and in half.
 
     A quarter is what the estimate promises: it is linear in the positions, and it must not depend on which attention torch takes.
@@ -133,21 +147,21 @@ def test_memory_is_what_the_configuration_tells(name):
     for frames, height, width, dtype in frames_and_sizes:
         network = unet.to(dtype)
         given = conditioning(config.unet, frames, height, width, device="meta", dtype=dtype)
-        x = torch.empty(1, config.unet.in_channels, frames, height, width, device="meta", dtype=dtype)
+        x = torch.empty(1, config.unet.out_channels, frames, height, width, device="meta", dtype=dtype)
         timestep = torch.empty(1, device="meta")
-        taken = walk_peak(lambda: network(x, timestep, given.text, given.image_tokens, given.fps))  # noqa: B023
-        told = numbers_per_position(config.unet, frames) * frames * height * width * dtype.itemsize
-        assert told == pytest.approx(taken, rel=0.25), (frames, height, width, dtype, told / taken)
+        taken = walk_peak(lambda: network(x, timestep, given))  # noqa: B023
+        estimate = activations_per_position(config.unet, frames) * frames * height * width * dtype.itemsize
+        assert estimate == pytest.approx(taken, rel=0.25), (frames, height, width, dtype, estimate / taken)
 
 
 @pytest.mark.parametrize("name", ["t2v_512_v2", "tiny_t2v"])
-def test_memory_of_decoding_is_what_the_configuration_tells(name):
+def test_memory_of_decoding_is_estimated_from_the_configuration(name):
     config = load_config(name)
     network = random_networks(config, ["autoencoder"], "meta", torch.float32)["autoencoder"]
     side = config.downscale
     z = torch.empty(2, config.autoencoder.embed_dim, 40, 64, device="meta")
     taken = walk_peak(lambda: network.decode(z)) / (2 * 40 * side * 64 * side * 4)
-    assert numbers_per_pixel(config.autoencoder) == pytest.approx(taken, rel=0.25), taken
+    assert activations_per_pixel(config.autoencoder) == pytest.approx(taken, rel=0.25), taken
 
 
 def test_ratios_are_of_the_plain_formulation_of_the_same_size_in_float32():

@@ -37,7 +37,7 @@ class TemporalConvAs2d(nn.Conv3d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         # ComfyUI's classes pass further arguments, for causal convolutions only.
-        conv: Callable[..., Tensor] = getattr(super(), "conv_over_time", nn.functional.conv2d)
+        conv: Callable[..., Tensor] = getattr(self, "conv_over_time", nn.functional.conv2d)
         return conv(input, weight.squeeze(-1), bias, padding=self.padding[:2])
 
 
