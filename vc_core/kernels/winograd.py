@@ -12,7 +12,7 @@ depends on the shapes.
 For CPUs in float32. Rounding errors with 4x4 tiles are some ten times those of the direct form, about 1e-6 of the largest value;
 those of smaller tiles and over time are no larger than the direct form's.
 
-This file may be deleted whole, together with its test and its two lines in :mod:`.operations`; the layers are torch's then. That costs
+This file can be deleted, with its test and its two lines in :mod:`.operations`; the layers are then torch's own. That costs
 6 to 9 % of a UNet step in float32 on a CPU (one stage of VideoCrafter2, 8 frames, on one thread with AVX512: 1.40 s instead of 1.29 s
 with 320 channels of 24x40, 1.17 s instead of 1.10 s with 1280 of 6x10), and more in the decoder, which is nearly all convolutions (one
 3x3 convolution of 320 channels: 64 ms instead of 36 ms, of 640: 66 instead of 52, of 1280: 266 instead of 181). GPUs don't use it.

@@ -52,7 +52,7 @@ IMAGES = {
     "a line": lambda: draw(1, 1, 4000, 3).sigmoid(),
     "half": lambda: draw(1, 32, 32, 3).sigmoid().half(),
     "bytes": lambda: (draw(1, 32, 32, 3).sigmoid() * 255).byte(),
-    "three pictures": lambda: draw(3, 24, 40, 3).sigmoid(),
+    "three images": lambda: draw(3, 24, 40, 3).sigmoid(),
     "without a batch": lambda: draw(32, 32, 3).sigmoid(),
 }
 #: CONDITIONINGs of a width that no model here has, and worse.
@@ -67,9 +67,9 @@ CONDITIONINGS = {
     "fps in words": lambda: [[draw(1, 77, 32), {"fps": "fast"}]],
     "frames in words": lambda: [[draw(1, 77, 32), {"num_video_frames": "many"}]],
     "frames of -3": lambda: [[draw(1, 77, 32), {"num_video_frames": -3}]],
-    "another tower's picture": lambda: [[draw(1, 77, 32), {"image_features": draw(1, 50, 5)}]],
-    "pictures of nothing": lambda: [[draw(1, 77, 32), {"image_features": draw(0, 50, 32)}]],
-    "another size's picture": lambda: [[draw(1, 77, 32), {"concat_latent_image": draw(2, 4, 3, 3)}]],
+    "another tower's image": lambda: [[draw(1, 77, 32), {"image_features": draw(1, 50, 5)}]],
+    "images of nothing": lambda: [[draw(1, 77, 32), {"image_features": draw(0, 50, 32)}]],
+    "another size's image": lambda: [[draw(1, 77, 32), {"concat_latent_image": draw(2, 4, 3, 3)}]],
 }
 
 

@@ -58,7 +58,7 @@ class StepNoise(io.ComfyNode):
 
 
 class ConcatLatent(io.ComfyNode):
-    """A conditioning with the tensor ``concat`` of a file in the input folder as the latents of its pictures."""
+    """A conditioning with the tensor ``concat`` of a file in the input folder as the latents of its images."""
 
     @classmethod
     def define_schema(cls):

@@ -95,7 +95,7 @@ class ControlLora(io.ComfyNode):
 
 
 class Twins(io.ComfyNode):
-    """A model without its layers over time, and core's model of pictures with the same weights."""
+    """A model without its temporal layers, and core's image model with the same weights."""
 
     @classmethod
     def define_schema(cls):
