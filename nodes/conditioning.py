@@ -31,7 +31,7 @@ LATENT_TOOLTIP = (
 def _strength() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=5.0, step=0.05, round=0.01,
-        tooltip="Strength of the image in cross-attention. 1: as trained. 0: no effect.",
+        tooltip="Strength of the image in cross-attention. 1: as trained. 0: the image is not used in cross-attention.",
     )
 
 
