@@ -18,8 +18,7 @@ from harness import goldens
 from harness.comfyui import REPOSITORY
 from vc_core.__main__ import main
 from vc_core.checkpoint import CheckpointError
-from vc_core.config import ConfigError
-from vc_core.errors import FileWriteError, InputError, VideoCrafterError
+from vc_core.errors import ConfigError, FileWriteError, InputError, VideoCrafterError
 from vc_core.fetch import FetchError
 from vc_core.media.images import ImageFileError, read_image
 from vc_core.media.video import VideoFileError, save_video

@@ -11,8 +11,9 @@ import vc_core
 from harness import goldens
 from vc_core.__main__ import main
 from vc_core.checkpoint import CheckpointError
-from vc_core.config import ConfigError, load_config
+from vc_core.config import load_config
 from vc_core.diffusion.guidance import Guidance, guide
+from vc_core.errors import ConfigError
 from vc_core.media.images import fit_image
 from vc_core.models.conditioning import Conditioning
 

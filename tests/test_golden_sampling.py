@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,18 @@ def test_uniform_spacing_refuses(steps):
 def test_trailing_spacing_ends_at_the_last_timestep(steps):
     visited = Schedule.from_config(load_config("dynamicrafter_512_v1").schedule).uniform_trailing(steps)
     assert len(visited) == steps and visited[-1] == 999 and visited[0] >= 0 and (visited.diff() > 0).all()
+
+
+def test_trailing_timesteps_of_every_count_are_the_reference_s():
+    """numpy's range steps by the same rounded difference; for some counts it has one value more, below 0."""
+    schedule = Schedule.from_config(load_config("dynamicrafter_512_v1").schedule)
+    longer = 0
+    for steps in range(1, 1001):
+        expected = np.round(np.arange(1000, 0, -1000 / steps)) - 1
+        longer += len(expected) > steps
+        assert schedule.uniform_trailing(steps).flip(0).tolist() == expected[:steps].tolist(), steps
+        assert (expected[steps:] == -1).all()
+    assert longer == 62
 
 
 def test_an_unknown_spacing_is_refused():

@@ -13,8 +13,9 @@ import vc_core
 from harness import goldens
 from vc_core.checkpoint import CheckpointError
 from vc_core.checkpoint.reading import open_checkpoint
-from vc_core.config import ConfigError, load_config
+from vc_core.config import load_config
 from vc_core.diffusion.schedule import Schedule
+from vc_core.errors import ConfigError
 from vc_core.family.identify import identify
 from vc_core.family.model_file import ModelFile, meta_networks
 from vc_core.family.parts import PARTS

@@ -14,7 +14,8 @@ from typing import Any, List, Mapping, Optional, Union
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .errors import VideoCrafterError
+from . import plain_yaml
+from .errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "configs"
 PREDICTIONS = ("eps", "v")
@@ -29,10 +30,6 @@ MAY_BE_ZERO = ("max_relative_position", "image_tokens_per_frame", "default_fps",
 LARGEST_SIZE, MOST_TIMESTEPS = 1 << 24, 100_000
 #: Most characters of a configuration in a file's metadata; a longer one was not written by this package.
 LONGEST_TEXT = 1 << 16
-
-
-class ConfigError(VideoCrafterError):
-    """A configuration that can't be read, or that describes an impossible model."""
 
 
 # omegaconf reads the field types at run time and knows typing's generics only.
@@ -246,37 +243,36 @@ def from_yaml(text: str) -> ModelConfig:
     Raises:
         ConfigError: as :func:`load_config`.
     """
-    # References can read environment variables, and anchors can expand a short text without limit.
-    if len(text) > LONGEST_TEXT or "${" in text or "&" in text:
-        raise ConfigError(
-            f"The configuration in the file's metadata is refused: it has {len(text)} characters, or references; up to {LONGEST_TEXT} "
-            "characters without $ and & are possible. Get the file from its source again, or convert the published one."
-        )
+    if len(text) > LONGEST_TEXT:
+        raise ConfigError(f"The configuration in the file's metadata has {len(text)} characters; up to {LONGEST_TEXT} are possible.")
     try:
-        parsed = OmegaConf.to_container(OmegaConf.create(text))
-    except Exception as error:  # yaml's own errors are of many classes
-        raise ConfigError(f"The configuration in the file's metadata is not YAML: {error!s:.200}") from error
-    if not isinstance(parsed, dict):
-        raise ConfigError("The configuration in the file's metadata is not a mapping of names to values.")
+        parsed = plain_yaml.read(text)
+    except ConfigError as error:
+        raise ConfigError(f"The configuration in the file's metadata is refused: {error}.") from error
     unet = parsed.get("unet")
     if isinstance(unet, dict) and "image_gain" in unet:  # the name that files converted by version 0.1 have
         unet["image_gate"] = unet.pop("image_gain")
-    return load_config({str(name): value for name, value in parsed.items()})
+    return load_config(parsed)
 
 
 def _read(source: ConfigLike) -> Any:
     if isinstance(source, ModelConfig):
         return OmegaConf.structured(source)
     if isinstance(source, Mapping):
-        return OmegaConf.create(dict(source))
+        return OmegaConf.create(plain_yaml.check_plain(_plain_mapping(source)))
     bundled = CONFIGS / f"{source}.yaml"
     path = bundled if bundled.parent == CONFIGS and bundled.is_file() else Path(source)
     if not path.is_file():
         raise ConfigError(f"There is no configuration {str(source)!r}: neither a YAML file nor one of {', '.join(published())}.")
     try:
-        return OmegaConf.load(path)
-    except Exception as error:  # yaml's own errors are of many classes
-        raise ConfigError(f"{path} can't be read as YAML: {error}") from error
+        return OmegaConf.create(plain_yaml.read(path.read_text(encoding="utf-8")))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read as a configuration: {error}.") from error
+
+
+def _plain_mapping(value: Any) -> Any:
+    """Mappings of any class as dictionaries, such as OmegaConf's own."""
+    return {name: _plain_mapping(inner) for name, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 def _describe(source: ConfigLike) -> str:

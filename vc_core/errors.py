@@ -16,3 +16,7 @@ class InputError(VideoCrafterError):
 
 class FileWriteError(VideoCrafterError):
     """A file that can't be written; what was there before is unchanged."""
+
+
+class ConfigError(VideoCrafterError):
+    """A configuration that can't be read, or that describes an impossible model."""

@@ -60,7 +60,8 @@ class Schedule:
             InputError: as :meth:`uniform`.
         """
         self._check_steps(steps)
-        visited = self.timesteps - np.arange(steps) * (self.timesteps / steps)
+        last = float(self.timesteps)
+        visited = last + np.arange(steps) * ((last - last / steps) - last)  # in the order of the reference's roundings
         return torch.from_numpy(np.round(visited).astype(np.int64) - 1).flip(0)
 
     def spaced(self, steps: int, spacing: str) -> Tensor:

@@ -17,8 +17,9 @@ import torch
 from ..checkpoint.convert import CONFIG_KEY
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint
-from ..config import ConfigError, ConfigLike, ModelConfig, from_yaml, load_config, published
+from ..config import ConfigLike, ModelConfig, from_yaml, load_config, published
 from ..diffusion.schedule import Schedule
+from ..errors import ConfigError
 from .parts import PARTS
 from .sizes import BLOCK, UNET_FLAGS, PartShapes
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from ..models.image_encoder import ImageEncoder
 from ..models.layers import LayerFactory
