@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from omegaconf import OmegaConf
 
 from vc_core import plain_yaml
-from vc_core.config import from_yaml, load_config, published, to_yaml
+from vc_core.config import ModelConfig, from_yaml, load_config, published, to_yaml
 from vc_core.errors import ConfigError
 
 REFUSED = {
@@ -60,3 +62,11 @@ def test_a_mapping_is_not_resolved(value):
 def test_plain_configurations_are_read_as_before(name):
     config = load_config(name)
     assert from_yaml(to_yaml(config)) == config
+
+
+@pytest.mark.parametrize("title", ["<img src=x onerror=alert(1)>", "a\x1b[31m", "x" * 81, "a\nb", "", "&lt;", "'"])
+def test_titles_that_are_no_plain_text_are_not_shown(title):
+    config = load_config("t2v_512_v2")
+    shown = from_yaml(to_yaml(replace(config, title=title, name=title)))
+    assert (shown.title, shown.name) == (ModelConfig().title, ModelConfig().name)
+    assert from_yaml(to_yaml(config)).title == config.title

@@ -7,6 +7,7 @@ that all of them share (VideoCrafter1, arXiv:2310.19512, section 3).
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Union
@@ -28,6 +29,8 @@ INIT_ATTENTION_HEADS = 8
 MAY_BE_ZERO = ("max_relative_position", "image_tokens_per_frame", "default_fps", "num_res_blocks")
 #: Upper bounds of sizes and of the number of timesteps, whose tables must fit into memory.
 LARGEST_SIZE, MOST_TIMESTEPS = 1 << 24, 100_000
+#: What a name or a title in a file's metadata can be; another one is not shown.
+PLAIN_LABEL = re.compile(r"[\w ,.()+-]{1,80}")
 #: Most characters of a configuration in a file's metadata; a longer one was not written by this package.
 LONGEST_TEXT = 1 << 16
 
@@ -238,7 +241,7 @@ def to_yaml(config: ModelConfig) -> str:
 
 
 def from_yaml(text: str) -> ModelConfig:
-    """Read what :func:`to_yaml` wrote.
+    """Read what :func:`to_yaml` wrote. A name or title that isn't plain text of at most 80 characters is left out.
 
     Raises:
         ConfigError: as :func:`load_config`.
@@ -249,6 +252,9 @@ def from_yaml(text: str) -> ModelConfig:
         parsed = plain_yaml.read(text)
     except ConfigError as error:
         raise ConfigError(f"The configuration in the file's metadata is refused: {error}.") from error
+    for label in ("name", "title"):  # they are shown in pages and terminals
+        if label in parsed and not (isinstance(parsed[label], str) and PLAIN_LABEL.fullmatch(parsed[label])):
+            del parsed[label]
     unet = parsed.get("unet")
     if isinstance(unet, dict) and "image_gain" in unet:  # the name that files converted by version 0.1 have
         unet["image_gate"] = unet.pop("image_gain")
