@@ -11,6 +11,7 @@ from vc_core import plain_yaml
 from vc_core.config import ModelConfig, from_yaml, load_config, published, to_yaml
 from vc_core.errors import ConfigError
 
+pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver")  # its successor is not in older releases
 REFUSED = {
     "reference": 'title: "${oc.env:HOME}"',
     "escaped reference": 'title: "\\x24{oc.env:HOME}"',
