@@ -51,8 +51,14 @@ def pass_inputs(options: dict[str, Any], x: Tensor, timesteps: Tensor, condition
     return PassInputs(roles, x, timesteps, conditioning, step, steps)
 
 
-def hooks_of(options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, inputs: PassInputs) -> Hooks | None:
-    """The hooks of one pass: ComfyUI's patches first, then those of :data:`HOOKS_KEY`; None if there are none.
+def hooks_of(
+    options: dict[str, Any],
+    control: dict[str, list[Tensor | None]] | None,
+    x: Tensor,
+    timesteps: Tensor,
+    conditioning: Conditioning,
+) -> Hooks | None:
+    """The hooks of one pass over videos ``[n, c, t, h, w]``: ComfyUI's patches, then those of :data:`HOOKS_KEY`; None if there are none.
 
     Args:
         options: ComfyUI's ``transformer_options``; they are not changed.
@@ -62,12 +68,15 @@ def hooks_of(options: dict[str, Any], control: dict[str, list[Tensor | None]] | 
         ValueError: patches of a kind for other networks.
     """
     factories: Sequence[HookFactory] = options.get(HOOKS_KEY, ())
-    patches = _patch_hooks(options, control, inputs)
-    return combine([each for each in (patches, *(factory(inputs) for factory in factories)) if each is not None])
+    made: list[Hooks | None] = [_patch_hooks(options, control, x)]
+    if factories:  # only then: the number of the step is read off the sigmas, for which a GPU is waited for
+        inputs = pass_inputs(options, x, timesteps, conditioning)
+        made += [factory(inputs) for factory in factories]
+    return combine([each for each in made if each is not None])
 
 
 def _patch_hooks(
-    transformer_options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, inputs: PassInputs
+    transformer_options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, x: Tensor
 ) -> Hooks | None:
     patches, replacements = transformer_options.get("patches", {}), transformer_options.get("patches_replace", {})
     foreign = [kind for kind in FOREIGN_PATCHES if patches.get(kind)]
@@ -80,7 +89,7 @@ def _patch_hooks(
     patched = control is not None or any(patches.get(kind) for kind in (*BLOCK_PATCHES, *ATTENTION_PATCHES))
     if not patched and not any(replacements.get(kind) for kind in REPLACEMENTS):
         return None
-    videos, channels, frames, height, width = inputs.x.shape
+    videos, channels, frames, height, width = x.shape
     return ComfyHooks({**transformer_options, "original_shape": [videos * frames, channels, height, width]}, control or {})
 
 

@@ -43,7 +43,7 @@ from ...vc_core.models.unet import UNet
 from . import previews, windows
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, unfold
-from .hooks import check_controlnet, hooks_of, pass_inputs
+from .hooks import check_controlnet, hooks_of
 from .memory import check_pass
 from .sampling import ScaledModelSampling
 
@@ -156,8 +156,7 @@ class FoldedUNet(UNet):
         conditioning = Conditioning(
             context[::frames], image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps)
         )
-        inputs = pass_inputs(transformer_options, videos, timesteps[::frames], conditioning)
-        hooks = hooks_of(transformer_options, control, inputs)
+        hooks = hooks_of(transformer_options, control, videos, timesteps[::frames], conditioning)
         attention = None
         if "optimized_attention_override" in transformer_options:
             attention = partial(chosen_attention, transformer_options=transformer_options)
