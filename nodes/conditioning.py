@@ -198,7 +198,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The model's VAE, or any VAE for Stable Diffusion 1 or 2."),
                 io.Image.Input(
                     "keyframes",
-                    tooltip="Two or more images, in order, as one batch. Use ImageBatch to combine images.",
+                    tooltip="Two or more images, in order, as one batch. Use Batch Images to combine them.",
                 ),
                 io.Int.Input(
                     "width", default=512, min=SMALLEST, max=LARGEST, step=8,
@@ -231,7 +231,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
     ) -> io.NodeOutput:
         if len(keyframes) < 2:
             raise ValueError(
-                f"keyframes has {len(keyframes)} image; at least 2 are needed. Use ImageBatch to combine images."
+                f"keyframes has {len(keyframes)} image; at least 2 are needed. Use Batch Images to combine them."
             )
         ends = torch.cat([keyframes[1:], keyframes[:1]]) if loop else keyframes[1:]
         starts = keyframes[: len(ends)]

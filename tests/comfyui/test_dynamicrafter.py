@@ -169,7 +169,7 @@ class TestErrors:
         )
         graph.latent = out(number, 2)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterKeyframes", "keyframes has 1 image", "ImageBatch")
+        assert_fails(comfyui, graph, "VideoCrafterKeyframes", "keyframes has 1 image", "Batch Images")
 
     def test_frames_that_are_no_whole_clips(self, comfyui, checkpoints):
         graph = ImageGraph(comfyui, INTERPOLATION, "parts")

@@ -9,6 +9,11 @@ from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 
 
+def tensor(file: str, name: str) -> torch.Tensor:
+    """A tensor of a file in the input folder."""
+    return load_file(os.path.join(folder_paths.get_input_directory(), file))[name]
+
+
 class FixedNoise:
     """A NOISE that is given, frame by frame."""
 
@@ -28,7 +33,7 @@ class NoiseFromFile(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(FixedNoise(load_file(os.path.join(folder_paths.get_input_directory(), file))["noise"]))
+        return io.NodeOutput(FixedNoise(tensor(file, "noise")))
 
 
 class ImageFromFile(io.ComfyNode):
@@ -40,7 +45,7 @@ class ImageFromFile(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_file(os.path.join(folder_paths.get_input_directory(), file))["image"])
+        return io.NodeOutput(tensor(file, "image"))
 
 
 class StepNoise(io.ComfyNode):
@@ -53,7 +58,7 @@ class StepNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, file: str) -> io.NodeOutput:
-        sampler.extra_options["step_noise"] = list(load_file(os.path.join(folder_paths.get_input_directory(), file))["steps"])
+        sampler.extra_options["step_noise"] = list(tensor(file, "steps"))
         return io.NodeOutput(sampler)
 
 
@@ -67,7 +72,7 @@ class ConcatLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, file: str) -> io.NodeOutput:
-        concat = load_file(os.path.join(folder_paths.get_input_directory(), file))["concat"]
+        concat = tensor(file, "concat")
         return io.NodeOutput(node_helpers.conditioning_set_values(conditioning, {"concat_latent_image": concat}))
 
 
