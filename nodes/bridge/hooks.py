@@ -22,7 +22,9 @@ from ...vc_core.models.layers import Attention
 
 #: Key of ``transformer_options``: the core's :data:`HookFactory` objects, which a node of this pack adds to a MODEL.
 HOOKS_KEY = "videocrafter_hooks"
-#: The meaning of the numbers in ``cond_or_uncond``.
+#: Condition of a pass: the role of each row, as its number in :data:`ROLES`.
+ROLE_KEY = "role"
+#: The roles of :class:`PassInputs`.
 ROLES = ("positive", "negative", "image")
 #: Kinds of patches; each is called with the options as its last argument.
 BLOCK_PATCHES = ("input_block_patch", "input_block_patch_after_skip", "output_block_patch")
@@ -35,15 +37,24 @@ FOREIGN_PATCHES = (
 FOREIGN_REPLACEMENTS = ("dit",)
 
 
-def pass_inputs(options: dict[str, Any], x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> PassInputs:
+def role_of(prompt_type: str) -> Tensor:
+    """The role of a conditioning, ``[1]``.
+
+    Args:
+        prompt_type: the conditioning's name in its guider, or what the guider sets instead. The order of conditionings in
+            ``cond_or_uncond`` says less: it differs between guiders.
+    """
+    return torch.tensor([ROLES.index(prompt_type if prompt_type in ROLES else "negative")])
+
+
+def pass_inputs(options: dict[str, Any], x: Tensor, timesteps: Tensor, conditioning: Conditioning, role: Tensor | None) -> PassInputs:
     """The inputs of one pass over videos ``[n, c, t, h, w]``, as the core's hooks get them.
 
     Args:
         options: ComfyUI's ``transformer_options``.
+        role: ``[n]``, see :func:`role_of`; all positive if not given.
     """
-    conditionings = options.get("cond_or_uncond", [0])
-    videos = len(x) // len(conditionings)
-    roles = tuple(ROLES[min(each, len(ROLES) - 1)] for each in conditionings for _ in range(videos))
+    roles = tuple(ROLES[each] for each in (role.tolist() if role is not None else [0] * len(x)))
     sigmas, step, steps = options.get("sample_sigmas"), 0, 1
     if sigmas is not None and "sigmas" in options:
         steps = max(1, len(sigmas) - 1)
@@ -57,20 +68,22 @@ def hooks_of(
     x: Tensor,
     timesteps: Tensor,
     conditioning: Conditioning,
+    role: Tensor | None = None,
 ) -> Hooks | None:
     """The hooks of one pass over videos ``[n, c, t, h, w]``: ComfyUI's patches, then those of :data:`HOOKS_KEY`; None if there are none.
 
     Args:
         options: ComfyUI's ``transformer_options``; they are not changed.
         control: the residuals of ControlNets and T2I adapters under ``input``, ``middle`` and ``output``, the first block's last.
+        role: ``[n]``, see :func:`role_of`.
 
     Raises:
         ValueError: patches of a kind for other networks.
     """
     factories: Sequence[HookFactory] = options.get(HOOKS_KEY, ())
     made: list[Hooks | None] = [_patch_hooks(options, control, x)]
-    if factories:  # only then: the number of the step is read off the sigmas, for which a GPU is waited for
-        inputs = pass_inputs(options, x, timesteps, conditioning)
+    if factories:  # only then: the roles and the number of the step are read, for which a GPU is waited for
+        inputs = pass_inputs(options, x, timesteps, conditioning, role)
         made += [factory(inputs) for factory in factories]
     return combine([each for each in made if each is not None])
 

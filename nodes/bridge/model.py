@@ -43,7 +43,7 @@ from ...vc_core.models.unet import UNet
 from . import previews, windows
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, unfold
-from .hooks import check_controlnet, hooks_of
+from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
 from .memory import check_pass
 from .sampling import ScaledModelSampling
 
@@ -127,6 +127,7 @@ class FoldedUNet(UNet):
         fps: Tensor | None = None,
         image_tokens: Tensor | None = None,
         image_strength: Tensor | None = None,
+        role: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """``[n, c, h, w]`` -> ``[n, 4, h, w]``, n being conditionings times videos times frames, in this order.
@@ -156,7 +157,7 @@ class FoldedUNet(UNet):
         conditioning = Conditioning(
             context[::frames], image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps)
         )
-        hooks = hooks_of(transformer_options, control, videos, timesteps[::frames], conditioning)
+        hooks = hooks_of(transformer_options, control, videos, timesteps[::frames], conditioning, of_video(role))
         attention = None
         if "optimized_attention_override" in transformer_options:
             attention = partial(chosen_attention, transformer_options=transformer_options)
@@ -250,7 +251,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         return max(activations, copies) * comfy.model_management.dtype_size(dtype)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Text as in core, the number of frames per video (by default, of the batch), fps, and the image tokens.
+        """Text as in core, the number of frames per video (by default, of the batch), the role, fps, and the image tokens.
 
         Raises:
             ValueError: a latent, text, ControlNet or image that doesn't fit the model.
@@ -261,6 +262,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         batch = kwargs["noise"].shape[0]
         frames = kwargs.get(FRAMES_KEY) or batch
         out[FRAMES_KEY] = comfy.conds.CONDConstant(frames)
+        out[ROLE_KEY] = comfy.conds.CONDRegular(role_of(kwargs.get("prompt_type", "positive")))
         fps = kwargs.get(FPS_KEY)
         out[FPS_KEY] = comfy.conds.CONDRegular(torch.tensor([self.config.unet.default_fps if fps is None else fps], dtype=torch.float32))
         features = kwargs.get(FEATURES_KEY)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 import vc_core
 from harness import goldens
+from harness.graphs import out
 from tests.comfyui.patched import VIDEOCRAFTER2, PatchGraph, recorded
-from tests.comfyui.recorded import NEGATIVE
+from tests.comfyui.recorded import NEGATIVE, passes
 from vc_core.models.hooks import Hooks, Site, TemporalHooks
 
 AMOUNT = 0.5
@@ -44,6 +45,43 @@ def test_temporal_hooks_by_hand(comfyui, checkpoints):
         assert inputs["roles"] == ["negative" if conditioning == NEGATIVE else "positive" for conditioning in each.conditionings]
         assert (inputs["step"], inputs["steps"]) == (step, 3)
         assert inputs["shape"] == [len(each.conditionings), 4, 4, 8, 8]
+
+
+def test_roles_are_not_read_off_the_order(comfyui):
+    """DualCFGGuider's order is negative, middle, positive."""
+    graph = PatchGraph()
+    graph.patch("TestTemporalHooks", amount=AMOUNT, file="roles.jsonl")
+    graph.patch("TestRecord", file="roles")
+    guider = graph.add(
+        "DualCFGGuider",
+        model=graph.model,
+        cond1=graph.positive,
+        cond2=graph.negative,
+        negative=graph.negative,
+        cfg_conds=3.0,
+        cfg_cond2_negative=2.0,
+        style="regular",
+    )
+    sampled = graph.add(
+        "SamplerCustomAdvanced",
+        noise=out(graph.add("RandomNoise", noise_seed=2)),
+        guider=out(guider),
+        sampler=out(graph.add("KSamplerSelect", sampler_name="euler")),
+        latent_image=graph.latent,
+        sigmas=out(graph.add("VideoCrafterScheduler", model=graph.model, steps=2, denoise=1.0, spacing="auto")),
+    )
+    graph.run(comfyui, latent=out(sampled))
+    made = [json.loads(line)["roles"] for line in (comfyui.base / "output" / "roles.jsonl").read_text().splitlines()]
+    rows = [
+        (role, each.of(number, "context")[0])
+        for roles, each in zip(made, passes(comfyui, "roles"), strict=True)
+        for role, number in zip(roles, each.conditionings, strict=True)
+    ]
+    assert sorted(role for role, _ in rows) == ["negative"] * 4 + ["positive"] * 2
+    positive, negative = ([context for role, context in rows if role == name] for name in ("positive", "negative"))
+    assert all(torch.equal(each, positive[0]) for each in positive)
+    assert all(torch.equal(each, negative[0]) for each in negative)
+    assert not torch.equal(positive[0], negative[0])
 
 
 def test_hooks_and_patches_of_comfyui_go_together(comfyui, checkpoints):
