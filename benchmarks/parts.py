@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vc_core.config import ModelConfig
+from vc_core.diffusion.acceleration import compiled
 from vc_core.diffusion.denoiser import GuidedDenoiser
 from vc_core.diffusion.guidance import Guidance
 from vc_core.diffusion.noise import SeededNoise
@@ -70,25 +70,27 @@ def conditioning(config: ModelConfig, clip: Clip, device: torch.device | str, dt
     )
 
 
+def pair(config: ModelConfig, clip: Clip, device: torch.device | str, dtype: torch.dtype) -> tuple[Conditioning, Conditioning]:
+    """A positive and a negative conditioning that see the same image."""
+    positive, negative = (conditioning(config, clip, device, dtype) for _ in range(2))
+    return positive, replace(negative, concat=positive.concat)
+
+
+def guided(config: ModelConfig, unet: UNet, clip: Clip, device: torch.device | str, dtype: torch.dtype) -> GuidedDenoiser:
+    """Our step under guidance, with random conditionings."""
+    return GuidedDenoiser(unet, *pair(config, clip, device, dtype), Guidance(config.sampling.guidance_scale), dtype)
+
+
 def step_ways(config: ModelConfig, unet: UNet, clip: Clip, device: torch.device | str, dtype: torch.dtype) -> Ways:
     """One denoising step under guidance: both of its passes."""
-    positive, negative = (conditioning(config, clip, device, dtype) for _ in range(2))
-    negative = replace(negative, concat=positive.concat)  # both see the same image
+    ours = guided(config, unet, clip, device, dtype)
     x, timestep = torch.randn(clip.latent(config), device=device), torch.full((1,), 500, device=device)
-    guidance = Guidance(config.sampling.guidance_scale)
-    yardstick, ours = plain.guided_step(unet, positive, negative, guidance), GuidedDenoiser(unet, positive, negative, guidance, dtype)
+    yardstick = plain.guided_step(unet, ours.positive, ours.negative, ours.guidance)
     ways: Ways = {PLAIN: lambda: yardstick(x.to(dtype), timestep), OURS: lambda: ours(x, timestep)}
     if torch.device(device).type == "cuda":
-        best = GuidedDenoiser(compiled(unet), positive, negative, guidance, dtype)
+        best = GuidedDenoiser(compiled(unet, "network"), ours.positive, ours.negative, ours.guidance, dtype)
         ways[BEST] = lambda: best(x, timestep)
     return ways
-
-
-def compiled(unet: UNet) -> UNet:
-    """The same network with all but its first and last layers compiled; the one passed stays as it is."""
-    same = copy(unet)
-    same.body = torch.compile(unet.body)  # type: ignore[method-assign]
-    return same
 
 
 def clip_ways(model: VideoModel, clip: Clip) -> Ways:

@@ -51,8 +51,11 @@ def tables(model: VideoModel, steps: int, spacing: str, eta: float) -> Tables:
 def run_unet(model: VideoModel, recorded: Recording, case: str) -> Tensor:
     """The UNet on the inputs of a case, ``[B, C, T, h, w]``."""
     golden = recorded.read("unet")
-    text, image = split_context(model, golden[f"{case}.context"])
-    return model.unet(golden[f"{case}.x"], golden[f"{case}.timesteps"], Conditioning(text, image, fps=fps(golden, case)))
+    where = {"device": model.device, "dtype": model.dtype}
+    text, image = split_context(model, golden[f"{case}.context"].to(**where))
+    rate = fps(golden, case)
+    given = Conditioning(text, image, fps=None if rate is None else rate.to(model.device))
+    return model.unet(golden[f"{case}.x"].to(**where), golden[f"{case}.timesteps"].to(model.device), given)
 
 def split_context(model: VideoModel, context: Tensor) -> tuple[Tensor, Tensor | None]:
     """A recorded context ``[B, n + m, width]`` as text tokens ``[B, n, width]`` and image tokens ``[B, m, width]``, if any."""
@@ -114,7 +117,8 @@ def run_sampling(model: VideoModel, recorded: Recording, run: str) -> Run:
     predictions: list[Tensor] = []
     both = conditionings(model, recorded, run)
     if f"{run}.concat" in golden:  # the last image of some runs was recorded as its latent only
-        both = replace(both[0], concat=golden[f"{run}.concat"]), replace(both[1], concat=golden[f"{run}.concat"])
+        concat = golden[f"{run}.concat"].to(model.device)
+        both = replace(both[0], concat=concat), replace(both[1], concat=concat)
     latent = model.sample(
         *both,
         noise=RecordedNoise(golden[f"{run}.x_T"], golden[f"{run}.noise"]),

@@ -238,11 +238,13 @@ def load(model: str) -> vc_core.VideoModel:
     return load_recorded(recording(model))
 
 
-def load_recorded(recorded: Recording) -> vc_core.VideoModel:
-    """As :func:`load`, of a recording in any folder."""
+def load_recorded(
+    recorded: Recording, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> vc_core.VideoModel:
+    """As :func:`load`, of a recording in any folder, on any device."""
     with TemporaryDirectory() as folder:
         path = recorded.write_checkpoint(Path(folder) / f"{recorded.name}.safetensors")
-        return vc_core.load(path, config=recorded.configuration)
+        return vc_core.load(path, config=recorded.configuration, device=device, dtype=dtype)
 
 
 def models(names: Sequence[str] = MODELS) -> list[str]:

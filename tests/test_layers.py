@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from harness.goldens import error
+from vc_core.choices import choose
 from vc_core.config import UNetConfig
 from vc_core.memory import feed_forward_chunks
 from vc_core.models.attention import TemporalAttention
@@ -91,7 +92,7 @@ def test_temporal_attention_keeps_positions_and_heads_apart(distance, monkeypatc
         q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (layer.to_q(x), layer.to_k(x), layer.to_v(x)))
         by_hand = layer.to_out(sdpa(q, k, v, 2)).unflatten(0, (2, 6)).transpose(1, 2)
         assert error(layer(x), by_hand) <= 1e-6
-    monkeypatch.setattr("vc_core.models.attention.MAX_HEADS", 8)
+    monkeypatch.setattr("vc_core.models.attention.MAX_SEQUENCES", 8)  # 2 positions at once, of 2 videos with 2 heads
     assert error(layer(x), alone) <= 1e-6
 
 
@@ -102,7 +103,7 @@ def test_a_feed_forward_in_pieces_is_the_whole():
 
 
 @pytest.mark.parametrize("relative", [0, 4])
-def test_a_network_is_the_same_with_its_channels_last(relative, monkeypatch):
+def test_a_network_is_the_same_with_its_channels_last(relative):
     """As it is on GPUs; nothing but the sums' order may differ."""
     torch.manual_seed(0)
     sizes = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
@@ -111,5 +112,5 @@ def test_a_network_is_the_same_with_its_channels_last(relative, monkeypatch):
         parameter.data = torch.randn_like(parameter) * 0.2
     given = torch.randn(2, 4, 3, 7, 6), torch.tensor([500, 20]), Conditioning(torch.randn(2, 7, 32))
     first = unet(*given)
-    monkeypatch.setattr("vc_core.models.unet.best_layout", lambda device: torch.channels_last)
-    assert error(unet(*given), first) <= 1e-5
+    with choose(channels_last=True):
+        assert error(unet(*given), first) <= 1e-5

@@ -10,14 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .choices import current
 from .config import AutoencoderConfig, UNetConfig
 
 #: Share of a GPU's free memory that all passes of guidance may take together, and that one chunk of the autoencoder's may take.
 GUIDANCE_SHARE, AUTOENCODER_SHARE = 0.8, 0.5
 #: Pixels that a CPU decodes at once, at least a frame; more is no faster.
 CPU_PIXELS = 256 * 256
-#: Chunks of a feed-forward at full resolution; in one chunk its activations would be the peak of the network.
-FEED_FORWARD_CHUNKS = 4
 #: Activations inside a feed-forward that a CPU computes at once, few enough for the allocator to reuse their memory.
 CPU_FEED_FORWARD_ELEMENTS = 2**22
 
@@ -28,8 +27,21 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is too little memory: Python's own, a GPU's, or that of torch's allocators."""
+    known = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in known)
+    )
+
+
 def passes_fit(config: UNetConfig, positions: int, frames: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a GPU has the memory for a UNet pass over so many positions of the latent; False for a CPU, where it is no faster."""
+    """Whether passes over so many positions of the latent run in one batch.
+
+    By default they do if a GPU has the memory for it, and never on a CPU, where it is no faster.
+    """
+    if current().passes_together is not None:
+        return bool(current().passes_together)
     if device.type != "cuda":
         return False
     return positions * activations_per_position(config, frames) * dtype.itemsize < GUIDANCE_SHARE * free_memory(device)
@@ -37,6 +49,8 @@ def passes_fit(config: UNetConfig, positions: int, frames: int, dtype: torch.dty
 
 def frames_at_once(config: AutoencoderConfig, pixels: int, dtype: torch.dtype, device: torch.device) -> int:
     """How many frames of so many pixels go through the autoencoder at once, at least 1."""
+    if current().frames_at_once is not None:
+        return max(1, int(current().frames_at_once or 1))
     at_once = CPU_PIXELS
     if device.type == "cuda":
         at_once = int(AUTOENCODER_SHARE * free_memory(device) / (activations_per_pixel(config) * dtype.itemsize))
@@ -49,7 +63,7 @@ def feed_forward_chunks(x: Tensor, config: UNetConfig) -> int:
     Each chunk reads the layer's weights again, which costs little where there are most tokens, since layers are narrow there.
     """
     at_full_resolution = x.shape[-1] <= config.init_attention_width
-    chunks = FEED_FORWARD_CHUNKS if at_full_resolution else 1
+    chunks = current().feed_forward_chunks if at_full_resolution else 1
     if x.device.type == "cpu":
         chunks = max(chunks, 8 * x.numel() // CPU_FEED_FORWARD_ELEMENTS)
     return chunks

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .adapters.adapter import Adapter
 from .adapters.table import load_adapter
 from .checkpoint.errors import CheckpointError
+from .choices import current
 from .config import ConfigLike, ModelConfig
 from .diffusion import samplers
 from .diffusion.deep_cache import DeepCache, check_shallow
@@ -351,6 +352,8 @@ class VideoModel:
     def _each_frame(self, network: Callable[[Tensor], Tensor], video: Tensor, pixels: int) -> Tensor:
         """Run a network over all frames, a few at a time."""
         flat = rearrange(video.to(self.device, self.dtype), "b c t h w -> (b t) c h w")
+        if current().autoencoder_channels_last:
+            flat = flat.contiguous(memory_format=torch.channels_last)
         at_once = frames_at_once(self.config.autoencoder, pixels, self.dtype, self.device)
         out = torch.cat([network(chunk) for chunk in flat.split(at_once)])
         return rearrange(out, "(b t) c h w -> b c t h w", t=video.shape[2])

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..choices import current
 from ..memory import passes_fit
 from ..models.conditioning import Conditioning
 from ..models.hooks import HookFactory, PassInputs, make_hooks
 from ..models.unet import UNet
+from .acceleration import RecordedPasses, compiled
 from .deep_cache import DeepCache, DeepFeatures
 from .guidance import Guidance, guide
 
@@ -37,6 +39,7 @@ class GuidedDenoiser:
     deep_cache: DeepCache | None = None
     hooks: Sequence[HookFactory] = ()
     _batch: Conditioning | None = field(default=None, init=False)
+    _recorded: RecordedPasses | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.passes = {"positive": self.positive}
@@ -46,6 +49,10 @@ class GuidedDenoiser:
             self.passes |= {"negative": self.negative}
         if self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
             self.together = False
+        choices = current()
+        self.unet = compiled(self.unet, choices.compiled, choices.compile_mode, choices.compile_backend)
+        if choices.cuda_graph and self.deep_cache is None and not self.hooks:
+            self._recorded = RecordedPasses(self.unet)
 
     def __call__(self, x: Tensor, timesteps: Tensor, step: int = 0, steps: int = 1) -> Tensor:
         """The guided prediction for ``x`` ``[B, C, T, h, w]`` at ``timesteps`` ``[B]``, in float32.
@@ -76,6 +83,8 @@ class GuidedDenoiser:
         hooks, timed = make_hooks(self.hooks, inputs), inputs.temporal_attention
         run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning, hooks, temporal_attention=timed)
         hidden = self.unet.stem(inputs.x, inputs.conditioning, run) if stem is None else stem
+        if self._recorded is not None and hidden.is_cuda:
+            return self._recorded(hidden, run).float()
         features = self._deep_features(inputs)
         hidden = self.unet.body(hidden, run) if features is None else features.run(self.unet, hidden, run)
         return self.unet.head(hidden, run).float()

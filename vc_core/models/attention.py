@@ -12,12 +12,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..choices import current
 from ..config import UNetConfig
 from .conditioning import ContextStream
 from .layers import Attention, LayerFactory
 
-#: Most heads in one call of attention over time: a GPU's grid has at most 65535 of them.
-MAX_HEADS = 2**15
+#: Most sequences in one call of attention over time, each head of each position being one: a GPU's grid has at most so many rows.
+MAX_SEQUENCES = 2**16 - 1
 
 #: Changes the logits or probabilities of attention over time, ``[b, l, heads, t, t]`` -> the same shape.
 Edit = Callable[[Tensor], Tensor]
@@ -102,7 +103,7 @@ class SelfAttention(nn.Module):
 class TemporalAttention(nn.Module):
     """Attention among the frames, at each position on its own, with or without relative positions.
 
-    Positions are independent, like heads, so they are folded into the head axis; this saves a transpose and a copy.
+    Positions are independent, like heads, so by default they are folded into the head axis; this saves a transpose and a copy.
     :meth:`project`, :meth:`attend` and :meth:`to_out` can be called apart, for methods that attend in windows, say.
     """
 
@@ -151,12 +152,13 @@ class TemporalAttention(nn.Module):
         if self.relative or edit_logits is not None or edit_probabilities is not None:
             return self._attend_explicitly(q, k, v, edit_logits, edit_probabilities)
         attention = attention or self.attention
-        positions = max(1, MAX_HEADS // self.heads)
-        chunks = [
-            attention(*(each.flatten(2) for each in chunk), chunk[0].shape[2] * self.heads).unflatten(2, (-1, q.shape[-1]))
-            for chunk in zip(q.split(positions, 2), k.split(positions, 2), v.split(positions, 2), strict=True)
-        ]
-        return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=2)
+        attend = _positions_as_heads if current().positions_as_heads else _positions_as_batch
+        sequences_of_position = q.shape[0] * self.heads
+        if q.shape[2] * sequences_of_position <= MAX_SEQUENCES:
+            return attend(q, k, v, self.heads, attention)
+        positions = max(1, MAX_SEQUENCES // sequences_of_position)
+        chunks = zip(q.split(positions, 2), k.split(positions, 2), v.split(positions, 2), strict=True)
+        return torch.cat([attend(*chunk, self.heads, attention) for chunk in chunks], dim=2)
 
     def _attend_explicitly(
         self, q: Tensor, k: Tensor, v: Tensor, edit_logits: Edit | None, edit_probabilities: Edit | None
@@ -173,6 +175,18 @@ class TemporalAttention(nn.Module):
         if self.relative:
             out += torch.einsum("blhij,ijd->blhid", probabilities, self.relative_position_v(frames, v))
         return rearrange(out, "b l h t d -> b t l (h d)")
+
+
+def _positions_as_heads(q: Tensor, k: Tensor, v: Tensor, heads: int, attention: Attention) -> Tensor:
+    """Attention over time, ``[b, t, l, width]``: each position is a group of heads."""
+    out = attention(*(each.flatten(2) for each in (q, k, v)), q.shape[2] * heads)
+    return out.unflatten(2, q.shape[2:])
+
+
+def _positions_as_batch(q: Tensor, k: Tensor, v: Tensor, heads: int, attention: Attention) -> Tensor:
+    """The same, each position being a row of the batch."""
+    out = attention(*(rearrange(each, "b t l c -> (b l) t c") for each in (q, k, v)), heads)
+    return rearrange(out, "(b l) t c -> b t l c", b=q.shape[0])
 
 
 class CrossAttention(nn.Module):

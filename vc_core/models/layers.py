@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..choices import current
+
 #: ``attention(q, k, v, heads, bias=None)``: q ``[N, Q, heads * d]``, k and v ``[N, K, heads * d]`` -> ``[N, Q, heads * d]``;
 #: the bias is added to the logits and broadcasts to ``[N, heads, Q, K]``.
 Attention = Callable[..., Tensor]
@@ -30,13 +32,15 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None
 class TemporalConvAs2d(nn.Conv3d):
     """Base class, before a Conv3d's own class, of kernel (3, 1, 1): runs as a 2-D convolution of kernel (3, 1) over frames and positions.
 
-    No backend has a fast kernel for 3-D convolutions that are 1 wide in space. ``[b, c, t, l]`` -> ``[b, o, t, l]``, l being all
-    positions of a frame. If the Conv3d's own class has a method ``conv_over_time(input, weight, bias, padding)``, that computes it,
-    otherwise ``torch.nn.functional.conv2d``.
+    No backend is known to have a fast kernel for 3-D convolutions that are 1 wide in space. ``[b, c, t, l]`` -> ``[b, o, t, l]``, l
+    being all positions of a frame. If the Conv3d's own class has a method ``conv_over_time(input, weight, bias, padding)``, that
+    computes it, otherwise ``torch.nn.functional.conv2d``.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         # ComfyUI's classes pass further arguments, for causal convolutions only.
+        if not current().temporal_conv_as_2d:
+            return nn.functional.conv3d(input.unsqueeze(-1), weight, bias, padding=self.padding).squeeze(-1)
         conv: Callable[..., Tensor] = getattr(self, "conv_over_time", nn.functional.conv2d)
         return conv(input, weight.squeeze(-1), bias, padding=self.padding[:2])
 
@@ -51,8 +55,9 @@ class PointwiseLinear(nn.Conv1d):
 class LayoutPreservingGroupNorm(nn.GroupNorm):
     """Base class, before a GroupNorm's own class: the output has the memory layout of the input.
 
-    Torch's kernels do so on a CPU, but on a GPU they always return channels first. At a level of 1x1, where a tensor has both layouts,
-    the CPU's kernel for channels last would be taken, which loses a digit.
+    Torch's kernels do so on a CPU, but on a GPU they always return channels first, which is copied back (a choice, see
+    :class:`vc_core.choices.Choices`). At a level of 1x1, where a tensor has both layouts, the CPU's kernel for channels last would
+    be taken, which loses a digit.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ class LayoutPreservingGroupNorm(nn.GroupNorm):
         out = super().forward(input.flatten(2)).unflatten(2, (1, 1)) if both else super().forward(input)
         if input.device.type == "cpu" or not input.is_contiguous(memory_format=torch.channels_last):
             return out
-        return out.contiguous(memory_format=torch.channels_last)
+        return out.contiguous(memory_format=torch.channels_last) if current().norm_keeps_layout else out
 
 
 @cache

@@ -16,6 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..choices import current
 from ..config import UNetConfig
 from .conditioning import Conditioning
 from .hooks import Hooks
@@ -29,11 +30,6 @@ def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=torch.float32, device=values.device))
     angles = values.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def best_layout(device: torch.device) -> torch.memory_format:
-    """Channels last for a GPU's convolutions; on a CPU torch's norms are ten times slower with it."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 class TemporalConvolution(nn.Module):
@@ -245,7 +241,7 @@ class UNet(nn.Module):
         """
         if conditioning.concat is not None:
             x = torch.cat([x, conditioning.concat.to(x)], dim=1)
-        hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=best_layout(x.device))
+        hidden = rearrange(x, "b c t h w -> (b t) c h w").contiguous(memory_format=current().layout(x.device))
         hidden = self.input_blocks[0][0](hidden)  # type: ignore[index]
         for layer in self.init_attn if self.config.init_attention else ():
             hidden = layer(hidden, run)

@@ -1,0 +1,112 @@
+"""``torch.compile`` takes a UNet as one graph, for any size, and computes the same.
+
+The backend here runs the graph as it was traced; generating code takes minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from benchmarks.models import random_networks
+from benchmarks.parts import Clip, conditioning
+from harness.goldens import TOLERANCE, error
+from tests.networks import UNETS, randomize
+from tests.test_waiting import configuration
+from vc_core.config import ModelConfig, load_config
+from vc_core.diffusion.acceleration import compiled
+from vc_core.models.unet import UNet
+
+FORMS = {**UNETS, "image for each frame": replace(UNETS["image for each frame"], in_channels=8)}
+#: Frames, height and width in pixels. At 16 frames or more torch's convolution on a CPU is another one, and so is the graph.
+SIZES = (Clip(3, 64, 40, 1), Clip(5, 112, 88, 1))
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """Graphs of other tests are not counted."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def form(kind: str) -> ModelConfig:
+    config = configuration("text")
+    config.unet = FORMS[kind]
+    return config
+
+
+def inputs(config: ModelConfig, clip: Clip, **where):
+    """Of a pass over two videos."""
+    one = conditioning(config, clip, where.get("device", "cpu"), torch.float32)
+    given = type(one).stack(one, replace(one, text=one.text + 1))
+    x = torch.randn(2, *clip.latent(config)[1:], **where)
+    return x, torch.tensor([500, 20], **where), given
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if "each" in kind else pytest.mark.full) for kind in FORMS])
+def test_a_network_is_one_graph_for_all_sizes(kind):
+    config, counter = form(kind), CompileCounter()
+    torch.manual_seed(0)
+    unet = randomize(UNet(config.unet))
+    one_graph = torch.compile(unet, fullgraph=True, dynamic=True, backend=counter)
+    with torch.inference_mode():
+        for clip in (*SIZES, SIZES[0]):
+            given = inputs(config, clip)
+            assert error(one_graph(*given), unet(*given)) <= TOLERANCE
+    assert counter.frame_count == 1
+
+
+def test_blocks_are_compiled_once_for_each_width():
+    """More than the 8 graphs that torch has for one function before it gives up; another size needs none."""
+    config, counter = form("text"), CompileCounter()
+    config.unet = replace(config.unet, channel_mult=[1, 2, 3], attention_resolutions=[4], temporal_conv=False)
+    torch.manual_seed(0)
+    unet = randomize(UNet(config.unet))
+    same = compiled(unet, "blocks", backend=counter)
+    with torch.inference_mode():
+        for clip in SIZES:
+            given = inputs(config, clip)
+            assert error(same(*given), unet(*given)) <= TOLERANCE
+    widths = {tuple(block.in_layers[2].weight.shape) for block in blocks_of(unet)}
+    assert len(widths) > 8
+    transformers = 2
+    assert counter.frame_count == len(widths) + transformers
+    assert type(unet.input_blocks[1][0]).forward is not same.input_blocks[1][0].forward
+    assert unet.input_blocks[1][0].__dict__.get("forward") is None, "the original is not changed"
+
+
+def blocks_of(unet: UNet):
+    from vc_core.models.unet import ResidualBlock
+
+    return [module for module in unet.modules() if isinstance(module, ResidualBlock)]
+
+
+def test_a_lora_is_seen_by_a_compiled_network():
+    """Weights that change after compiling count: in place, as ComfyUI patches them."""
+    config, counter = form("text"), CompileCounter()
+    torch.manual_seed(0)
+    unet = randomize(UNet(config.unet))
+    same, given = compiled(unet, "network", backend=counter), inputs(config, SIZES[0])
+    with torch.inference_mode():
+        before = same(*given)
+        unet.middle_block[0].out_layers[3].weight.add_(0.1)
+        after = same(*given)
+        assert error(after, unet(*given)) <= TOLERANCE and error(after, before) > 0.01
+    assert counter.frame_count == 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["t2v_512_v2", "t2v_1024_v1", "dynamicrafter_1024_v1"])
+def test_a_published_network_is_one_graph(name):
+    """On ``meta``, where tensors have no numbers."""
+    config, counter = load_config(name), CompileCounter()
+    unet = random_networks(config, ["unet"], "meta", torch.float32)["unet"]
+    one_graph = torch.compile(unet, fullgraph=True, dynamic=True, backend=counter)
+    with torch.inference_mode():
+        x, timesteps, given = inputs(config, SIZES[0], device="meta")
+        assert one_graph(x, timesteps, given).shape == (2, 4, *x.shape[2:])
+    assert counter.frame_count == 1
