@@ -38,7 +38,7 @@ def check_target(path: Path) -> None:
         raise VideoFileError(f"{path} is a folder: give the name of a file.")
 
 
-def save_video(frames: Tensor, path: Path, fps: int) -> None:
+def save_video(frames: Tensor, path: Path, fps: float) -> None:
     """Write a clip. The suffix decides the form: H.264 in an MP4, or an animated WebP, GIF or PNG.
 
     Args:
