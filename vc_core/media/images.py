@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,29 @@ def check_images(images: Tensor, name: str = "images") -> None:
     if not images.is_floating_point():
         raise InputError(f"{name} is of {images.dtype}; {expected}. For 8 bits: {name}.float() / 127.5 - 1.")
     low, high = value_range(images)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not np.isfinite((low, high)).all():
         raise InputError(f"{name} holds values that are no numbers (NaN or infinity); {expected}. Check what made it.")
     if max(-low, high) > LARGEST:
         raise InputError(f"{name} has values from {low:g} to {high:g}; {expected}. For 0 to 255: {name} / 127.5 - 1.")
+
+
+def check_numbers(frames: Iterable[Tensor], name: str = "frames") -> None:
+    """Check that frames hold numbers, since others would become black.
+
+    Args:
+        frames: tensors of any shape, one a frame.
+        name: of what they are, for the message.
+
+    Raises:
+        InputError: NaN or infinity in a frame.
+    """
+    wrong = [index for index, frame in enumerate(frames, 1) if not np.isfinite(value_range(frame)).all()]
+    if wrong:
+        which = f"{len(wrong)} of the {name}, the first of them number {wrong[0]}, hold" if name.endswith("s") else f"The {name} holds"
+        raise InputError(
+            f"{which} values that are no numbers (NaN or infinity). Numbers became too large on the way: compute in float32 "
+            "(in ComfyUI: --fp32-vae, --force-fp32), or with a lower guidance scale."
+        )
 
 
 def value_range(values: Tensor) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError, plain
 from ..files import check_output, replacing
-from .images import rgb_array, value_range
+from .images import check_numbers, rgb_array
 from .mp4 import LARGEST_MP4_SIDE, SPEEDS, VideoFileError, check_mp4, pyav, save_mp4
 from .opening import MAX_PIXELS, Unsuitable, check_video_pixels, container_of, decoding, is_image, opened_image
 
@@ -78,20 +78,6 @@ def save_video(frames: Tensor, path: Path, fps: float) -> None:
             save_mp4(pixels.permute(0, 2, 3, 1).numpy(), part, fps)
         else:
             _save_animation(pixels.permute(0, 2, 3, 1).numpy(), part, path.suffix.lower(), fps)
-
-
-def check_numbers(frames: Iterable[Tensor]) -> None:
-    """Check that frames hold numbers, since others would become black.
-
-    Raises:
-        InputError: NaN or infinity in a frame.
-    """
-    wrong = [index for index, frame in enumerate(frames, 1) if not np.isfinite(value_range(frame)).all()]
-    if wrong:
-        raise InputError(
-            f"{len(wrong)} frames hold values that are no numbers (NaN or infinity), the first of them frame {wrong[0]}. Numbers became "
-            "too large on the way: compute in float32 (in ComfyUI: --fp32-vae, --force-fp32), or with a lower guidance scale."
-        )
 
 
 def read_video(path: Path) -> Tensor:
