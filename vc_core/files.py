@@ -73,7 +73,7 @@ def check_output(path: Path) -> None:
     """
     try:
         if not path.parent.is_dir():
-            raise FileWriteError(f"{path}: there is no folder {path.parent}; make it first, or give a path in another folder.")
+            raise FileWriteError(f"{path}: there is no folder {path.parent}; give the path of a file in a folder that exists.")
         if path.is_dir():
             raise FileWriteError(f"{path}: is a folder; give the path of a file.")
         if path.exists() and not path.is_file():

@@ -28,6 +28,14 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is too little memory: Python's own, a GPU's, or that of torch's allocators."""
+    known = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in known)
+    )
+
+
 def passes_fit(config: UNetConfig, positions: int, frames: int, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether a GPU has the memory for a UNet pass over so many positions of the latent; False for a CPU, where it is no faster."""
     if device.type != "cuda":
