@@ -32,8 +32,23 @@ def image_features(encoder: Any, images: Tensor) -> Tensor:
     return _run_tower(encoder, rgb_images(images) * 2 - 1)[0].to(comfy.model_management.intermediate_device())
 
 
+def check_count(images: Tensor, latent: dict[str, Any]) -> int:
+    """The number of videos of a LATENT.
+
+    Raises:
+        ValueError: another number of images than 1 or that of the videos.
+    """
+    videos = len(latent["samples"]) // frames_per_video(latent)
+    if len(images) not in (1, videos):
+        raise ValueError(
+            f"There are {len(images)} images for {videos} video{'s' * (videos > 1)}: connect one image (ImageFromBatch takes one out of a "
+            f"video), or make the latent with batch_size {len(images)}."
+        )
+    return videos
+
+
 def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[str, Any]) -> Tensor:
-    """The latents of images for a model's concat channels (see :func:`vc_core.models.conditioning.place_keyframes`).
+    """The latents of images for a model's concat channels (see :func:`vc_core.models.conditioning.place_keyframes`), in the VAE's scale.
 
     Args:
         vae: a VAE.
@@ -42,12 +57,14 @@ def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[
         latent: the LATENT to be sampled, which sets size and number of frames.
 
     Returns:
-        ``[videos * T, C, h, w]`` in the VAE's scale, or ``[T, C, h, w]`` for one image.
+        Without last images, which all frames have in common, a row for each image, ``[B, C, h, w]``; with them a row for each frame,
+        ``[videos * T, C, h, w]``.
 
     Raises:
-        ValueError: two images for videos of one frame.
+        ValueError: another number of images than 1 or that of the videos; two images for videos of one frame.
     """
     frames = frames_per_video(latent)
+    videos = check_count(first, latent)
     height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
 
     def encoded(images: Tensor) -> Tensor:
@@ -55,7 +72,9 @@ def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[
         fitted = fit_image(rgb_images(images), height, width)
         return vae.encode(fitted.movedim(1, -1))[:, :, None]
 
-    return unfold(place_keyframes(encoded(first), None if last is None else encoded(last), frames))
+    if last is None:
+        return encoded(first)[:, :, 0]
+    return unfold(place_keyframes(encoded(first), encoded(last), frames)).repeat(videos // len(first), 1, 1, 1)
 
 
 def image_embeddings(encoder: Any, images: Tensor) -> Tensor:
