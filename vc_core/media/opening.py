@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,9 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 #: Most pixels of all frames of a video together, which take 12 bytes each: 40 frames of 4096x4096, or 4000 of 512x320.
 MAX_VIDEO_PIXELS = 700_000_000
-#: Most scans of a progressive JPEG; encoders write about 10, and each takes the time of a whole image.
-MAX_SCANS = 200
+#: Most scans of a progressive JPEG of :data:`MAX_PIXELS`, of a smaller one accordingly more: encoders write about 10, and each takes
+#: the time of a whole image.
+MAX_SCANS = 40
 #: FFmpeg's demuxers of the containers that are read, by the bytes at an offset that begin such a file.
 CONTAINERS = (
     (4, (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"), "mov"),
@@ -86,7 +88,9 @@ def decoding(path: Path, what: str, error: type[VideoCrafterError], advice: str)
     """
     check_ordinary(path, what, error)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of parts of a file that don't matter here, in the file's words
+            yield
     except Exception as failure:
         if isinstance(failure, VideoCrafterError) and not isinstance(failure, Unsuitable):
             raise
@@ -104,7 +108,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     with path.open("rb") as file, Image.open(file, formats=IMAGE_FORMATS) as image:
         check_pixels(*image.size)
         if image.format in ("JPEG", "MPO"):
-            _check_scans(file)
+            _check_scans(file, image.size[0] * image.size[1])
         yield image
 
 
@@ -128,13 +132,14 @@ def check_video_pixels(width: int, height: int, frames: int) -> None:
         raise Unsuitable(f"it has {frames} frames or more of {width}x{height}; of this size at most {most} are possible")
 
 
-def _check_scans(file: BinaryIO) -> None:
+def _check_scans(file: BinaryIO, pixels: int) -> None:
     at = file.tell()
     file.seek(0)
     scans = file.read().count(b"\xff\xda")
     file.seek(at)
-    if scans > MAX_SCANS:
-        raise Unsuitable(f"it has {scans} scans; at most {MAX_SCANS} are possible")
+    most = MAX_SCANS * MAX_PIXELS // pixels
+    if scans > most:
+        raise Unsuitable(f"it has {scans} scans; of this size at most {most} are possible")
 
 
 def _article(what: str) -> str:
@@ -146,6 +151,8 @@ def _reason(failure: Any) -> str:
     if isinstance(failure, MemoryError):
         return "it needs more memory than there is"
     text = plain(failure).rstrip(".")
+    if isinstance(failure, Image.DecompressionBombError):
+        return f"it is larger than Pillow takes; at most {MAX_PIXELS // 10**6} million pixels are possible"
     if "MAX_TEXT" in text:
         return "its texts (metadata) are larger than any image's should be; save it again without them"
     if "cannot identify image file" in text:
