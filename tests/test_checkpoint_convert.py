@@ -276,7 +276,7 @@ def test_replacing_a_file(tmp_path):
     target = tmp_path / "file"
     with replacing(target) as temporary:
         temporary.write_text("new")
-        assert not target.exists() and temporary.parent == tmp_path
+        assert not target.exists() and temporary.parent.parent == tmp_path and temporary.name == target.name
     assert target.read_text() == "new" and leftovers(tmp_path) == {"file"}
     with pytest.raises(KeyError), replacing(target) as temporary:
         temporary.write_text("newer")

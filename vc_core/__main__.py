@@ -3,90 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
+from . import devices
 from .adapters.table import identify_adapter
 from .checkpoint import Checkpoint, convert, open_checkpoint
-from .checkpoint.convert import DTYPES
-from .config import SamplingConfig, suggested_size, to_yaml
-from .errors import InputError, VideoCrafterError
+from .checkpoint.convert import DTYPE_NAMES, check_target
+from .config import SamplingConfig, to_yaml
+from .console import accept_all_text, finish, option, printable, say
+from .errors import InputError
 from .evaluation.image_fidelity import measure
 from .family.bundled import bundled_models
 from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
+from .files import check_output, replacing
+from .generating import generate, in_options, sampling_options
 from .media.images import read_image
-from .media.video import SUFFIXES, check_target, read_video, save_video
+from .media.video import SUFFIXES, read_video
 from .pipeline import load
-from .sampling import Sampling
 
-DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
-
-
-def generate(arguments: argparse.Namespace) -> None:
-    """Make a video from a prompt, and from images if there are any, and save it."""
-    check_target(arguments.output)  # now rather than after the sampling
-    image, end_image, video = _inputs(arguments)
-    model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
-    settings = {option.name: getattr(arguments, option.name, None) for option in sampling_options()}
-    if image is not None and settings["height"] is None and settings["width"] is None:
-        settings["width"], settings["height"] = suggested_size(model.config.sampling, image.shape[2], image.shape[1])
-    with tqdm(desc="sampling", unit="step") as bar:
-
-        def advance(step: int, total: int, *_: object) -> None:
-            bar.total = total
-            bar.update()
-
-        sampling = Sampling.of(model.config, callback=advance, **settings)
-        prompts = arguments.prompt, arguments.negative_prompt
-        if image is None:
-            made = model.text_to_video(*prompts, video=video, sampling=sampling)
-        else:
-            made = model.image_to_video(image, *prompts, end_image=end_image, loop=arguments.loop, video=video, sampling=sampling)
-    save_video(made[0], arguments.output, sampling.playback_fps)
-    print(arguments.output)
-
-
-def _inputs(arguments: argparse.Namespace) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The first image, the last image and the input video.
-
-    Raises:
-        InputError: options that don't go together.
-    """
-    image = None if arguments.image is None else read_image(arguments.image)
-    end_image = None if arguments.end_image is None else read_image(arguments.end_image)
-    video = None if arguments.video is None else read_video(arguments.video)[None]
-    if image is None and (end_image is not None or arguments.loop):
-        raise InputError("--end-image and --loop need a first image: give --image.")
-    if video is not None and any(hasattr(arguments, name) for name in ("frames", "height", "width")):
-        raise InputError("--video decides the number of frames and the size: leave --frames, --height and --width out.")
-    return image, end_image, video
-
-
-def sampling_options() -> list[Field[Any]]:
-    """The fields of :class:`Sampling` that are options of the command line."""
-    return [each for each in fields(Sampling) if "help" in each.metadata]
+#: Names that are listed of tensors which a converted file leaves out.
+MOST_LISTED = 5
 
 
 def info(arguments: argparse.Namespace) -> None:
     """Print which model a file contains, and its parts."""
     file = ModelFile.open(arguments.model, arguments.config)
-    print(f"{file.checkpoint.path}: {file.config.title} ({file.config.name})")
+    say(f"{file.checkpoint.path}: {file.config.title} ({file.config.name})")
     for part, prefix in file.parts.items():
-        print(f"  {part}: {_counted(file.checkpoint, prefix)}")
+        say(f"  {part}: {_counted(file.checkpoint, prefix)}")
     for path in arguments.adapter:
         checkpoint = open_checkpoint(path)
         kind = identify_adapter(checkpoint)
-        print(f"  adapter {checkpoint.path.stem} ({kind.title}): {_counted(checkpoint, kind.prefix)}")
-    print(to_yaml(file.config), end="")
+        say(f"  adapter {checkpoint.path.stem} ({kind.title}): {_counted(checkpoint, kind.prefix)}")
+    for line in to_yaml(file.config).splitlines():
+        say(line)
 
 
 def _counted(checkpoint: Checkpoint, prefix: str) -> str:
@@ -96,6 +56,7 @@ def _counted(checkpoint: Checkpoint, prefix: str) -> str:
 
 def convert_file(arguments: argparse.Namespace) -> None:
     """Write a published file as a smaller ``.safetensors`` with its configuration in the metadata."""
+    check_target(arguments.target)
     file = ModelFile.open(arguments.model, arguments.config)
     wanted = {name for part in file.parts for name in file.names(part)}
     with tqdm(desc="converting", unit="B", unit_scale=True) as bar:
@@ -108,39 +69,87 @@ def convert_file(arguments: argparse.Namespace) -> None:
             file.checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
             names=[name for name in file.checkpoint.names() if name in wanted], progress=advance,
         )
-    print(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
+    dropped = len(report.dropped)
+    names = f" ({', '.join(report.dropped[:MOST_LISTED])}{', ...' if dropped > MOST_LISTED else ''})" if dropped else ""
+    say(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {dropped} left out{names}")
 
 
 def measure_file(arguments: argparse.Namespace) -> None:
     """Print how similar each frame of a video is to its source image."""
-    plot: Path | None = arguments.plot
-    if plot is not None and (plot.suffix.lower() not in Image.registered_extensions() or not plot.parent.is_dir()):
-        raise InputError(f"--plot is {plot}; give the path of an image file, such as plot.png, in a folder that exists.")
+    if arguments.plot is not None:
+        _check_plot(arguments.plot)
     frames, image = read_video(arguments.video), read_image(arguments.image)
     model = load(arguments.model, arguments.config, arguments.device)
     fidelity = measure(frames, image, model.embed_image)
-    print(fidelity.table())
-    if plot is not None:
+    for line in fidelity.table().splitlines():
+        say(line)
+    if arguments.plot is not None:
         pixels = (fidelity.plot() * 255).round().byte().numpy()
-        Image.fromarray(pixels).save(plot)
+        with replacing(arguments.plot) as temporary:
+            Image.fromarray(pixels).save(temporary)
+
+
+def _check_plot(path: Path) -> None:
+    """
+    Raises:
+        InputError: Pillow writes no images of that name's ending.
+        FileWriteError: the file can't be written.
+    """
+    form = Image.registered_extensions().get(path.suffix.lower(), "")
+    try:
+        Image.new("RGB", (8, 8)).save(io.BytesIO(), form)
+    except (KeyError, OSError, ValueError) as error:  # Pillow doesn't know the form, can only read it, or not in colour
+        raise InputError(f"--plot is {path}; give the path of an image file, such as plot.png.") from error
+    check_output(path)
 
 
 def fetch_file(arguments: argparse.Namespace) -> None:
     """Download a published model's file from its authors' repository."""
-    fetch(arguments.name, arguments.folder)
+    fetch(arguments.name, arguments.folder, report=say)
 
 
 def device(name: str) -> torch.device:
     """A device of this machine, for argparse."""
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or a GPU that torch has no support for
-        raise argparse.ArgumentTypeError(f"{name!r} can't be used here ({str(error).splitlines()[0]:.160})") from error
+        return devices.device(name)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def whole_number(text: str) -> int:
+    """A whole number, for argparse."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number") from error
+
+
+def number(text: str) -> float:
+    """A number, for argparse."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number") from error
+
+
+def words(text: str) -> str:
+    """Text in UTF-8, whatever the console's encoding, for argparse."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError("it is not text in UTF-8") from error
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse's, without control characters in its errors."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
-    top = argparse.ArgumentParser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
+    top = Parser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
     commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure | fetch")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
@@ -151,24 +160,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", help="a YAML file or the name of a published model, for what the file's tensors do not show")
         return sub
 
-    make = command("generate", generate, "Make a video from a prompt, and from one or two images.")
-    make.add_argument("prompt", help="what the video shows and how it moves")
-    make.add_argument("--negative-prompt", default="", help="negative prompt")
-    make.add_argument("--image", type=Path, help="first image, for image-to-video models")
-    make.add_argument("--end-image", type=Path, help="last image, for interpolation models")
-    make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")
-    make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
-    make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
-    make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
-    for option in sampling_options():
-        flag, kind = "--" + option.name.replace("_", "-"), str(option.type).removesuffix(" | None")
-        own = option.name == "fps" or hasattr(SamplingConfig, option.name)
-        default = "the model's own" if own else option.default
-        text = f"{option.metadata['help']} (default: {default})"
-        flags = (flag, "--deep-cache") if option.name == "deep_cache_interval" else (flag,)
-        make.add_argument(*flags, type={"int": int, "float": float, "str": str}[kind], help=text, default=argparse.SUPPRESS)
-    make.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
-    make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")
+    _add_generate_options(command("generate", generate, "Make a video from a prompt, and from one or two images."))
 
     show = command("info", info, "Show which model a file contains, its parts and its configuration.")
     show.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file to list with the model")
@@ -181,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("video", type=Path, help="the video file")
     compare.add_argument("image", type=Path, help="the source image")
     compare.add_argument("--plot", type=Path, help="image file for a plot")
-    compare.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    compare.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
 
     text = "Download a published model and check it. Needs huggingface_hub."
     get = commands.add_parser("fetch", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -191,6 +183,27 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_generate_options(make: argparse.ArgumentParser) -> None:
+    make.add_argument("prompt", type=words, help="what the video shows and how it moves")
+    make.add_argument("--negative-prompt", type=words, default="", help="negative prompt")
+    make.add_argument("--image", type=Path, help="first image, for image-to-video models")
+    make.add_argument("--end-image", type=Path, help="last image, for interpolation models")
+    make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")
+    make.add_argument("--keep-last-frame", action="store_true", help="with --loop: keep the last frame, which repeats the first")
+    make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
+    make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
+    make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
+    kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
+    for setting in sampling_options():
+        own = setting.name == "fps" or hasattr(SamplingConfig, setting.name)
+        default = "the model's own" if own else setting.default
+        text = f"{setting.metadata['help']} (default: {default})"
+        flags = (option(setting.name), *(["--deep-cache"] if setting.name == "deep_cache_interval" else []))
+        make.add_argument(*flags, type=kinds[str(setting.type).removesuffix(" | None")], help=text, default=argparse.SUPPRESS)
+    make.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
+    make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -198,15 +211,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; ``sys.argv[1:]`` by default.
 
     Returns:
-        0 for success, 1 for a user error, which is printed in one line. Any other exception is a bug and is not caught.
+        The exit code, see :func:`vc_core.console.finish`.
     """
+    accept_all_text()
     arguments = parser().parse_args(argv)
-    try:
-        arguments.run(arguments)
-    except VideoCrafterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return finish(lambda: arguments.run(arguments), in_options)
 
 
 if __name__ == "__main__":

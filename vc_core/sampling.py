@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -14,6 +13,12 @@ from .diffusion.noise import Noise
 from .diffusion.samplers import Callback
 from .errors import InputError
 from .models.hooks import HookFactory
+
+#: Most frames, and pixels of a side; the largest scale of guidance, its opposite the least; and the highest fps. Beyond these,
+#: numbers overflow or mean nothing.
+MOST_FRAMES, LARGEST_SIDE, LARGEST_SCALE, HIGHEST_FPS = 1 << 16, 1 << 16, 1000, 1000
+#: Those that torch's generators take.
+SEEDS = range(-(2**63), 2**64)
 
 
 def _option(text: str, default: Any = None) -> Any:
@@ -46,7 +51,7 @@ class Sampling:
     seed: int = _option("seed of all noise; the second video of a batch has the next seed, and so on", 0)
     deep_cache_interval: int = _option("run the full UNet every N steps; higher: faster, less exact", 1)
     deep_cache_blocks: int = _option("first and last blocks that run at every step, with a deep cache interval above 1", 3)
-    playback_fps: int = _option("playback speed of the saved file, in frames per second", 8)
+    playback_fps: float = _option("playback speed of the saved file, in frames per second", 8)
     noise: Noise | None = None
     callback: Callback | None = None
     hooks: Sequence[HookFactory] = ()
@@ -84,20 +89,23 @@ class Sampling:
             InputError: a value is invalid.
         """
         # Bounds that depend on the model (the size's multiple, the number of steps) are checked where they are used.
+        scales = ("guidance_scale", "image_guidance_scale", "temporal_guidance_scale")
         checks = (
-            ("frames", self.frames >= 1, "it must be at least 1"),
+            ("frames", 1 <= self.frames <= MOST_FRAMES, f"it must be at least 1 and at most {MOST_FRAMES}"),
+            ("height", 1 <= self.height <= LARGEST_SIDE, f"it must be at least 1 and at most {LARGEST_SIDE}"),
+            ("width", 1 <= self.width <= LARGEST_SIDE, f"it must be at least 1 and at most {LARGEST_SIDE}"),
             ("steps", self.steps >= 1, "it must be at least 1"),
-            ("fps", self.fps > 0 and math.isfinite(self.fps), "it must be more than 0"),
+            ("fps", 0 < self.fps <= HIGHEST_FPS, f"it must be more than 0 and at most {HIGHEST_FPS}"),
             ("denoise", 0 < self.denoise <= 1, "it must be above 0 and at most 1"),
             ("eta", 0 <= self.eta <= 1, "it must be 0 to 1"),
             ("guidance_rescale", 0 <= self.guidance_rescale <= 1, "it must be 0 to 1"),
-            ("guidance_scale", math.isfinite(self.guidance_scale), "it must be a finite number"),
-            ("image_guidance_scale", math.isfinite(self.image_guidance_scale or 0), "it must be a finite number"),
-            ("temporal_guidance_scale", math.isfinite(self.temporal_guidance_scale), "it must be a finite number"),
+            *((name, abs(getattr(self, name) or 0) <= LARGEST_SCALE, f"it must be {-LARGEST_SCALE} to {LARGEST_SCALE}") for name in scales),
+            ("seed", self.seed in SEEDS, "it must be 0 to 2^64 - 1"),
             ("playback_fps", 1 <= self.playback_fps <= 1000, "it must be 1 to 1000"),
             ("deep_cache_interval", self.deep_cache_interval >= 1, "it must be at least 1, which is every step"),
+            ("deep_cache_blocks", self.deep_cache_blocks >= 1, "it must be at least 1"),
             ("spacing", self.spacing in SPACINGS, f"it can be {' or '.join(SPACINGS)}"),
         )
         for name, valid, possible in checks:
             if not valid:
-                raise InputError(f"{name} is {getattr(self, name)!r}; {possible}.")
+                raise InputError(f"{name} is {getattr(self, name)!r:.40}; {possible}.")

@@ -10,7 +10,7 @@ from typing import Any
 import comfy.model_management
 from torch import Tensor
 
-from ...vc_core.media.images import fit_image
+from ...vc_core.media.images import check_numbers, fit_image
 from ...vc_core.models.conditioning import place_keyframes
 from ...vc_core.models.image_encoder import prepare_images
 from .frames import frames_per_video, unfold
@@ -102,8 +102,10 @@ def rgb_images(images: Tensor) -> Tensor:
     """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (alpha is dropped) -> ``[B, 3, H, W]`` in the same range, in float32.
 
     Raises:
-        ValueError: an empty IMAGE, or one of another shape, data type or number of channels.
+        ValueError: an empty IMAGE, one of another shape, data type or number of channels, or with values that are no numbers.
     """
+    if not isinstance(images, Tensor):
+        raise ValueError(f"The image is of the type {type(images).__name__}: connect the image of a loading or decoding node.")
     if images.ndim != 4 or not images.numel() or not images.is_floating_point():
         raise ValueError(
             f"The image has the shape {list(images.shape)} in {images.dtype}; [images, height, width, channels] in a floating point type "
@@ -112,6 +114,7 @@ def rgb_images(images: Tensor) -> Tensor:
     channels = images.shape[-1]
     if channels not in (1, 3, 4):
         raise ValueError(f"The image has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such an image.")
+    check_numbers(images, "images")
     return images[..., :3].float().expand(*images.shape[:-1], 3).movedim(-1, 1)
 
 

@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import replacing
+from ..errors import FileWriteError
+from ..files import check_output, remove_leftovers, replacing
 from .errors import CheckpointError
 from .reading import Checkpoint, finite, open_checkpoint
 
 CONFIG_KEY = "vc_core.config"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,17 @@ def convert(
 
     Raises:
         CheckpointError: the source can't be read, is damaged, or has NaN, infinite values or values too large for ``dtype``; it lacks
-            one of the names, or none is left; a tensor can't be stored; the target is the source, or its disk is too full.
-        FileWriteError: the target can't be written.
+            one of the names, or none is left; a tensor can't be stored; the target is the source or can't be written, or its disk
+            is too full.
+        FileWriteError: writing failed.
     """
     if dtype not in DTYPES:
-        raise CheckpointError(f"can't convert to {_short(dtype)}; possible are {', '.join(map(_short, DTYPES))}")
-    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+        raise CheckpointError(f"can't convert to {_short(dtype)}; possible are {', '.join(DTYPE_NAMES)}")
     target = Path(target)
-    _check_target(checkpoint, target)
+    check_target(target)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+    if target.exists() and target.samefile(checkpoint.path):
+        raise CheckpointError(f"{target}: is the file to convert itself; give the new file another name")
     dtypes = {name: dtype if checkpoint.dtype(name).is_floating_point else checkpoint.dtype(name) for name in _selected(checkpoint, names)}
     sizes = {name: torch.Size(checkpoint.shape(name)).numel() * stored.itemsize for name, stored in dtypes.items()}
     total, free = sum(sizes.values()), shutil.disk_usage(target.parent).free
@@ -82,14 +87,19 @@ def convert(
     return ConvertReport(target, tuple(tensors), dropped, target.stat().st_size)
 
 
-def _check_target(checkpoint: Checkpoint, target: Path) -> None:
+def check_target(target: Path) -> None:
+    """Check where a new file is to be, and remove what killed processes left of it, which takes room.
+
+    Raises:
+        CheckpointError: its name doesn't end in ``.safetensors``, or it can't be written.
+    """
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target}: the new file's name must end in .safetensors")
-    if target.is_dir() or not target.parent.is_dir():
-        found = "is a folder" if target.is_dir() else f"there is no folder {target.parent}"
-        raise CheckpointError(f"{target}: {found}; give the path of a new file in a folder that exists")
-    if target.exists() and target.samefile(checkpoint.path):
-        raise CheckpointError(f"{target}: is the file to convert itself; give the new file another name")
+    try:
+        check_output(target)
+    except FileWriteError as error:
+        raise CheckpointError(str(error)) from error
+    remove_leftovers(target)
 
 
 def _selected(checkpoint: Checkpoint, names: Callable[[str], bool] | Iterable[str] | None) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,10 @@ from ..checkpoint.reading import Checkpoint, open_checkpoint
 from ..config import ConfigLike, ModelConfig, from_yaml, to_yaml
 from ..kernels.operations import operations_for
 from ..models.layers import LayerFactory
-from .bundled import bundled_models, with_shared_parts
+from .bundled import with_shared_parts
 from .checking import check_tensors
 from .identify import identify, part_prefixes, with_our_names
+from .naming import model_path
 from .parts import PARTS
 
 
@@ -58,7 +58,7 @@ class ModelFile:
             CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors
                 are missing, unexpected or of another shape, all of which are listed.
         """
-        checkpoint = open_checkpoint(bundled_models().get(str(path), Path(path)))
+        checkpoint = open_checkpoint(model_path(path))
         checkpoint = with_our_names(with_shared_parts(checkpoint))
         file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint))
         check_tensors(checkpoint, [(prefix, part_shapes(file.config, part)) for part, prefix in file.parts.items()])

@@ -1,0 +1,146 @@
+"""The command ``generate``: everything that can be known is checked before a model is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, fields
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from .checkpoint.convert import DTYPE_NAMES
+from .config import ModelConfig, suggested_size
+from .console import option, say
+from .diffusion.schedule import Schedule
+from .errors import InputError
+from .family.model_file import ModelFile
+from .media.images import read_image
+from .media.video import check_target, read_video, save_video
+from .pipeline import load
+from .sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The pictures of a run: ``[3, H, W]``, and a video ``[1, 3, T, H, W]``, all in [-1, 1]."""
+
+    image: Tensor | None
+    end_image: Tensor | None
+    video: Tensor | None
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Make a video from a prompt, and from images if there are any, and save it."""
+    given = {each.name: getattr(arguments, each.name, None) for each in sampling_options()}
+    Sampling().changed(**given)  # each value alone; together with the model's own below
+    check_options(arguments)
+    check_target(arguments.output)
+    inputs = read_inputs(arguments)
+    config = ModelFile.open(arguments.model, arguments.config).config
+    if inputs.image is not None and given["height"] is None and given["width"] is None:
+        given["width"], given["height"] = suggested_size(config.sampling, inputs.image.shape[2], inputs.image.shape[1])
+    settings = Sampling.of(config, **given)
+    check_run(config, settings, inputs, given, loop=arguments.loop)
+    model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
+    with tqdm(desc="sampling", unit="step") as bar:
+
+        def advance(step: int, total: int, *_: object) -> None:
+            bar.total = total
+            bar.update()
+
+        sampling, prompts = settings.changed(callback=advance), (arguments.prompt, arguments.negative_prompt)
+        if inputs.image is None:
+            made = model.text_to_video(*prompts, video=inputs.video, sampling=sampling)
+        else:
+            made = model.image_to_video(
+                inputs.image, *prompts, end_image=inputs.end_image, loop=arguments.loop, video=inputs.video, sampling=sampling
+            )
+    frames = made[0]
+    if arguments.loop and not arguments.keep_last_frame:  # as the authors' scripts do
+        frames = frames[:, :-1]
+    save_video(frames, arguments.output, settings.playback_fps)
+    say(str(arguments.output))
+
+
+def sampling_options() -> list[Field[Any]]:
+    """The fields of :class:`Sampling` that are options of the command line."""
+    return [each for each in fields(Sampling) if "help" in each.metadata]
+
+
+def in_options(message: str) -> str:
+    """A message about settings with the options in place of their names in Python: ``--fps is inf`` for ``fps is inf``."""
+    names = {each.name: option(each.name) for each in sampling_options()} | {"blocks": "--deep-cache-blocks"}
+    return re.sub(rf"(?<![-\w])({'|'.join(names)})(?= is )", lambda match: names[match[1]], message)
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        InputError: options that don't go together.
+    """
+    image, end_image, video, loop = arguments.image, arguments.end_image, arguments.video, arguments.loop
+    denoise = getattr(arguments, "denoise", 1.0)
+    has_size = any(hasattr(arguments, name) for name in ("frames", "height", "width"))
+    checks = (
+        (image is None and (end_image is not None or loop), "--end-image and --loop need a first image: give --image."),
+        (end_image is not None and loop, "A loop ends with the image that it starts with: give --loop or --end-image, not both."),
+        (arguments.keep_last_frame and not loop, "--keep-last-frame is for --loop; other videos have their last frame in any case."),
+        (video is not None and has_size, "--video decides the number of frames and the size: leave --frames, --height and --width out."),
+        (
+            video is None and denoise < 1,
+            f"--denoise is {denoise:g}, but there is no video to start from: give --video, or leave --denoise out.",
+        ),
+        (video is not None and denoise >= 1, "--video needs --denoise below 1, such as 0.6; at 1 nothing of the video is kept."),
+    )
+    for wrong, message in checks:
+        if wrong:
+            raise InputError(message)
+
+
+def read_inputs(arguments: argparse.Namespace) -> Inputs:
+    """The first image, the last image and the input video."""
+    image, end_image = (None if path is None else read_image(path) for path in (arguments.image, arguments.end_image))
+    return Inputs(image, end_image, None if arguments.video is None else read_video(arguments.video)[None])
+
+
+def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Mapping[str, object], loop: bool) -> None:
+    """Check a run against its model.
+
+    Raises:
+        InputError: pictures or settings that the model has no use for, a picture that it needs, or a size or a number of steps that
+            it can't make.
+    """
+    ends = loop or inputs.end_image is not None
+    _check_pictures(config, inputs, ends)
+    if ends and settings.frames < 2 and inputs.video is None:
+        raise InputError(f"--frames is {settings.frames}; a video that ends with an image has at least 2.")
+    if given["image_guidance_scale"] is not None and not config.unet.image_attention:
+        raise InputError(f"{config.title} takes no image: leave --image-guidance-scale out.")
+    factor = config.downscale
+    if inputs.video is not None:
+        height, width = inputs.video.shape[-2:]
+        if height % factor or width % factor:
+            raise InputError(f"--video is {width}x{height} pixels; both sides must be multiples of {factor}: scale or cut it first.")
+    else:
+        for name, value in (("height", settings.height), ("width", settings.width)):
+            if value % factor:
+                below = max(factor, value // factor * factor)
+                raise InputError(f"{option(name)} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
+    Schedule.from_config(config.schedule).visited(settings.steps, settings.spacing, settings.denoise)
+
+
+def _check_pictures(config: ModelConfig, inputs: Inputs, ends: bool) -> None:
+    title = config.title
+    if inputs.image is None:
+        if config.unet.image_attention:
+            raise InputError(f"{title} makes videos from an image: give --image.")
+        return
+    if not config.unet.image_attention:
+        raise InputError(f"{title} takes no image: leave --image out, or take an image-to-video model.")
+    if ends and "ends" not in config.keyframes:
+        raise InputError(f"{title} can't end a video with an image: leave --end-image and --loop out, or take a model for interpolation.")
+    if not ends and config.keyframes and "first" not in config.keyframes:
+        raise InputError(f"{title} joins two images: give --end-image, or --loop.")
