@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from ..vc_core.media.images import check_numbers
+from .bridge.decoding import careful
 from .bridge.images import frames_for
 from .bridge.schema import checked_numbers, schema
 
@@ -50,7 +51,7 @@ class VideoCrafterDecode(io.ComfyNode):
         decoded = []
         for chunk in latents.split(frames_at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            decoded.append(vae.decode(chunk))
+            decoded.append(careful(vae).decode(chunk))
             check_numbers(decoded[-1])
             progress.update(len(chunk))
         return io.NodeOutput(torch.cat(decoded))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -17,6 +18,7 @@ from .adapters.table import load_adapter
 from .checkpoint.errors import CheckpointError
 from .choices import current
 from .config import ConfigLike, ModelConfig
+from .decoding import decode_frames, in_pieces
 from .diffusion import samplers
 from .diffusion.deep_cache import DeepCache, check_shallow
 from .diffusion.denoiser import GuidedDenoiser
@@ -107,7 +109,8 @@ class VideoModel:
         if frames.ndim != 5 or frames.shape[1] != 3 or not frames.shape[2] or not frames.is_floating_point():
             raise InputError(f"The frames are {list(frames.shape)} of {frames.dtype}; expected are floats [B, 3, T, H, W] in [-1, 1].")
         self._check_size(*frames.shape[-2:])
-        moments = self._each_frame(autoencoder.encode, frames, pixels=frames.shape[-2] * frames.shape[-1])
+        pixels = frames.shape[-2] * frames.shape[-1]
+        moments = self._each_frame(partial(in_pieces, autoencoder.encode), frames, pixels)
         return moments[:, : self.config.autoencoder.embed_dim] * self.config.autoencoder.scale_factor
 
     @torch.inference_mode()
@@ -132,7 +135,7 @@ class VideoModel:
             features = autoencoder.reference_features(references.to(self.device, self.dtype))
             return autoencoder.decode_video(z.to(self.device, self.dtype), features).float().clamp(-1, 1)
         pixels = latents.shape[-2] * latents.shape[-1] * self.config.downscale**2
-        return self._each_frame(autoencoder.decode, z, pixels).float().clamp(-1, 1)
+        return self._each_frame(partial(decode_frames, autoencoder), z, pixels).float().clamp(-1, 1)
 
     @torch.inference_mode()
     def text_to_video(
@@ -349,13 +352,12 @@ class VideoModel:
             )
         return cast(Network, self.networks[part])
 
-    def _each_frame(self, network: Callable[[Tensor], Tensor], video: Tensor, pixels: int) -> Tensor:
-        """Run a network over all frames, a few at a time."""
+    def _each_frame(self, run: Callable[[Tensor, int], Tensor], video: Tensor, pixels: int) -> Tensor:
+        """Run a network over all frames; the second argument of ``run`` is how many at once."""
         flat = rearrange(video.to(self.device, self.dtype), "b c t h w -> (b t) c h w")
         if current().autoencoder_channels_last:
             flat = flat.contiguous(memory_format=torch.channels_last)
-        at_once = frames_at_once(self.config.autoencoder, pixels, self.dtype, self.device)
-        out = torch.cat([network(chunk) for chunk in flat.split(at_once)])
+        out = run(flat, frames_at_once(self.config.autoencoder, pixels, self.dtype, self.device))
         return rearrange(out, "(b t) c h w -> b c t h w", t=video.shape[2])
 
 

@@ -8,7 +8,7 @@ after it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,14 +21,6 @@ import comfy.patcher_extension
 import comfy.supported_models
 import comfy.supported_models_base
 import torch
-from comfy.cli_args import args
-from comfy.ldm.modules.attention import (
-    attention_pytorch,
-    attention_split,
-    attention_sub_quad,
-    optimized_attention,
-    optimized_attention_for_device,
-)
 from torch import Tensor
 
 from ...vc_core.config import ModelConfig, UNetConfig
@@ -41,6 +33,7 @@ from ...vc_core.models.layers import LayerFactory
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
 from . import previews, windows
+from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen_attention
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, unfold
 from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
@@ -48,34 +41,10 @@ from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_images, lat
 from .memory import check_pass
 from .sampling import ScaledModelSampling
 
-#: Sequences up to this length (temporal attention, image tokens) use ComfyUI's attention for small inputs.
-SMALL_SEQUENCE = 64
-#: Attention functions that store the probabilities, and for how many queries at once.
-EXPLICIT_ATTENTION, QUERIES_AT_ONCE = (attention_split, attention_sub_quad), 4096
 #: Conditioning key: the model's fps condition.
 FPS_KEY = "fps"
 #: Conditioning key: the strength of attention to the image.
 STRENGTH_KEY = "image_strength"
-
-
-def attention_on(device: torch.device) -> Callable[..., Tensor]:
-    """The attention that the user chose. The default on a CPU is torch's, which is three times as fast there as ComfyUI's default."""
-    chosen = args.use_split_cross_attention or args.use_quad_cross_attention
-    return attention_pytorch if device.type == "cpu" and not chosen else optimized_attention
-
-
-def chosen_attention(
-    q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None, transformer_options: dict[str, Any] = {}
-) -> Tensor:
-    """The attention that the user's ComfyUI is set to, in the shapes of :data:`vc_core.models.layers.Attention`.
-
-    Args:
-        transformer_options: may hold a node's override of the attention, which is then called with the default function.
-    """
-    attention = attention_on(q.device)
-    if k.shape[1] <= SMALL_SEQUENCE and attention is not attention_pytorch:
-        attention = optimized_attention_for_device(q.device, mask=bias is not None, small_input=True)
-    return attention(q, k, v, heads, mask=bias, transformer_options=transformer_options)
 
 
 class FoldedUNet(UNet):

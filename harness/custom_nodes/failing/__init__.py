@@ -52,19 +52,19 @@ class FailAt(io.ComfyNode):
 
 
 class Starved:
-    """An autoencoder that runs out of memory the first few times it decodes."""
+    """An autoencoder that runs out of memory the first few times it decodes, and for more positions of a latent than it can hold."""
 
-    def __init__(self, autoencoder: Any, times: int) -> None:
-        self._autoencoder, self._left = autoencoder, times
+    def __init__(self, autoencoder: Any, times: int, positions: int) -> None:
+        self._autoencoder, self._left, self._positions = autoencoder, times, positions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_autoencoder"], name)
 
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
+    def decode(self, z: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         self._left -= 1
-        if self._left >= 0:
+        if self._left >= 0 or z[:, 0].numel() > self._positions:
             out_of_memory()
-        return self._autoencoder.decode(*args, **kwargs)
+        return self._autoencoder.decode(z, *args, **kwargs)
 
 
 class StarvedVAE(io.ComfyNode):
@@ -72,13 +72,13 @@ class StarvedVAE(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        inputs = [io.Vae.Input("vae"), io.Int.Input("times")]
+        inputs = [io.Vae.Input("vae"), io.Int.Input("times"), io.Int.Input("positions", default=1 << 30, optional=True)]
         return io.Schema(node_id="TestStarvedVAE", inputs=inputs, outputs=[io.Vae.Output()], not_idempotent=True)
 
     @classmethod
-    def execute(cls, vae: Any, times: int) -> io.NodeOutput:
+    def execute(cls, vae: Any, times: int, positions: int = 1 << 30) -> io.NodeOutput:
         starved = copy.copy(vae)
-        starved.first_stage_model = Starved(vae.first_stage_model, times)
+        starved.first_stage_model = Starved(vae.first_stage_model, times, positions)
         return io.NodeOutput(starved)
 
 

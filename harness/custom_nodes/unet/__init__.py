@@ -222,6 +222,33 @@ class OverrideAttention(io.ComfyNode):
         return io.NodeOutput(clone)
 
 
+class RefusingAttention(io.ComfyNode):
+    """An attention with a kernel's limits: 64, 96 or 128 wide, as many keys as queries. Writes down the calls it computes."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Model.Input("model"), io.String.Input("file")]
+        return io.Schema(node_id="TestRefusingAttention", inputs=inputs, outputs=[io.Model.Output()], not_idempotent=True)
+
+    @classmethod
+    def execute(cls, model, file: str) -> io.NodeOutput:
+        path = Path(folder_paths.get_output_directory(), file)
+        path.write_text("")
+
+        def attend(usual, q, k, v, heads, *given, **named):
+            width = q.shape[-1] // heads
+            if width not in (64, 96, 128):
+                raise ValueError(f"Unsupported head_dim: {width}")
+            assert q.shape[1] == k.shape[1], "lengths of queries and keys differ"
+            with path.open("a") as written:
+                written.write(json.dumps([*q.shape[:2], heads, width]) + "\n")
+            return usual(q, k, v, heads, *given, **named)
+
+        clone = model.clone()
+        clone.model_options["transformer_options"]["optimized_attention_override"] = attend
+        return io.NodeOutput(clone)
+
+
 class Again(io.ComfyNode):
     """A second model from what ComfyUI is told of how to get one."""
 
@@ -242,15 +269,22 @@ class Compile(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(node_id="TestCompile", inputs=[io.Model.Input("model")], outputs=[io.Model.Output()])
+        inputs = [io.Model.Input("model"), io.String.Input("file", default="", optional=True)]
+        return io.Schema(node_id="TestCompile", inputs=inputs, outputs=[io.Model.Output()])
 
     @classmethod
-    def execute(cls, model) -> io.NodeOutput:
+    def execute(cls, model, file: str = "") -> io.NodeOutput:
         clone = model.clone()
+
+        def counted(graph, inputs):
+            with Path(folder_paths.get_output_directory(), file).open("a") as written:
+                written.write("a graph\n")
+            return graph.forward
+
         # Torch's attention is what a GPU has; the CPU's asks for free memory all the time, and each question ends a piece of code.
         torch_s = comfy.ldm.modules.attention.attention_pytorch
         clone.model_options["transformer_options"]["optimized_attention_override"] = lambda usual, *given, **named: torch_s(*given, **named)
-        set_torch_compile_wrapper(model=clone, backend="eager")
+        set_torch_compile_wrapper(model=clone, backend=counted if file else "eager")
         return io.NodeOutput(clone)
 
 
@@ -289,7 +323,10 @@ class TrueSize(io.ComfyNode):
 
 class UNetExtension(ComfyExtension):
     async def get_node_list(self):
-        return [RandomControlNet, RandomAdapter, ControlLora, Twins, Record, Patches, OverrideAttention, Again, Compile, TrueSize]
+        return [
+            RandomControlNet, RandomAdapter, ControlLora, Twins, Record, Patches, OverrideAttention, RefusingAttention, Again, Compile,
+            TrueSize,
+        ]  # fmt: skip
 
 
 async def comfy_entrypoint():
