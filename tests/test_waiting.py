@@ -109,6 +109,20 @@ def test_a_gpu_s_default_layout_is_channels_last():
     assert layouts == [True] * half + [False] * half
 
 
+@pytest.mark.parametrize("kind, name", [("relative positions", "embeddings_table"), ("image for each frame", "alpha")])
+def test_parameters_outside_of_layers_may_be_elsewhere(kind, name):
+    """ComfyUI's --lowvram moves the weights of layers as they are used, and leaves others on the CPU."""
+    config = configuration(kind)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        unet = UNet(config.unet, LayerFactory(device="cuda", dtype=torch.float16)).requires_grad_(False).eval()
+        left = [parameter for own, parameter in unet.named_parameters() if own.endswith(name)]
+        for parameter in left:
+            parameter.data = torch.empty(parameter.shape, dtype=torch.float16, device="cpu")
+        x = torch.empty(CLIP.latent(config), device="cuda", dtype=torch.float16)
+        out = unet(x, torch.empty(1, device="cuda"), conditioning(config, CLIP, "cuda", torch.float16))
+    assert left and out.device.type == "cuda"
+
+
 @needs_gpu
 @pytest.mark.parametrize("kind", UNETS)
 def test_a_step_on_a_gpu_does_not_wait(kind):

@@ -50,6 +50,8 @@ def comparisons(model: VideoModel, recorded: Recording) -> Iterator[Comparison]:
             yield Comparison("text", model.encode_text(list(recorded.prompts)), encoded["text"])
         if "photo" in encoded and "image_tokens" in encoded:
             yield Comparison("image tokens", model.encode_image(encoded["photo"]), encoded["image_tokens"])
+        if {"photo", "z"} <= set(encoded) and recorded.name in goldens.DYNAMICRAFTER:
+            yield Comparison("VAE", golden_runs.encode_latent(model, encoded["photo"]), encoded["z"])
         if {"z", "vae_decoded"} <= set(encoded):
             where = {"device": model.device, "dtype": model.dtype}
             yield Comparison("VAE", golden_runs.decode(model, encoded["z"].to(**where)), encoded["vae_decoded"])
