@@ -75,7 +75,8 @@ def test_shares_are_of_the_time_on_the_device():
         return SimpleNamespace(key=key, device_type=device, self_device_time_total=microseconds, self_cpu_time_total=1000.0, count=2)
 
     events = [
-        event("aten::addmm", DeviceType.CPU, 60.0), event("aten::copy_", DeviceType.CPU, 40.0), event("cudaLaunchKernel", DeviceType.CPU, 0.0),
+        event("aten::addmm", DeviceType.CPU, 60.0), event("aten::copy_", DeviceType.CPU, 40.0),
+        event("cudaLaunchKernel", DeviceType.CPU, 0.0),
         event("sm90_gemm", DeviceType.CUDA, 60.0), event("nchwToNhwcKernel", DeviceType.CUDA, 40.0),
     ]  # fmt: skip
     assert why.shares(events, "cuda") == {"matrix products": 0.6, "copies": 0.4, "other elementwise": 0.0}
@@ -119,8 +120,7 @@ def test_switches_are_turned_back(tmp_path):
     chosen = switches.Chosen("cpu", 1)
     model = switches.random_model(subject.config, ["autoencoder"], "cpu", torch.float32)
     for case in ("default", "2 at once"):
-        results.run(
-            keys("choices", "decode", way=case), lambda case=case: switches.decode_figures(chosen, model, subject.clip, switches.DECODE[case])
-        )
+        changes = switches.DECODE[case]
+        results.run(keys("choices", "decode", way=case), lambda c=changes: switches.decode_figures(chosen, model, subject.clip, c))
     assert current() == Choices()
     assert [row.get("deviation", 1.0) < 1e-5 for row in results.rows] == [True, True]
