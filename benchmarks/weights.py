@@ -1,4 +1,4 @@
-"""``python -m benchmarks.weights``: what storing a UNet's weights in fewer bits changes, and what it saves.
+"""``python -m benchmarks.weights [MODEL ...]``: what storing a UNet's weights in fewer bits changes, and what it saves.
 
 Weights are rounded to each form and computed with in float32, so that all differences come from the stored weights. The models are the
 recorded ones, which have the published forms at small widths, and the bundled ones. Memory is that of VideoCrafter2's UNet.
@@ -6,6 +6,7 @@ recorded ones, which have the published forms at small widths, and the bundled o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -22,7 +23,7 @@ from .models import random_networks
 from .parts import Clip, pair
 from .report import GIB
 
-STEPS, GUIDANCE, SIZE = 10, 4.0, (4, 64, 64)
+STEPS, GUIDANCE, SIZE = 8, 4.0, (4, 64, 64)
 RECORDED, BUNDLED = ("t2v_512_v1", "t2v_512_v2", "dynamicrafter_1024_v1"), ("videocrafter_tiny_t2v", "videocrafter_tiny_i2v")
 LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 
@@ -92,11 +93,11 @@ def gib(bytes_of_matrices: int) -> float:
 
 
 def main() -> None:
-    models = {name: goldens.load(name) for name in RECORDED} | {name: vc_core.load(name) for name in BUNDLED}
-    found = {name: deviations(model) for name, model in models.items()}
-    print("| weights stored as | GiB | " + " | ".join(models) + " |\n" + "|---" * (len(models) + 2) + "|")
-    for form, (_, size) in FORMS.items():
-        print(f"| {form} | {gib(size):.2f} | " + " | ".join(f"{found[name][form]:.4f}" for name in models) + " |", flush=True)
+    print("| model | " + " | ".join(FORMS) + " |\n" + "|---" * (len(FORMS) + 1) + "|")
+    print("| VideoCrafter2's UNet, GiB | " + " | ".join(f"{gib(size):.2f}" for _, size in FORMS.values()) + " |", flush=True)
+    for name in sys.argv[1:] or (*RECORDED, *BUNDLED):
+        found = deviations(goldens.load(name) if name in RECORDED else vc_core.load(name))
+        print(f"| {name} | " + " | ".join(f"{found[form]:.4f}" for form in FORMS) + " |", flush=True)
 
 
 if __name__ == "__main__":
