@@ -52,6 +52,7 @@ class VideoCrafterDecode(io.ComfyNode):
         for chunk in latents.split(frames_at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
             decoded.append(careful(vae).decode(chunk))
-            check_numbers(decoded[-1])
             progress.update(len(chunk))
-        return io.NodeOutput(torch.cat(decoded))
+        frames = torch.cat(decoded)
+        check_numbers(frames)  # of the whole, so that the error has the frame's number in the video
+        return io.NodeOutput(frames)

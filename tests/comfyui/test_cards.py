@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 import vc_core
 from harness import goldens
-from harness.bench import BUNDLED, SCALE, T2V, T2V_V1, Bench, apart, core_latent, same
-from harness.client import Progress
+from harness.bench import BUNDLED, T2V, T2V_V1, Bench, apart, core_latent, same
+from harness.client import ComfyError, Progress
 from harness.goldens import TOLERANCE
 from harness.graphs import out
 from harness.server import TEST_NODES, Server, running
@@ -89,31 +89,16 @@ def test_a_node_s_attention_with_limits(with_sage, model):
     assert {json.loads(line)[-1] for line in computed} <= {64, 96, 128}
 
 
-def test_a_frame_that_overflows_in_float16_is_decoded_again(with_sage):
-    """One of 16, whose latents are so large that the decoder's float16 overflows."""
-    model = vc_core.load("videocrafter_tiny_t2v")
+def test_a_frame_beyond_float16_is_an_error_that_names_it(with_sage):
+    """One of 16, whose latent float16 can't hold, so that float32 doesn't help either: never black in silence."""
     torch.manual_seed(0)
     latents = torch.randn(16, 4, 8, 8)
-    factor = next(f for f in (10.0**n for n in range(1, 9)) if not _in_half(model, f * latents[5:6]).isfinite().all())
-    latents[5] *= factor
+    latents[5] *= 1e6
     save_file({"latent_tensor": latents, "latent_format_version_0": torch.tensor([])}, with_sage.base / "input" / "large.latent")
     bench = Bench(with_sage, BUNDLED)
-    loaded = out(bench.add("LoadLatent", latent="large.latent"))
-    bench.save("image", image=bench.decode(loaded))
-    images = bench.results()["image"]
-    expected = model.decode(latents.transpose(0, 1)[None] * SCALE)[0, :, 5].movedim(0, -1)
-    assert images.isfinite().all()
-    assert (images[5] * 2 - 1 - expected).abs().max() <= 0.02
-    assert images[5].std() > 0.01
-
-
-def _in_half(model: vc_core.VideoModel, latents: torch.Tensor) -> torch.Tensor:
-    network = model.networks["autoencoder"].half()
-    try:
-        with torch.no_grad():
-            return network.decode(latents.half())
-    finally:
-        network.float()
+    bench.save("image", image=bench.decode(out(bench.add("LoadLatent", latent="large.latent"))))
+    with pytest.raises(ComfyError, match="1 of the frames, the first of them number 6, hold values that are no numbers"):
+        bench.results()
 
 
 def test_pieces_shrink_before_tiles(comfyui):
@@ -134,7 +119,7 @@ def test_the_latent_survives_a_decoding_without_memory(comfyui):
     vae, latent = bench.vae, bench.authors(seed=77, steps=7)
     bench.vae = out(bench.add("TestStarvedVAE", vae=vae, times=1000))
     bench.save("image", image=bench.decode(latent))
-    with pytest.raises(Exception, match="a test said so"):
+    with pytest.raises(ComfyError, match="a test said so"):
         bench.results()
     assert any(isinstance(event, Progress) and event.maximum == 7 for event in bench.events)
     bench.events.clear()
@@ -160,7 +145,7 @@ def test_a_second_run_compiles_nothing(comfyui):
         results = bench.results()
         same(results[f"{seed}"], results[f"plain {seed}"])
         counts.append(graphs(comfyui, "graphs_of_two_runs.txt"))
-    assert counts[0] > 0 and counts[1] == counts[0] <= 8
+    assert counts[0] > 0 and counts[1] == counts[0]
 
 
 @pytest.mark.full
