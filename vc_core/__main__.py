@@ -109,6 +109,7 @@ def convert_file(arguments: argparse.Namespace) -> None:
             names=[name for name in file.checkpoint.names() if name in wanted], progress=advance,
         )
     print(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
+    print(*(f"  {line}" for line in file.contents().left_out()), sep="\n")
 
 
 def measure_file(arguments: argparse.Namespace) -> None:
