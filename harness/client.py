@@ -62,8 +62,9 @@ class Client:
         return response.json()
 
     def post(self, path: str, content: dict[str, Any]) -> requests.Response:
-        """Posts JSON; the caller looks at the status."""
-        return self._http.post(self.address + path, json=content, timeout=60)
+        """Posts JSON, with NaN as Python writes it; the caller looks at the status."""
+        headers = {"Content-Type": "application/json"}
+        return self._http.post(self.address + path, data=json.dumps(content), headers=headers, timeout=60)
 
     def queue(self, prompt: Prompt) -> str:
         """Queues a graph and returns its id. Raises ComfyError if any node of it is refused."""

@@ -42,7 +42,7 @@ def assert_fails(comfyui: Server, graph: Graph, kind: str, *parts: str) -> None:
         comfyui.run(graph.prompt)
     assert error.value.node_type == kind
     for part in parts:
-        assert part in str(error.value)
+        assert part in str(error.value), str(error.value)
 
 
 class TextGraph(Graph):

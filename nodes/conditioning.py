@@ -10,9 +10,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .bridge.frames import FRAMES_KEY, LARGEST, SMALLEST, empty_latent, frames_per_video, size_problem
-from .bridge.images import image_features, keyframe_latents
-from .bridge.model import FEATURES_KEY, FPS_KEY, KEYFRAMES_KEY, STRENGTH_KEY
-from .bridge.schema import schema
+from .bridge.images import check_count, image_features, keyframe_latents
+from .bridge.keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, ImagePlace
+from .bridge.model import FPS_KEY, STRENGTH_KEY
+from .bridge.schema import checked_numbers, schema
 
 FPS_TOOLTIP = (
     "Speed of the motion, not of playback. Higher: less motion from frame to frame. Trained range: about 8 to 32. "
@@ -72,6 +73,7 @@ class VideoCrafterConditioning(io.ComfyNode):
         )
 
     @classmethod
+    @checked_numbers
     def execute(cls, positive: Any, negative: Any, fps: float, latent: dict[str, Any] | None = None) -> io.NodeOutput:
         values = _motion(fps, latent)
         return io.NodeOutput(
@@ -118,11 +120,14 @@ class VideoCrafterImageToVideo(io.ComfyNode):
         )
 
     @classmethod
+    @checked_numbers
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, image: Tensor, fps: float, strength: float,
         latent: dict[str, Any] | None = None, vae: Any = None,
     ) -> io.NodeOutput:
-        values = {**_motion(fps, latent), STRENGTH_KEY: strength}
+        values = {**_motion(fps, latent), STRENGTH_KEY: strength, PLACE_KEY: ImagePlace("first")}
+        if latent is not None:
+            check_count(image, latent)
         if vae is not None and latent is not None:
             values[KEYFRAMES_KEY] = keyframe_latents(vae, image, None, latent)
         return _with_images(positive, negative, clip_vision, image, values)
@@ -163,6 +168,7 @@ class VideoCrafterInterpolation(io.ComfyNode):
         )
 
     @classmethod
+    @checked_numbers
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, latent: dict[str, Any], image: Tensor, fps: float, strength: float,
         end_image: Tensor | None = None,
@@ -172,7 +178,7 @@ class VideoCrafterInterpolation(io.ComfyNode):
             raise ValueError(
                 f"image and end_image have {len(image)} and {len(end)} images; connect the same number to both."
             )
-        values = {**_motion(fps, latent), STRENGTH_KEY: strength, KEYFRAMES_KEY: keyframe_latents(vae, image, end, latent)}
+        values = {**_motion(fps, latent), STRENGTH_KEY: strength, **_ends(vae, image, end, latent)}
         return _with_images(positive, negative, clip_vision, image, values)
 
 
@@ -225,6 +231,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
         return size_problem(width, height) or True
 
     @classmethod
+    @checked_numbers
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, keyframes: Tensor, width: int, height: int, length: int, loop: bool,
         fps: float, strength: float,
@@ -236,7 +243,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
         ends = torch.cat([keyframes[1:], keyframes[:1]]) if loop else keyframes[1:]
         starts = keyframes[: len(ends)]
         latent = empty_latent(width, height, length, len(starts))
-        values = {**_motion(fps, latent), STRENGTH_KEY: strength, KEYFRAMES_KEY: keyframe_latents(vae, starts, ends, latent)}
+        values = {**_motion(fps, latent), STRENGTH_KEY: strength, **_ends(vae, starts, ends, latent)}
         return io.NodeOutput(*_with_images(positive, negative, clip_vision, starts, values).result, latent)
 
 
@@ -249,9 +256,14 @@ def _with_images(positive: Any, negative: Any, clip_vision: Any, image: Tensor, 
     )
 
 
+def _ends(vae: Any, first: Tensor, last: Tensor, latent: dict[str, Any]) -> dict[str, Any]:
+    """The conditioning's values for images at both ends of each video."""
+    return {PLACE_KEY: ImagePlace("ends", frames_per_video(latent)), KEYFRAMES_KEY: keyframe_latents(vae, first, last, latent)}
+
+
 def _motion(fps: float, latent: dict[str, Any] | None) -> dict[str, Any]:
-    """The conditioning's values for fps and, if there is a latent, for the frames per video."""
+    """The conditioning's values for fps and, if there are several videos, for the frames of each; one video can have any length."""
     values: dict[str, Any] = {FPS_KEY: fps}
-    if latent is not None:
-        values[FRAMES_KEY] = frames_per_video(latent)
+    if latent is not None and (frames := frames_per_video(latent)) < len(latent["samples"]):
+        values[FRAMES_KEY] = frames
     return values

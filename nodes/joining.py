@@ -8,7 +8,7 @@ from torch import Tensor
 from ..vc_core.media.joining import join
 from .bridge.images import rgb_images
 from .bridge.progress_text import show
-from .bridge.schema import schema
+from .bridge.schema import checked_numbers, schema
 
 
 class VideoCrafterJoinClips(io.ComfyNode):
@@ -48,6 +48,7 @@ class VideoCrafterJoinClips(io.ComfyNode):
         )
 
     @classmethod
+    @checked_numbers
     def execute(cls, images: Tensor, length: int, match: bool) -> io.NodeOutput:
         if len(images) % length:
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import folder_paths
 import torch
 from comfy_api.latest import io
@@ -84,11 +86,16 @@ class VideoCrafterLoader(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, ckpt_name: str | None = None, **_: object) -> tuple[int, int, int] | None:
+        """The file's identity, so that another file under the same name is loaded anew; None where the name comes by a link."""
+        if ckpt_name is None:
+            return None
+        stat = checkpoint_path(ckpt_name).stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    @classmethod
     def execute(cls, ckpt_name: str, weight_dtype: str, model: str = "auto") -> io.NodeOutput:
-        if ckpt_name.endswith(BUNDLED_MARK):
-            path = bundled_models()[ckpt_name.removesuffix(BUNDLED_MARK)]
-        else:
-            path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        path = checkpoint_path(ckpt_name)
         file = ModelFile.open(path, None if model == "auto" else {"name": model})
         patcher = load_model(file, WEIGHT_DTYPES[weight_dtype])
         remedy = "Use CLIPLoader with type sd2 and the text encoder of OpenCLIP ViT-H/14 (in models/text_encoders) instead."
@@ -108,6 +115,17 @@ class VideoCrafterLoader(io.ComfyNode):
             clip_vision = load_clip_vision(file)
         show(cls, description(file))
         return io.NodeOutput(patcher, clip, vae, clip_vision)
+
+
+def checkpoint_path(name: str) -> Path:
+    """The file of an entry in the list of checkpoints.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if name.endswith(BUNDLED_MARK):
+        return bundled_models()[name.removesuffix(BUNDLED_MARK)]
+    return Path(folder_paths.get_full_path_or_raise("checkpoints", name))
 
 
 def description(file: ModelFile) -> str:

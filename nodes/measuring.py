@@ -53,6 +53,6 @@ class VideoCrafterPictureKept(io.ComfyNode):
 
         # matplotlib's cache goes into ComfyUI's folders, unless the user set another folder.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder_paths.get_user_directory(), "matplotlib"))
-        frames, source = rgb_images(images) * 2 - 1, rgb_images(image)[0] * 2 - 1
-        fidelity = measure(frames.transpose(0, 1), source, None if clip_vision is None else embed)
+        frames, source = ((rgb_images(each) * 2).sub_(1) for each in (images, image))
+        fidelity = measure(frames.transpose(0, 1), source[0], None if clip_vision is None else embed)
         return io.NodeOutput(fidelity.plot()[None].to(torch.float32), fidelity.table())

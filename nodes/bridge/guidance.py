@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...vc_core.diffusion.guidance import Guidance, guide
 from .frames import FRAMES_KEY, fold, unfold
-from .model import FEATURES_KEY
+from .keyframes import FEATURES_KEY
 from .sampling import ScaledModelSampling
 
 

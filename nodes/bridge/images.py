@@ -10,7 +10,7 @@ from typing import Any
 import comfy.model_management
 from torch import Tensor
 
-from ...vc_core.media.images import fit_image
+from ...vc_core.media.images import check_numbers, fit_image
 from ...vc_core.models.conditioning import place_keyframes
 from ...vc_core.models.image_encoder import prepare_images
 from .frames import frames_per_video, unfold
@@ -32,8 +32,23 @@ def image_features(encoder: Any, images: Tensor) -> Tensor:
     return _run_tower(encoder, rgb_images(images) * 2 - 1)[0].to(comfy.model_management.intermediate_device())
 
 
+def check_count(images: Tensor, latent: dict[str, Any]) -> int:
+    """The number of videos of a LATENT.
+
+    Raises:
+        ValueError: another number of images than 1 or that of the videos.
+    """
+    videos = len(latent["samples"]) // frames_per_video(latent)
+    if len(images) not in (1, videos):
+        raise ValueError(
+            f"There are {len(images)} images for {videos} video{'s' * (videos > 1)}: connect one image (ImageFromBatch takes one out of a "
+            f"video), or make the latent with batch_size {len(images)}."
+        )
+    return videos
+
+
 def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[str, Any]) -> Tensor:
-    """The latents of images for a model's concat channels (see :func:`vc_core.models.conditioning.place_keyframes`).
+    """The latents of images for a model's concat channels (see :func:`vc_core.models.conditioning.place_keyframes`), in the VAE's scale.
 
     Args:
         vae: a VAE.
@@ -42,12 +57,14 @@ def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[
         latent: the LATENT to be sampled, which sets size and number of frames.
 
     Returns:
-        ``[videos * T, C, h, w]`` in the VAE's scale, or ``[T, C, h, w]`` for one image.
+        Without last images, which all frames have in common, a row for each image, ``[B, C, h, w]``; with them a row for each frame,
+        ``[videos * T, C, h, w]``.
 
     Raises:
-        ValueError: two images for videos of one frame.
+        ValueError: another number of images than 1 or that of the videos; two images for videos of one frame.
     """
     frames = frames_per_video(latent)
+    videos = check_count(first, latent)
     height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
 
     def encoded(images: Tensor) -> Tensor:
@@ -55,7 +72,9 @@ def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[
         fitted = fit_image(rgb_images(images), height, width)
         return vae.encode(fitted.movedim(1, -1))[:, :, None]
 
-    return unfold(place_keyframes(encoded(first), None if last is None else encoded(last), frames))
+    if last is None:
+        return encoded(first)[:, :, 0]
+    return unfold(place_keyframes(encoded(first), encoded(last), frames)).repeat(videos // len(first), 1, 1, 1)
 
 
 def image_embeddings(encoder: Any, images: Tensor) -> Tensor:
@@ -83,8 +102,10 @@ def rgb_images(images: Tensor) -> Tensor:
     """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (alpha is dropped) -> ``[B, 3, H, W]`` in the same range, in float32.
 
     Raises:
-        ValueError: an empty IMAGE, or one of another shape, data type or number of channels.
+        ValueError: an empty IMAGE, one of another shape, data type or number of channels, or with values that are no numbers.
     """
+    if not isinstance(images, Tensor):
+        raise ValueError(f"The image is of the type {type(images).__name__}: connect the image of a loading or decoding node.")
     if images.ndim != 4 or not images.numel() or not images.is_floating_point():
         raise ValueError(
             f"The image has the shape {list(images.shape)} in {images.dtype}; [images, height, width, channels] in a floating point type "
@@ -93,6 +114,7 @@ def rgb_images(images: Tensor) -> Tensor:
     channels = images.shape[-1]
     if channels not in (1, 3, 4):
         raise ValueError(f"The image has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such an image.")
+    check_numbers(images, "images")
     return images[..., :3].float().expand(*images.shape[:-1], 3).movedim(-1, 1)
 
 

@@ -44,6 +44,7 @@ from . import previews, windows
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, unfold
 from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
+from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_images, latents_of_frames
 from .memory import check_pass
 from .sampling import ScaledModelSampling
 
@@ -53,11 +54,8 @@ SMALL_SEQUENCE = 64
 EXPLICIT_ATTENTION, QUERIES_AT_ONCE = (attention_split, attention_sub_quad), 4096
 #: Conditioning key: the model's fps condition.
 FPS_KEY = "fps"
-#: Conditioning keys: the image tower's features of each video's image ``[B, n, width]``, and the strength of attention to them.
-FEATURES_KEY = "image_features"
+#: Conditioning key: the strength of attention to the image.
 STRENGTH_KEY = "image_strength"
-#: Conditioning key: the latents of images for each frame, in the VAE's scale. Core's image-to-video models use it too.
-KEYFRAMES_KEY = "concat_latent_image"
 
 
 def attention_on(device: torch.device) -> Callable[..., Tensor]:
@@ -256,6 +254,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         Raises:
             ValueError: a latent, text, ControlNet or image that doesn't fit the model.
         """
+        check_images(self.config, kwargs)
         check_controlnet(kwargs.get("control"), self.config.unet.context_dim)
         self._check_inputs(kwargs["noise"], kwargs.get("cross_attn"), kwargs.get(FRAMES_KEY), kwargs.get(FPS_KEY))
         out = super().extra_conds(**kwargs)
@@ -284,6 +283,11 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
                 f"The conditioning has the shape {list(text.shape)}; {title} needs [batch, tokens, {unet.context_dim}], from the text "
                 "encoder of Stable Diffusion 2. Connect CLIPTextEncode with the CLIP of the model's own loader."
             )
+        if text is not None and not text.isfinite().all():
+            raise ValueError(
+                "The conditioning has NaN or infinite numbers: look for a prompt weight that is no plain number, such as (red:inf), and "
+                "for a damaged text encoder or textual inversion."
+            )
         if frames:
             checked_frames(frames)
         if fps is not None and not (isinstance(fps, (int, float)) and math.isfinite(fps)):
@@ -303,13 +307,14 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
                 f"{self.config.title} needs the latent of its image: connect vae and latent to VideoCrafter Image to Video (or to "
                 "VideoCrafter Interpolation)."
             )
-        batch = noise.shape[0]
-        if latents.shape[1:] != noise.shape[1:] or batch % latents.shape[0]:
+        if latents.shape[1:] != noise.shape[1:]:
             raise ValueError(
                 f"The image's latents have the shape {list(latents.shape)} and the video's {list(noise.shape)} (frames, channels, height, "
                 "width): connect the latent that is sampled to the node that takes the image."
             )
-        return self.process_latent_in(latents).repeat(batch // latents.shape[0], 1, 1, 1).to(kwargs["device"])
+        batch = noise.shape[0]
+        each_frame = latents_of_frames(latents, kwargs.get(PLACE_KEY), batch, kwargs.get(FRAMES_KEY) or batch)
+        return self.process_latent_in(each_frame).to(kwargs["device"])
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As core's, with the image projector, and the schedule, by which models with the same tensors are identified."""
@@ -330,8 +335,8 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         """
         if self.image_proj_model is None:
             raise ValueError(
-                f"{self.config.title} takes no image: its file has no image projector (image_proj_model). Use an image-to-video model, or "
-                "VideoCrafter Conditioning in place of VideoCrafter Image to Video."
+                f"{self.config.title} can't take an image from this file, which has no image projector (image_proj_model): load a complete "
+                "file, such as the published one."
             )
         width = self.config.projector.feature_dim
         if features.shape[-1] != width:

@@ -136,7 +136,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         return samples * denoise_mask + latent_image * (1 - denoise_mask)
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
-        return self._from_nothing
+        return self._from_nothing and len(sigmas) > 1
 
 
 @torch.no_grad()
@@ -151,6 +151,13 @@ def _sample_ddim(
     sampling = model.inner_model.inner_model.model_sampling
     if not isinstance(sampling, ScaledModelSampling):
         raise ValueError(f"VideoCrafter's DDIM needs a VideoCrafter model's own schedule; this one's is {type(sampling).__name__}.")
+    if not (sigmas[:-1] >= sigmas[1:]).all():
+        raise ValueError(
+            f"VideoCrafter DDIM needs sigmas that fall, but these are {', '.join(f'{sigma:.4g}' for sigma in sigmas[:8].tolist())}, ...: "
+            "remove nodes that turn them around or change them, such as FlipSigmas."
+        )
+    if len(sigmas) < 2:
+        return x  # no steps
     tables = _tables(sampling, sigmas, eta)
     steps = len(tables.timesteps)
     frames = frames or conditioned_frames(model.inner_model.conds) or x.shape[0]

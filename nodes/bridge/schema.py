@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+from collections.abc import Callable
 from dataclasses import fields
+from functools import wraps
 from typing import Any, TypeVar
 
 from comfy_api.latest import io
@@ -20,3 +24,30 @@ def advanced(widget: AnyInput) -> AnyInput:
     """An input that newer releases hide until the user shows advanced inputs; older ones always show it."""
     widget.advanced = True  # type: ignore[attr-defined]
     return widget
+
+
+def checked_numbers(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    """Decorates a node's ``execute``: its numbers must be of the types and within the bounds that its schema states.
+
+    ComfyUI checks widgets only, and lets NaN pass; a number that comes by a link can be anything.
+
+    Raises:
+        ValueError: a number that is none, isn't finite, or is out of its bounds.
+    """
+
+    @wraps(execute)
+    def checked(cls: type[io.ComfyNode], *args: Any, **values: Any) -> io.NodeOutput:
+        for each in cls.define_schema().inputs:
+            if each.id in values and isinstance(each, (io.Int.Input, io.Float.Input)):
+                _check_number(each, values[each.id])
+        return execute(cls, *args, **values)
+
+    return checked
+
+
+def _check_number(widget: Any, value: Any) -> None:
+    whole = isinstance(widget, io.Int.Input)
+    is_one = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_one or not widget.min <= value <= widget.max:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{widget.id} is {value!r:.80}; it must be {kind} from {widget.min} to {widget.max}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from harness.graphs import Graph, assert_fails, out
+from harness import goldens
+from harness.graphs import Graph, TextGraph, assert_fails, out
 from harness.server import Server
 from vc_core.checkpoint import convert
 from vc_core.family.bundled import bundled_models
@@ -51,3 +52,19 @@ def test_a_part_that_is_missing_is_named_with_what_fills_the_gap(comfyui: Server
         assert_fails(comfyui, graph, "CLIPTextEncode", "text encoder", "CLIPLoader", "models/text_encoders")
     finally:
         target.unlink()
+
+
+def test_another_file_under_the_same_name_is_loaded_anew(comfyui: Server):
+    """ComfyUI keeps a node's results as long as its inputs are the same."""
+    target = comfyui.checkpoints / "replaced.safetensors"
+    latents = {}
+    try:
+        for name in ("t2v_512_v2", "t2v_512_v1", "t2v_512_v2"):
+            target.unlink(missing_ok=True)
+            goldens.write_checkpoint(name, target)
+            graph = TextGraph(target.name, goldens.PROMPTS[0], frames=2, size=16)
+            latent = graph.run(comfyui, latent=graph.sample(steps=1))["latent"]
+            assert latents.setdefault(name, latent).equal(latent)
+        assert not latents["t2v_512_v2"].equal(latents["t2v_512_v1"])
+    finally:
+        target.unlink(missing_ok=True)

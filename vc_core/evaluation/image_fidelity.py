@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kornia.geometry import resize
 from kornia.metrics import ssim
 from torch import Tensor
 
 from ..errors import InputError
+from ..media.images import check_numbers
+from ..media.resizing import resize_cubic
 
 #: Side of SSIM's Gaussian window in pixels, as in the paper.
 WINDOW = 11
+#: Pixels that SSIM is computed for at once, which takes 400 bytes for each.
+SSIM_PIXELS = 2**18
+#: Pixels of the frames that are embedded at once, at least a frame.
+EMBEDDED_PIXELS = 2**21
 #: Embeds images ``[N, 3, H, W]`` in [-1, 1] as ``[N, d]``.
 Embed = Callable[[Tensor], Tensor]
 
@@ -45,13 +50,12 @@ class ImageFidelity:
         """A plot of the similarities over the frames, ``[400, 800, 3]`` in [0, 1].
 
         Raises:
-            ImportError: matplotlib is not installed.
+            InputError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("The plot needs matplotlib: pip install matplotlib.") from error
+        check_matplotlib()
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
         axes: Any = figure.subplots()
         frames = len(next(iter(self.to_image.values())))
@@ -74,8 +78,10 @@ def measure(frames: Tensor, image: Tensor, embed: Embed | None = None) -> ImageF
         image: ``[3, H', W']`` in [-1, 1]; for SSIM it is resized to the frames' size.
         embed: CLIP's image embedding; without it only SSIM is measured.
 
+    Frames are measured a part at a time, so that little memory is needed beside them.
+
     Raises:
-        InputError: other shapes.
+        InputError: other shapes, or values that are no numbers.
     """
     if frames.ndim != 4 or frames.shape[0] != 3 or image.ndim != 3 or image.shape[0] != 3:
         shapes = f"frames has the shape {list(frames.shape)} and image {list(image.shape)}"
@@ -83,22 +89,47 @@ def measure(frames: Tensor, image: Tensor, embed: Embed | None = None) -> ImageF
     height, width = frames.shape[-2:]
     if min(height, width) <= WINDOW // 2:
         raise InputError(f"The frames are {width}x{height}; SSIM needs at least {WINDOW // 2 + 1} pixels each way.")
-    video = frames.transpose(0, 1).float()
-    still = resize(image[None].float(), (height, width), interpolation="bicubic", align_corners=True, antialias=True).clamp(-1, 1)
+    check_numbers(frames.unbind(1))
+    check_numbers([image], "image")
+    video = frames.transpose(0, 1)
+    still = resize_cubic(image[None], height, width).clamp_(-1, 1)
     to_image = {"SSIM": structure(video, still.expand_as(video))}
     to_previous = {"SSIM": structure(video[1:], video[:-1])}
     if embed is not None:
-        embedded, source = embed(video), embed(image[None].float())
-        to_image["CLIP"] = torch.cosine_similarity(embedded, source).cpu()
+        at_once = max(1, EMBEDDED_PIXELS // (height * width))
+        embedded = torch.cat([embed(chunk.float()) for chunk in video.split(at_once)])
+        to_image["CLIP"] = torch.cosine_similarity(embedded, embed(image[None].float())).cpu()
         to_previous["CLIP"] = torch.cosine_similarity(embedded[1:], embedded[:-1]).cpu()
     return ImageFidelity(to_image, to_previous)
 
 
 def structure(first: Tensor, second: Tensor) -> Tensor:
     """SSIM of pairs of images ``[N, 3, H, W]`` in [-1, 1] -> ``[N]``, the mean over positions and channels."""
-    if not len(first):
-        return torch.zeros(0)
-    return ssim((first + 1) / 2, (second + 1) / 2, window_size=WINDOW).mean(dim=(1, 2, 3)).cpu()
+    return torch.tensor([_structure(*pair) for pair in zip(first, second, strict=True)])
+
+
+def _structure(first: Tensor, second: Tensor) -> float:
+    """SSIM of two images ``[3, H, W]``, computed for a few rows at a time, with those above and below that the window reaches."""
+    height, width = first.shape[1:]
+    rows, reach = max(WINDOW, SSIM_PIXELS // width), WINDOW // 2
+    total = 0.0
+    for top in range(0, height, rows):
+        start, stop = max(0, top - reach), min(height, top + rows + reach)
+        one, other = ((image[None, :, start:stop].float() + 1) / 2 for image in (first, second))
+        similarity = ssim(one, other, window_size=WINDOW)[:, :, top - start : top - start + rows]
+        total += similarity.sum(dtype=torch.float64).item()
+    return total / first.numel()
+
+
+def check_matplotlib() -> None:
+    """
+    Raises:
+        InputError: matplotlib is not installed, which a plot needs.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError("The plot needs matplotlib: pip install matplotlib.") from error
 
 
 def _text(value: float | None) -> str:

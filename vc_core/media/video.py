@@ -2,120 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fractions import Fraction
+import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from ..errors import InputError, VideoCrafterError
+from ..errors import InputError, plain
+from ..files import check_output, replacing
+from .images import check_numbers, rgb_array
+from .mp4 import LARGEST_MP4_SIDE, SPEEDS, VideoFileError, check_mp4, pyav, save_mp4
+from .opening import MAX_PIXELS, Unsuitable, check_video_pixels, container_of, decoding, is_image, opened_image
 
-#: What can be written: MP4 by PyAV, animated images by Pillow.
-SUFFIXES = (".mp4", ".webp", ".gif", ".png")
-#: Default quality of an MP4: almost no visible loss.
-CRF = 17
+#: Largest side in pixels of each form that can be written: MP4 by PyAV, animated images by Pillow.
+LARGEST_SIDES = {".mp4": LARGEST_MP4_SIDE, ".webp": 16383, ".gif": 65535, ".png": 65535}
+SUFFIXES = tuple(LARGEST_SIDES)
+#: Fastest playback of each form in frames per second. Browsers show a frame of an animated image that lasts 10 ms or less for 100 ms.
+FASTEST = {".mp4": SPEEDS[1], ".webp": 90, ".gif": 50, ".png": 90}
+#: Milliseconds in which a form counts the time of a frame.
+UNITS = {".webp": 1, ".gif": 10, ".png": 1}
 
 
-class VideoFileError(VideoCrafterError):
-    """A video file that can't be written or read."""
+def check_target(path: Path, width: int | None = None, height: int | None = None, fps: float | None = None) -> None:
+    """Check all that can be known before a clip is made, so that no work is lost.
 
+    Args:
+        width, height, fps: of the clip, as far as known.
 
-def check_target(path: Path) -> None:
-    """
     Raises:
-        VideoFileError: a clip can't be written there: another suffix, no such folder, or a folder of that name.
+        VideoFileError: another suffix, or there is no PyAV for an MP4.
+        FileWriteError: no such folder, a folder of that name, or the file can't be written.
+        InputError: a size or speed that the form doesn't have.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise VideoFileError(f"{path} should end in one of {', '.join(SUFFIXES)}.")
-    if not path.parent.is_dir():
-        raise VideoFileError(f"There is no folder {path.parent}: make it first.")
-    if path.is_dir():
-        raise VideoFileError(f"{path} is a folder: give the name of a file.")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise VideoFileError(f"{plain(path)} should end in one of {', '.join(SUFFIXES)}.")
+    check_output(path)
+    width, height, fps = width or 1, height or 1, 1 if fps is None else fps
+    largest = LARGEST_SIDES[suffix]
+    if max(width, height) > largest:
+        raise InputError(f"The video is {width}x{height}; the sides of a {suffix} have at most {largest} pixels. Make it smaller.")
+    if not (math.isfinite(fps) and SPEEDS[0] <= fps <= FASTEST[suffix]):
+        advice = " Use an .mp4 for more." if fps > FASTEST[suffix] and suffix != ".mp4" else ""
+        bounds = f"{SPEEDS[0]:g} to {FASTEST[suffix]:g}"
+        raise InputError(f"The playback speed is {fps:g} frames per second; a {suffix} can have {bounds}.{advice}")
+    if suffix == ".mp4":
+        check_mp4(width, height, fps)
 
 
 def save_video(frames: Tensor, path: Path, fps: float) -> None:
     """Write a clip. The suffix decides the form: H.264 in an MP4, or an animated WebP, GIF or PNG.
 
+    The file is complete or not there: an older one of that name stays as it is until then.
+
     Args:
         frames: ``[3, T, H, W]`` in [-1, 1].
-        fps: playback speed in frames per second.
+        fps: playback speed in frames per second. The frames of a GIF differ by 10 ms where the whole could not last as long otherwise.
 
     Raises:
-        VideoFileError: another suffix, no such folder, PyAV is missing for an MP4, or the file can't be written.
-        InputError: ``fps`` is not more than 0.
+        VideoFileError, FileWriteError: as :func:`check_target`, or the file can't be written.
+        InputError: frames of another shape, or that hold no numbers, or a size or speed that the form doesn't have.
     """
-    check_target(path)
-    suffix = path.suffix.lower()
-    if fps <= 0:
-        raise InputError(f"fps is {fps}; it must be more than 0.")
-    pixels = rearrange(((frames + 1) * 127.5).round().clamp(0, 255).byte().cpu(), "c t h w -> t h w c").numpy()
-    try:
-        if suffix == ".mp4":
-            save_mp4(pixels, path, fps)
+    if frames.ndim != 4 or frames.shape[0] != 3 or not frames.numel():
+        raise InputError(f"The frames are {list(frames.shape)}; expected are [3, T, H, W], at least one.")
+    check_target(path, frames.shape[3], frames.shape[2], fps)
+    check_numbers(frames.unbind(1))
+    pixels = torch.stack([((frame.float() + 1) * 127.5).round().clamp(0, 255).byte().cpu() for frame in frames.unbind(1)])
+    with replacing(path) as part:
+        if path.suffix.lower() == ".mp4":
+            save_mp4(pixels.permute(0, 2, 3, 1).numpy(), part, fps)
         else:
-            images = [Image.fromarray(frame) for frame in pixels]
-            lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-            images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0, **lossless)
-    except OSError as error:  # PyAV's file errors derive from it
-        raise VideoFileError(f"{path} can't be written: {error}.") from error
+            _save_animation(pixels.permute(0, 2, 3, 1).numpy(), part, path.suffix.lower(), fps)
 
 
 def read_video(path: Path) -> Tensor:
     """All frames of a video or animated image, ``[3, T, H, W]`` in [-1, 1].
 
-    Raises:
-        VideoFileError: no such file, it can't be read, or PyAV is missing for a video.
-    """
-    if not path.is_file():
-        raise VideoFileError(f"There is no video {path}: check the path.")
-    if path.suffix.lower() in (".webp", ".gif", ".png"):
-        try:
-            with Image.open(path) as file:
-                frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
-            raise VideoFileError(f"{path} can't be read as an animated image: {error}.") from error
-    else:
-        av = _pyav("Reading a video")
-        try:
-            with av.open(str(path)) as container:
-                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        except (av.FFmpegError, IndexError) as error:
-            raise VideoFileError(f"{path} can't be read as a video: {error}.") from error
-    return rearrange(torch.from_numpy(np.stack(frames)).float() / 127.5 - 1, "t h w c -> c t h w")
-
-
-def _pyav(what: str) -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise VideoFileError(f"{what} needs PyAV: pip install av, or use a .webp.") from error
-    return av
-
-
-def save_mp4(pixels: np.ndarray, path: Path, fps: float, crf: float = CRF, tags: Mapping[str, str] | None = None) -> None:
-    """Write H.264 that all players can play.
-
-    Args:
-        pixels: ``[T, H, W, 3]`` of 8 bits.
-        fps: playback speed in frames per second.
-        crf: x264's quality, 0 (lossless) to 51; 6 more halve the size, roughly.
-        tags: metadata of the file, texts by name.
+    The content decides what it is: MP4, MOV, WebM, MKV, AVI and other containers, or an image of :data:`.opening.IMAGE_FORMATS`.
 
     Raises:
-        VideoFileError: there is no PyAV.
+        VideoFileError: no such file, it can't be read or is too large, or PyAV is missing for a video.
     """
-    av = _pyav("Writing an MP4")
-    with av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container:
-        container.metadata.update(tags or {})
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": f"{crf:g}"})
-        # 4:2:0 halves both sides, so odd ones need 4:4:4.
-        stream.pix_fmt = "yuv420p" if pixels.shape[1] % 2 == 0 and pixels.shape[2] % 2 == 0 else "yuv444p"
-        stream.height, stream.width = pixels.shape[1:3]
-        for frame in pixels:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV, or an animated WebP, GIF or PNG."):
+        frames = list(_image_frames(path) if is_image(path) else _container_frames(path))
+        if not frames:
+            raise Unsuitable("it has no frames")
+        video = torch.empty(3, len(frames), *frames[0].shape[:2])
+        scale = 127.5 if frames[0].dtype == np.uint8 else 0.5
+        for index in range(len(frames)):
+            video[:, index] = torch.from_numpy(frames[index]).permute(2, 0, 1)
+            frames[index] = frames[0][:0]  # its memory is needed
+        return video.div_(scale).sub_(1)
+
+
+def _image_frames(path: Path) -> Iterator[np.ndarray]:
+    with opened_image(path) as image:
+        count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # an MPO is a JPEG with further views
+        size = image.size
+        check_video_pixels(*size, count)
+        for number, frame in enumerate(ImageSequence.Iterator(image), 1):
+            if number > count:
+                return
+            if frame.size != size:
+                raise Unsuitable(f"frame {number} is {frame.size[0]}x{frame.size[1]} and the first {size[0]}x{size[1]}")
+            yield rgb_array(frame, image.format)
+
+
+def _container_frames(path: Path) -> Iterator[np.ndarray]:
+    name = container_of(path)
+    if name is None:
+        raise Unsuitable("it is damaged, or of a kind that isn't read")
+    av = pyav("Reading a video")
+    # A name with a colon is no protocol, and nothing in the file can open another address or kind of file.
+    options = {"protocol_whitelist": "file", "format_whitelist": av.ContainerFormat(name, "r").name}
+    with av.open(f"file:{os.fspath(path)}", format=name, options=options) as container:
+        stream = next(iter(container.streams.video), None)
+        if stream is None or stream.codec_context is None:
+            raise Unsuitable("it has no pictures, or of an unknown codec")
+        check_video_pixels(stream.width, stream.height, max(stream.frames, 1))
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        size = None
+        for number, frame in enumerate(container.decode(stream), 1):
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                raise Unsuitable(f"frame {number} is {frame.width}x{frame.height} and the first {size[0]}x{size[1]}")
+            check_video_pixels(*size, number)
+            yield frame.to_ndarray(format="rgb24")
+
+
+def _save_animation(pixels: np.ndarray, path: Path, suffix: str, fps: float) -> None:
+    images = [Image.fromarray(frame) for frame in pixels]
+    unit = UNITS[suffix]
+    ends = [round(1000 * index / (fps * unit)) * unit for index in range(len(images) + 1)]  # so that the rounding doesn't add up
+    durations: Any = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    if len(images) == 1:
+        durations = durations[0]
+    lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    images[0].save(
+        path, suffix[1:].upper(), save_all=True, append_images=images[1:], duration=durations, loop=0, **lossless
+    )

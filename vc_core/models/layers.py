@@ -51,11 +51,13 @@ class PointwiseLinear(nn.Conv1d):
 class LayoutPreservingGroupNorm(nn.GroupNorm):
     """Base class, before a GroupNorm's own class: the output has the memory layout of the input.
 
-    Torch's kernels do so on a CPU, but on a GPU they always return channels first.
+    Torch's kernels do so on a CPU, but on a GPU they always return channels first. At a level of 1x1, where a tensor has both layouts,
+    the CPU's kernel for channels last would be taken, which loses a digit.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        out = super().forward(input)
+        both = input.ndim == 4 and input.shape[2] * input.shape[3] == 1
+        out = super().forward(input.flatten(2)).unflatten(2, (1, 1)) if both else super().forward(input)
         if input.device.type == "cpu" or not input.is_contiguous(memory_format=torch.channels_last):
             return out
         return out.contiguous(memory_format=torch.channels_last)

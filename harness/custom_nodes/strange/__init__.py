@@ -71,6 +71,17 @@ CONDITIONINGS = {
     "images of nothing": lambda: [[draw(1, 77, 32), {"image_features": draw(0, 50, 32)}]],
     "another size's image": lambda: [[draw(1, 77, 32), {"concat_latent_image": draw(2, 4, 3, 3)}]],
 }
+#: Numbers that a link may bring, whatever its type says.
+NUMBERS = {
+    "nan": lambda: NAN,
+    "infinity": lambda: float("inf"),
+    "minus one": lambda: -1,
+    "far too much": lambda: 10**30,
+    "words": lambda: "many",
+    "nothing": lambda: None,
+    "yes": lambda: True,
+    "a tensor": lambda: torch.ones(2),
+}
 
 
 def strange(name: str, kind: type, values: dict) -> type:
@@ -107,6 +118,7 @@ class StrangeExtension(ComfyExtension):
             strange("TestStrangeLatent", io.Latent, LATENTS),
             strange("TestStrangeImage", io.Image, IMAGES),
             strange("TestStrangeConditioning", io.Conditioning, CONDITIONINGS),
+            strange("TestStrangeNumber", io.AnyType, NUMBERS),
             Keep,
         ]
 

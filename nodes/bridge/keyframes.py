@@ -1,0 +1,98 @@
+"""The images in a conditioning: whether a model takes them, and their latents for the model's concat channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...vc_core.config import ModelConfig
+
+#: Conditioning key: the image tower's features of each video's image ``[B, n, width]``.
+FEATURES_KEY = "image_features"
+#: Conditioning key: an :class:`ImagePlace`.
+PLACE_KEY = "videocrafter_image_place"
+#: Conditioning key: the latents of images, in the VAE's scale. A row for each video, or, where the frames differ, for each frame.
+#: Core's image-to-video models use it too.
+KEYFRAMES_KEY = "concat_latent_image"
+
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """Where a conditioning's images are in their videos."""
+
+    #: One of :data:`vc_core.config.KEYFRAMES`.
+    at: str
+    #: Frames of each video; None: the images serve any number.
+    frames: int | None = None
+
+
+def check_images(config: ModelConfig, values: Mapping[str, Any]) -> None:
+    """Check that a model takes a conditioning's images.
+
+    Args:
+        values: the conditioning's values by key.
+
+    Raises:
+        ValueError: an image for a text-to-video model, an image-to-video model without one, or images at frames where it has none.
+    """
+    if not config.unet.image_attention and values.get(FEATURES_KEY) is not None:
+        raise ValueError(
+            f"{config.title} takes no image: use VideoCrafter Conditioning in place of the node that takes the image, or load an "
+            "image-to-video model, such as i2v_512_v1."
+        )
+    if config.unet.image_attention and values.get(FEATURES_KEY) is None:
+        role = values.get("prompt_type", "")
+        raise ValueError(
+            f"{config.title} makes videos from an image, but the {role} conditioning has none: send positive and negative through "
+            f"{_nodes(config)}. For text to video load a text-to-video model, such as t2v_512_v2."
+        )
+    place = values[PLACE_KEY].at if PLACE_KEY in values else None
+    if place == "ends" and "ends" not in config.keyframes:
+        raise ValueError(
+            f"{config.title} can't end a video with an image: use {_nodes(config)}, or load DynamiCrafter's interpolation model, "
+            "dynamicrafter_512_interp_v1 (if this file is that model, choose it in the loader's model)."
+        )
+    if place == "first" and config.keyframes and "first" not in config.keyframes:
+        raise ValueError(
+            f"{config.title} joins two images: use {_nodes(config)} (without end_image it makes a loop), or load an image-to-video model, "
+            "such as dynamicrafter_512_v1."
+        )
+
+
+def _nodes(config: ModelConfig) -> str:
+    """The nodes that give this model its images."""
+    return "VideoCrafter Interpolation" if config.keyframes == ["ends"] else "VideoCrafter Image to Video"
+
+
+def latents_of_frames(latents: Tensor, place: ImagePlace | None, batch: int, frames: int) -> Tensor:
+    """The latents of a conditioning's images with a row for each frame, ``[batch, C, h, w]``.
+
+    Args:
+        latents: ``[rows, C, h, w]``, see :data:`KEYFRAMES_KEY`.
+        place: None where another pack's node made the latents.
+        batch: frames that are sampled, of all videos.
+        frames: frames of each video.
+
+    Raises:
+        ValueError: latents that differ between frames, made for another number of frames.
+    """
+    rows = len(latents)
+    own = None if place is None else place.frames
+    if own and (own, rows) != (frames, batch):
+        raise ValueError(
+            f"The images of the conditioning are placed in {_videos(own, rows)}, but {_videos(frames, batch)} are sampled: connect the "
+            "latent that is sampled to the node that takes the images."
+        )
+    if rows != 1 and rows * frames not in (batch, batch * frames):
+        raise ValueError(
+            f"The conditioning has {rows} latents of images for {_videos(frames, batch)}: there can be one for all, one for each video, or "
+            "one for each frame."
+        )
+    return latents.repeat_interleave(batch // rows, dim=0)
+
+
+def _videos(frames: int, batch: int) -> str:
+    return f"{frames} frames" if frames == batch else f"{batch // frames} videos of {frames} frames"

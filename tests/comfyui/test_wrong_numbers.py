@@ -1,0 +1,105 @@
+"""Numbers that ComfyUI lets pass: NaN in a widget, anything by a link, sigmas that rise, a weight without end."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import goldens
+from harness.bench import T2V
+from harness.graphs import TextGraph, assert_fails, out
+
+#: Numbers of the nodes; each node's other inputs are in :func:`added`.
+NUMBERS = [
+    *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise")),
+    *(("VideoCrafterScheduler", name) for name in ("steps", "denoise")),
+    *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
+    *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
+    ("VideoCrafterDDIM", "eta"),
+    ("VideoCrafterConditioning", "fps"),
+    ("VideoCrafterDecode", "frames_at_once"),
+    ("VideoCrafterJoinClips", "length"),
+    ("VideoCrafterSaveVideo", "fps"),
+    ("VideoCrafterSaveVideo", "crf"),
+]
+LINKED = ["nan", "infinity", "minus one", "far too much", "words", "nothing", "yes", "a tensor"]
+
+
+@pytest.fixture
+def graph(comfyui, checkpoints) -> TextGraph:
+    return TextGraph(f"{T2V}.safetensors", goldens.PROMPTS[0], frames=2, size=16)
+
+
+def added(graph: TextGraph, node: str, **changes: object) -> str:
+    """A node with inputs that are right but for these."""
+    sampled = {"model": graph.model, "positive": graph.positive, "negative": graph.negative, "latent_image": graph.latent}
+    inputs = {
+        "VideoCrafterSampler": {
+            **sampled, "seed": 0, "steps": 1, "cfg": 1.0, "eta": 1.0, "guidance_rescale": 0.0, "denoise": 1.0, "spacing": "auto",
+        },
+        "VideoCrafterScheduler": {"model": graph.model, "steps": 2, "denoise": 1.0, "spacing": "auto"},
+        "VideoCrafterDeepCache": {"model": graph.model, "interval": 2, "blocks": 1, "start_percent": 0.0, "end_percent": 1.0},
+        "EmptyVideoCrafterLatent": {"width": 16, "height": 16, "length": 2, "batch_size": 1},
+        "VideoCrafterDDIM": {"eta": 1.0},
+        "VideoCrafterConditioning": {"positive": graph.text, "negative": graph.text, "fps": 8.0},
+        "VideoCrafterDecode": {"samples": graph.latent, "vae": graph.vae, "frames_at_once": 4},
+    }
+    images = {"images": out(graph.add("EmptyImage", width=16, height=16, batch_size=4, color=0))} if node not in inputs else {}
+    inputs["VideoCrafterJoinClips"] = {**images, "length": 2, "match": False}
+    inputs["VideoCrafterSaveVideo"] = {**images, "filename_prefix": "numbers", "fps": 8.0, "crf": 20.0}
+    return graph.add(node, **(inputs[node] | changes))
+
+
+def shown(graph: TextGraph, node: str) -> None:
+    """Make ComfyUI run a node that outputs something."""
+    if graph.prompt[node]["class_type"] != "VideoCrafterSaveVideo":
+        graph.add("PreviewAny", source=out(node))
+
+
+@pytest.mark.parametrize("linked", LINKED)
+def test_a_number_by_a_link(comfyui, graph, linked):
+    """All nodes' numbers, one after the other."""
+    start = dict(graph.prompt)
+    for node, name in NUMBERS:
+        graph.prompt = dict(start)
+        number = graph.add("TestStrangeNumber", what=linked)
+        shown(graph, added(graph, node, **{name: out(number)}))
+        assert_fails(comfyui, graph, node, f"{name} is ", "; it must be a ", "number from ")
+
+
+def test_a_widget_of_nan(comfyui, graph):
+    """JSON in Python has NaN, and no comparison with a bound finds it."""
+    start = dict(graph.prompt)
+    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once")  # ComfyUI refuses these
+    for node, name in [each for each in NUMBERS if each[1] not in whole]:
+        graph.prompt = dict(start)
+        shown(graph, added(graph, node, **{name: float("nan")}))
+        assert_fails(comfyui, graph, node, f"{name} is nan; it must be a number from ")
+
+
+def test_sigmas_that_rise(comfyui, graph):
+    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=3, denoise=1.0))
+    flipped = out(graph.add("FlipSigmas", sigmas=sigmas))
+    noise, sampler = out(graph.add("RandomNoise", noise_seed=0)), out(graph.add("VideoCrafterDDIM", eta=0.0))
+    graph.add("TestSave", file="x", latent=graph.sample_custom(noise, sampler, flipped, cfg=1.0))
+    assert_fails(comfyui, graph, "SamplerCustomAdvanced", "needs sigmas that fall", "FlipSigmas")
+
+
+def test_no_steps_leave_the_start(comfyui, graph):
+    """As with core's samplers."""
+    sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=4, denoise=1.0))
+    last = out(graph.add("SplitSigmas", sigmas=sigmas, step=4), 1)
+    noise = out(graph.add("RandomNoise", noise_seed=0))
+    results = []
+    for sampler in (graph.add("VideoCrafterDDIM", eta=0.0), graph.add("KSamplerSelect", sampler_name="euler")):
+        sampled = graph.sample_custom(noise, out(sampler), last, cfg=1.0)
+        start = dict(graph.prompt)
+        results.append(graph.run(comfyui, latent=sampled)["latent"])
+        graph.prompt = start
+    assert results[0].equal(results[1])
+
+
+@pytest.mark.parametrize("prompt", ["a (red:inf) swan", "a (red:nan) swan"])
+def test_a_prompt_weight_that_is_no_number(comfyui, checkpoints, prompt):
+    graph = TextGraph(f"{T2V}.safetensors", prompt, frames=2, size=16)
+    graph.add("TestSave", file="x", latent=graph.sample(steps=1))
+    assert_fails(comfyui, graph, "VideoCrafterSampler", "NaN or infinite numbers", "(red:inf)")
