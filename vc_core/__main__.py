@@ -19,8 +19,8 @@ from .adapters.table import identify_adapter
 from .checkpoint import Checkpoint, convert, open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES, check_target
 from .config import SamplingConfig, to_yaml
-from .console import accept_all_text, finish, option, printable, say
-from .errors import InputError
+from .console import accept_all_text, finish, option, say
+from .errors import InputError, plain
 from .evaluation.image_fidelity import measure
 from .family.bundled import bundled_models
 from .family.model_file import ModelFile
@@ -144,7 +144,7 @@ class Parser(argparse.ArgumentParser):
     """Argparse's, without control characters in its errors."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        super().error(plain(message))
 
 
 def parser() -> argparse.ArgumentParser:

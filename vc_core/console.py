@@ -7,26 +7,21 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from .errors import InputError, VideoCrafterError
+from .errors import InputError, VideoCrafterError, plain
 from .memory import is_out_of_memory
 
 #: Exit codes of a command that was stopped by Ctrl-C, and of one whose reader went away, as shells show them.
 INTERRUPTED, READER_GONE = 128 + 2, 128 + 13
 
 
-def printable(text: str) -> str:
-    """Text with escapes in place of control characters, which a file's name or title could send to the terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
 def say(text: str) -> None:
-    """Print a line."""
-    print(printable(text))
+    """Print a line, with escapes in place of control characters, which a file's name or title could send to the terminal."""
+    print(plain(text))
 
 
 def complain(text: str) -> None:
     """Print an error. Further lines of it are indented, so that none looks like a message of its own."""
-    print("error: " + "\n  ".join(map(printable, text.split("\n"))), file=sys.stderr)
+    print("error: " + "\n  ".join(map(plain, text.split("\n"))), file=sys.stderr)
 
 
 def finish(command: Callable[[], None], in_options: Callable[[str], str] = str) -> int:
