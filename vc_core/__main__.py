@@ -31,9 +31,6 @@ from .media.images import read_image
 from .media.video import SUFFIXES, read_video
 from .pipeline import load
 
-#: Names that are listed of tensors which a converted file leaves out.
-MOST_LISTED = 5
-
 
 def info(arguments: argparse.Namespace) -> None:
     """Print which model a file contains, and its parts."""
@@ -69,9 +66,7 @@ def convert_file(arguments: argparse.Namespace) -> None:
             file.checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
             names=[name for name in file.checkpoint.names() if name in wanted], progress=advance,
         )
-    dropped = len(report.dropped)
-    names = f" ({', '.join(report.dropped[:MOST_LISTED])}{', ...' if dropped > MOST_LISTED else ''})" if dropped else ""
-    say(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {dropped} left out{names}")
+    say(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
 
 
 def measure_file(arguments: argparse.Namespace) -> None:
