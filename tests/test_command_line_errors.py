@@ -284,12 +284,6 @@ def test_torch_s_own_words_for_too_little_memory_are_known():
     assert is_out_of_memory(caught.value) and not is_out_of_memory(RuntimeError("shapes differ"))
 
 
-def test_a_video_that_no_machine_has_memory_for(capsys, tmp_path):
-    size = ["--frames", "65536", "--height", "65536", "--width", "65536"]
-    line = refused(capsys, "generate", T2V, "a cat", "--output", f"{tmp_path}/clip.webp", "--steps", "1", *size)
-    assert "error:" in line
-
-
 def test_control_characters_become_escapes():
     assert plain("a\x1b[2Jb\r\n\x00\x7f\x9b\u202e") == r"a\x1b[2Jb\r\n\x00\x7f\x9b\u202e"
     assert plain("Schwäne 白鳥 🦢") == "Schwäne 白鳥 🦢"

@@ -132,7 +132,7 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
             raise InputError(f"--video is {width}x{height} pixels; both sides must be multiples of {factor}: scale or cut it first.")
     else:
         for name, value in (("height", settings.height), ("width", settings.width)):
-            if value % factor:
+            if value < factor or value % factor:
                 below = max(factor, value // factor * factor)
                 raise InputError(f"{option(name)} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
     Schedule.from_config(config.schedule).visited(settings.steps, settings.spacing, settings.denoise)
