@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ INTERRUPTED, READER_GONE = 128 + 2, 128 + 13
 
 
 def say(text: str) -> None:
-    """Print a line."""
+    """Print a line, with escapes in place of control characters, which a file's name or title could send to the terminal."""
     print(printable(text))
 
 
@@ -54,10 +55,10 @@ def finish(command: Callable[[], None], in_options: Callable[[str], str] = str) 
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        said = printable(str(error).partition("\n")[0]) or "none left"
+        asked = re.search(r"allocate ([0-9.]+ ?[KMGT]?i?B|[0-9]+ bytes)", str(error))
         complain(
-            f"there is too little memory ({said}). Make a shorter or smaller video "
-            "(--frames, --height, --width), choose --dtype float16, or close other programs."
+            f"there is too little memory{f' ({asked[1]} more were needed)' if asked else ''}. Make a shorter or smaller video (--frames, "
+            "--height, --width), choose --dtype float16 or another --device, or close other programs."
         )
     else:
         return 0
