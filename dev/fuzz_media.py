@@ -93,9 +93,9 @@ def _run_process(kind: str, number: int, stop: int, seconds: float, report: Repo
                 report.slowest = max(report.slowest, time.monotonic() - started)
                 number += 1
         used = time.monotonic() - ready if ready else 0.0
-        over = used >= seconds and not why
+        over = process.poll() is None
         process.kill()
-        if process.wait() < 0 and not over and not why:
+        if process.wait() < 0 and not over:
             why = f"the process crashed (signal {-process.returncode})"
         elif process.returncode > 0:
             errors.seek(0)

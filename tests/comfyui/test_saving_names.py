@@ -11,6 +11,7 @@ from typing import Any
 import av
 import pytest
 
+from dev.fuzz_media import fuzz
 from harness.comfyui import REPOSITORY
 from vc_core.media.video import read_video
 
@@ -175,3 +176,9 @@ def test_two_servers_on_one_folder_never_overwrite(tmp_path):
     for colour, own in zip((0.25, 0.75), answers, strict=True):
         for name in own:
             assert abs((read_video(tmp_path / name).mean() + 1) / 2 - colour) < 0.02
+
+
+def test_a_part_of_the_fuzz():
+    """`python -m dev.fuzz_media --kinds node` for longer."""
+    report = fuzz(["node"], 0, 60, 200)
+    assert report.faults == [] and report.endings["node"]["saved"] > 10 and report.endings["node"]["said"] > 50
