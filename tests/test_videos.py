@@ -151,6 +151,17 @@ def test_an_animation_lasts_as_long_as_it_should(suffix, unit, fps, count, tmp_p
         assert max(times) - min(times) <= unit and min(times) > 10  # browsers show 10 ms as 100
 
 
+def test_a_frame_that_lasts_too_long_for_a_gif(tmp_path):
+    """Equal frames become one, whose time is 655 seconds at most."""
+    save_video(torch.zeros(3, 600, 8, 8), tmp_path / "clip.gif", 1)
+    with Image.open(tmp_path / "clip.gif") as image:
+        assert image.info["duration"] == 600_000
+    with pytest.raises(VideoFileError, match="clip.gif can't be written as a .gif: .* Use an .mp4"):
+        save_video(torch.zeros(3, 700, 8, 8), tmp_path / "clip.gif", 1)
+    with Image.open(tmp_path / "clip.gif") as image:
+        assert image.info["duration"] == 600_000
+
+
 @pytest.mark.parametrize(
     ("suffix", "fps", "bounds"),
     [
