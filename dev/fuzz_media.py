@@ -23,7 +23,6 @@ from pathlib import Path
 
 from harness import node_pack
 from harness.comfyui import REPOSITORY
-from vc_core.errors import plain
 
 from .fuzz_media_inputs import KINDS
 
@@ -99,7 +98,7 @@ def _run_process(kind: str, number: int, stop: int, seconds: float, report: Repo
             why = f"the process crashed (signal {-process.returncode})"
         elif process.returncode > 0:
             errors.seek(0)
-            why = f"the process ended: {plain(errors.read()[-300:].decode(errors='replace'))}"
+            why = f"the process ended: {ascii(errors.read()[-300:])}"
         if why:
             report.faults.append(f"{kind} {number}: {why}")
             number += 1
@@ -141,7 +140,7 @@ def work(kind: str, seed: int, count: int) -> None:
             except Exception as error:
                 frame = traceback.extract_tb(error.__traceback__)[-1]
                 place = f"{Path(frame.filename).name}:{frame.lineno}"
-                print(f"fault {type(error).__name__} at {place}: {plain(error)[:300]}", flush=True)
+                print(f"fault {type(error).__name__} at {place}: {ascii(str(error))[:300]}", flush=True)
                 how = ""
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) - before
             if grown > MOST_MEMORY:
