@@ -21,7 +21,7 @@ from vc_core import console, files
 from vc_core.__main__ import main, parser
 from vc_core.checkpoint import CheckpointError
 from vc_core.console import INTERRUPTED, READER_GONE, finish
-from vc_core.errors import plain
+from vc_core.errors import printable
 from vc_core.generating import in_options, sampling_options
 from vc_core.media.video import read_video, save_video
 from vc_core.memory import is_out_of_memory
@@ -285,8 +285,8 @@ def test_torch_s_own_words_for_too_little_memory_are_known():
 
 
 def test_control_characters_become_escapes():
-    assert plain("a\x1b[2Jb\r\n\x00\x7f\x9b\u202e") == r"a\x1b[2Jb\r\n\x00\x7f\x9b\u202e"
-    assert plain("Schwäne 白鳥 🦢") == "Schwäne 白鳥 🦢"
+    assert printable("a\x1b[2Jb\r\n\x00\x7f\x9b\u202e") == r"a\x1b[2Jb\r\n\x00\x7f\x9b\u202e"
+    assert printable("Schwäne 白鳥 🦢") == "Schwäne 白鳥 🦢"
 
 
 @POSIX

@@ -150,7 +150,7 @@ def _reason(failure: Any) -> str:
     """What a library said, short and printable, or what it means where the library's words don't tell."""
     if isinstance(failure, MemoryError):
         return "it needs more memory than there is"
-    text = printable(str(failure)).rstrip(".")
+    text = printable(str(getattr(failure, "strerror", None) or failure)).rstrip(".")
     if isinstance(failure, Image.DecompressionBombError):
         return f"it is larger than Pillow takes; at most {MAX_PIXELS // 10**6} million pixels are possible"
     if "MAX_TEXT" in text:

@@ -143,6 +143,7 @@ def _save_animation(pixels: np.ndarray, path: Path, suffix: str, fps: float) -> 
     if len(images) == 1:
         durations = durations[0]
     lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-    images[0].save(
-        path, suffix[1:].upper(), save_all=True, append_images=images[1:], duration=durations, loop=0, **lossless
-    )
+    try:
+        images[0].save(path, suffix[1:].upper(), save_all=True, append_images=images[1:], duration=durations, loop=0, **lossless)
+    except (ValueError, OverflowError, RuntimeError) as error:  # equal frames become one, which can last too long for the form
+        raise VideoFileError(f"{path.name} can't be written as a {suffix}: {error}. Use an .mp4.") from error
