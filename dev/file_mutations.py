@@ -7,9 +7,11 @@ import json
 import pickletools
 import random
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ import yaml
 from harness import goldens
 from harness.hostile import record, text
 from vc_core.config import CONFIGS, load_config, to_yaml
+from vc_core.family.model_file import ModelFile
 
 #: Whole numbers at the edges of types and bounds.
 NUMBERS = (0, 1, -1, 2, 3, 7, 64, 255, 256, 65535, 2**31 - 1, 2**31, 2**32, 2**40, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30)
@@ -227,18 +230,26 @@ def configurations() -> tuple[dict[str, Any], ...]:
     return tuple(yaml.safe_load(to_yaml(load_config(path.stem))) for path in sorted(CONFIGS.glob("*.yaml")))
 
 
-def configuration(draw: random.Random) -> Any:
-    """A configuration as a mapping, changed."""
-    value: Any = draw.choice(configurations())
-    for _ in range(draw.choice((1, 1, 2, 4))):
+@cache
+def own_configuration(model: str) -> dict[str, Any]:
+    """That of the small model of :func:`model_header`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = ModelFile.open(goldens.write_checkpoint(model, Path(folder) / "m.safetensors"))
+    return yaml.safe_load(to_yaml(file.config))
+
+
+def configuration(draw: random.Random, model: str | None = None) -> Any:
+    """A configuration as a mapping, changed: of a published model, or of a small one."""
+    value: Any = own_configuration(model) if model else draw.choice(configurations())
+    for _ in range(draw.choice((0, 1, 1, 1, 2, 4))):
         value = changed_tree(draw, value)
     return value
 
 
-def configuration_text(draw: random.Random) -> str:
+def configuration_text(draw: random.Random, model: str | None = None) -> str:
     """The YAML of a configuration, changed before or after it was written."""
     try:
-        written = yaml.safe_dump(configuration(draw), allow_unicode=draw.random() < 0.5)
+        written = yaml.safe_dump(configuration(draw, model), allow_unicode=draw.random() < 0.5)
     except (ValueError, yaml.YAMLError):
         written = "title: x\n"
     if draw.random() < 0.5:
@@ -250,7 +261,8 @@ def configuration_text(draw: random.Random) -> str:
 
 def metadata_file(draw: random.Random) -> bytes:
     """A sound model whose metadata describe it wrongly."""
-    metadata: Any = {"vc_core.config": configuration_text(draw)}
+    model = draw.choice(MODELS)
+    metadata: Any = {"vc_core.config": configuration_text(draw, draw.choice((None, model, model, model)))}
     match draw.randrange(6):
         case 0:
             metadata["vc_core.shared"] = draw.choice(TEXTS + ("../../../etc/passwd", "/etc/passwd"))
@@ -258,13 +270,21 @@ def metadata_file(draw: random.Random) -> bytes:
             metadata = changed_tree(draw, metadata)
         case 2:
             metadata[draw.choice(TEXTS)] = draw.choice(TEXTS) * 100
-    header, size = model_header(draw.choice(MODELS), metadata)
+    header, size = model_header(model, metadata)
     return sparse_file(header, size)
+
+
+def choice(draw: random.Random) -> Any:
+    """What a caller gives beside a sound model: a name, or a configuration."""
+    if draw.random() < 0.3:
+        name = draw.choice([*(each["name"] for each in configurations()), *TEXTS])
+        return name if draw.random() < 0.5 else {"name": name}
+    return configuration(draw, draw.choice((None, MODELS[0], MODELS[0])))
 
 
 #: How the inputs of each kind are made; the files of some kinds end in zeros that are not written.
 KINDS: dict[str, Callable[[random.Random], Any]] = {
     "pickle": pickle_file, "zip": zip_file, "header": header_file, "metadata": metadata_file, "yaml": configuration_text,
-    "configuration": configuration,
+    "configuration": configuration, "choice": choice,
 }  # fmt: skip
 WITH_ZEROS = ("header", "metadata")

@@ -26,7 +26,7 @@ from vc_core.config import ModelConfig, from_yaml, load_config, to_yaml
 from vc_core.errors import VideoCrafterError
 from vc_core.family.model_file import ModelFile
 
-from .file_mutations import KINDS, WITH_ZEROS
+from .file_mutations import KINDS, MODELS, WITH_ZEROS, model_header, sparse_file
 
 #: An input that takes longer is ended.
 ENDED_AFTER = 10
@@ -77,8 +77,11 @@ def run(kind: str, made: Any, path: Path) -> str:
             used(load_config(made))
         elif kind == "yaml":
             used(from_yaml(made))
-        elif kind in ("metadata",):
+        elif kind == "metadata":
             used(ModelFile.open(path).config)
+        elif kind == "choice":
+            write("metadata", sparse_file(*model_header(MODELS[0])), path)
+            used(ModelFile.open(path, made).config)
         else:
             checkpoint = open_checkpoint(path)
             if kind == "header" and len(checkpoint) > 100:
