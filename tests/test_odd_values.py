@@ -190,7 +190,7 @@ KEYS = sorted({"name", "title", "keyframes", "nonsense", "unet", "image_encoder"
 @pytest.mark.parametrize("key", KEYS)
 def test_odd_values_of_configurations(key):
     part, _, inner = key.partition(".")
-    for value in ODD:
+    for value in ODD[KEYS.index(key) % 3 :: 3]:  # a third of them for each key, since each takes a tenth of a second
         config = {part: {inner: value}} if inner and key != "a.b" else {key: value}
         try:
             read = load_config(config)
@@ -233,6 +233,9 @@ def test_numbers_out_of_their_range_are_refused_by_name(part, key):
     ({"text_encoder": {"context_length": 2}}, "text_encoder.context_length"),
     ({"unet": {"transformer_depth": 30}}, "unet has 360 transformers"),
     ({"image_encoder": {"patch_size": 500}}, "image_encoder.patch_size is 500, more than its image_size"),
+    ({"unet": {"channel_mult": [[1]]}}, "unet.channel_mult has a value of type list"),
+    ({"unet": {"attention_resolutions": [{}]}}, "unet.attention_resolutions has a value of type dict"),
+    ({"keyframes": {"a": 1}}, "is wrong at its top level"),
     ({"title": "a\x1b[31m"}, r"title is 'a\\x1b\[31m'"),
 ])
 def test_defaults_that_no_video_can_have(changes, named):
