@@ -86,6 +86,34 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path):
             open_checkpoint(path)
 
 
+@pytest.mark.parametrize("positioned", [True, False])
+def test_systems_without_positioned_reads(positioned, tmp_path, monkeypatch):
+    """As Windows is; and pieces of a large tensor come in order."""
+    monkeypatch.setattr("vc_core.checkpoint.filebytes._AT_ONCE", 1000)
+    if not positioned:
+        monkeypatch.delattr(os, "preadv", raising=False)
+    tensors = {"a": torch.arange(5000.0), "b": torch.arange(700, dtype=torch.int16)}
+    torch.save(tensors, tmp_path / "model.ckpt")
+    save_file(tensors, tmp_path / "model.safetensors")
+    for path in tmp_path.iterdir():
+        assert all(torch.equal(open_checkpoint(path).sound_tensor(name), value) for name, value in tensors.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process")
+def test_processes_that_were_forked_read_each_their_own(tmp_path):
+    write(tmp_path / "model.ckpt", "safetensors")
+    checkpoint = open_checkpoint(tmp_path / "model.ckpt")
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            sound = all(checkpoint.tensor(f"layer.{number}").numpy().min() == number + 1 for _ in range(50))
+            os._exit(0 if sound else 1)
+        children.append(child)
+    assert all(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 for child in children)
+
+
 def test_files_are_closed_with_their_checkpoints(tmp_path):
     write(tmp_path / "model.ckpt", "zip")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -52,6 +52,7 @@ PICKLED: dict[str, Callable[[], object]] = {
     "model": lambda: {"model": weights(), "step": torch.tensor(5)},
     "unet": lambda: {"unet": unet("")},
     "ema": lambda: {"ema": weights(), "step": 1},
+    "model beside its averages": lambda: {"ema": {name: value * 0 for name, value in weights().items()}, "model": weights()},
     "model_state_dict": lambda: {"model_state_dict": weights()},
     "state_dict in model": lambda: {"model": {"state_dict": weights()}},
     "state_dict with module.": lambda: {"state_dict": prefixed("module.")},
@@ -60,6 +61,7 @@ PICKLED: dict[str, Callable[[], object]] = {
     "half": lambda: {"state_dict": cast(torch.float16)},
     "bfloat16": lambda: cast(torch.bfloat16),
     "with averages": lambda: weights() | averaged(),
+    "averages beside plain weights": lambda: {"state_dict": weights(), "ema": {name: value * 0 for name, value in weights().items()}},
     "parameters": lambda: {name: torch.nn.Parameter(value) if value.is_floating_point() else value for name, value in weights().items()},
 }
 #: What save_file is given.

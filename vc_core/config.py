@@ -230,8 +230,10 @@ def load_config(source: ConfigLike, base: Optional[ModelConfig] = None) -> Model
     schema = OmegaConf.structured(base if base is not None else ModelConfig)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(schema, _read(source)))
-    except OmegaConfBaseException as error:
-        place = error.full_key or "its top level"
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        place = getattr(error, "full_key", "") or "its top level"
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"The configuration {_describe(source)} is wrong at {place:.100}: {reason:.300}") from None
     assert isinstance(config, ModelConfig)

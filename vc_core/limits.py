@@ -14,7 +14,7 @@ from .errors import ConfigError
 #: Most parts of a list of sizes.
 LONGEST_LIST = 8
 #: Most transformers in a UNet's half: levels times blocks times depth.
-MOST_TRANSFORMERS = 128
+MOST_TRANSFORMERS = 48
 WIDTH, CHANNELS, HEADS = (1, 1 << 16), (1, 4096), (1, 1024)
 #: The smallest and the largest value, by part and name.
 RANGES: dict[str, dict[str, tuple[float, float]]] = {
@@ -62,6 +62,8 @@ def check_limits(config: Mapping[str, Any]) -> None:
             if not 1 <= len(numbers) <= LONGEST_LIST:
                 raise ConfigError(f"{part}.{key} is {str(numbers):.60}; 1 to {LONGEST_LIST} values are possible.")
             for number in filter(lambda each: each is not None, numbers):
+                if isinstance(number, bool) or not isinstance(number, (int, float)):
+                    raise ConfigError(f"{part}.{key} has a value of type {type(number).__name__}, which is no number.")
                 if not least <= number <= most:  # also where it is not a number
                     shown = f"{number:.6g}" if isinstance(number, float) else number
                     kind = "whole numbers" if isinstance(least, int) and isinstance(number, int) else "numbers"

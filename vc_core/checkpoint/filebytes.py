@@ -17,6 +17,9 @@ from torch import Tensor
 
 from .errors import CheckpointError
 
+# Some systems read no more than 2 GB at once.
+_AT_ONCE = 1 << 30
+
 
 class FileBytes:
     """A file that stays open for reading.
@@ -40,9 +43,8 @@ class FileBytes:
 
     def read(self, start: int, count: int) -> bytes:
         """Up to ``count`` bytes from ``start`` on; fewer at the file's end."""
-        with self._lock:
-            self._file.seek(start)
-            return self._file.read(max(0, min(count, self.size - start))) or b""
+        data = bytearray(max(0, min(count, self.size - start)))
+        return bytes(data[: self._read_into(memoryview(data), start)])
 
     def tensor(self, start: int, count: int) -> Tensor:
         """A copy of ``count`` bytes, ``[count]`` in uint8.
@@ -51,15 +53,27 @@ class FileBytes:
             CheckpointError: the file was changed since it was opened.
         """
         flat = torch.empty(count, dtype=torch.uint8)
-        view, done = flat.numpy().data, 0
-        with self._lock:
-            self._file.seek(start)
-            while done < count and (got := self._file.readinto(view[done:])):
-                done += got
-            status = os.fstat(self._file.fileno())
+        done = self._read_into(flat.numpy().data, start)
+        status = os.fstat(self._file.fileno())
         if done < count or (status.st_size, status.st_mtime_ns) != self._stamp:
             raise CheckpointError("was cut short or replaced while it was open. Load it again, from a file that is complete")
         return flat
+
+    def _read_into(self, view: memoryview, start: int) -> int:
+        """Fill a buffer as far as the file goes; returns the number of bytes."""
+        done = 0
+        while done < len(view):
+            piece = view[done : done + _AT_ONCE]
+            if hasattr(os, "preadv"):  # it leaves the position alone, which processes that were forked share
+                got = os.preadv(self._file.fileno(), [piece], start + done)
+            else:
+                with self._lock:
+                    self._file.seek(start + done)
+                    got = self._file.readinto(piece) or 0
+            if not got:
+                break
+            done += got
+        return done
 
 
 def as_type(flat: Tensor, dtype: torch.dtype) -> Tensor:

@@ -119,11 +119,11 @@ def named_global(module: str, name: str) -> Global:
     if len(module) + len(name) > LONGEST_NAME:
         raise CheckpointError(f"refused: it names a function of {len(module) + len(name)} characters, {printable(module + '.' + name, 60)}")
     # Protocol 4 allows dotted names, by which one module gives access to another ("torch.serialization", "os.system").
-    roots = {module.split(".")[0], *name.split(".")[:-1]}
+    root, parts = module.partition(".")[0], name.split(".")
     if (
-        roots & _REFUSED_MODULES
-        or module.split(".")[0] in ("builtins", "__builtin__")
-        and not _REFUSED_BUILTINS.isdisjoint(name.split("."))
+        root in _REFUSED_MODULES
+        or len(parts) > 1 and not _REFUSED_MODULES.isdisjoint(parts[:-1])
+        or root in ("builtins", "__builtin__") and not _REFUSED_BUILTINS.isdisjoint(parts)
         or (module, name) in _REFUSED_NAMES
     ):
         _refuse(f"{module}.{name}")

@@ -47,8 +47,8 @@ def _without_inner(name: str) -> str:
 def tensors_of(content: object) -> Records:
     """The tensors with names in the object that a pickle describes.
 
-    Those below "state_dict" come first, then those below "module", then those below one of the other usual keys unless there are
-    more at the top level itself.
+    Those below "state_dict" come first, then those below "module". Of the top level itself and the other usual keys, the one with
+    most tensors is taken, the first of several: a model rather than its averages (EMA).
 
     Raises:
         CheckpointError: there are none.

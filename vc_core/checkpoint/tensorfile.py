@@ -31,9 +31,9 @@ OTHER_TYPES = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "U16": 16, "U32": 32, "U64": 64,
 }  # fmt: skip
 #: The header of a model with its optimizer has less than a megabyte. A few workflows or captions in the metadata add some more.
-MAX_HEADER, LARGEST_HEADER_OF_FORMAT = 8_000_000, 100_000_000
+MAX_HEADER, LARGEST_HEADER_OF_FORMAT = 5_000_000, 100_000_000
 #: Lists and mappings in a header, three for each tensor. Text in the metadata may contain such brackets, too.
-MAX_BRACKETS = 1_000_000
+MAX_BRACKETS = 300_000
 
 
 @dataclass(frozen=True)

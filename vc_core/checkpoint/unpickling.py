@@ -15,10 +15,12 @@ from .errors import CheckpointError
 from .globals import Placeholder, call, named_global, set_item
 
 # The pickle describes the tensors and holds no weights; the largest real ones have a few megabytes.
-MAX_PICKLE_BYTES = 32 * 2**20
+MAX_PICKLE_BYTES = 16 * 2**20
 # A tensor takes about forty opcodes, an object of an optimizer or a callback a few: 200,000 for a large model with its
 # optimizer. Each can leave a container in memory.
-MAX_OPCODES = 500_000
+MAX_OPCODES = 400_000
+# Those of them that name a function, call one or refer to a storage: up to ten for a tensor.
+MAX_CALLS = 150_000
 MAX_PROTOCOL = 5
 
 Operation = Callable[["_Machine", Any], None]
@@ -32,6 +34,12 @@ class _Machine:
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks beneath each open mark
         self._memo: dict[int, object] = {}
+        self._calls = 0
+
+    def _count(self) -> None:
+        self._calls += 1
+        if self._calls > MAX_CALLS:
+            raise CheckpointError(f"refused: it names and calls functions more than {MAX_CALLS} times, far more than any checkpoint")
 
     def push(self, value: object) -> None:
         """Also what opcodes do that only hold a number, a text or bytes."""
@@ -39,6 +47,14 @@ class _Machine:
 
     def result(self) -> object:
         return self._stack.pop()
+
+    def _name(self, module: str, name: str) -> None:
+        self._count()
+        self.push(named_global(module, name))
+
+    def _call(self, function: object, arguments: object) -> None:
+        self._count()
+        self.push(call(function, arguments))
 
     def _to_mark(self) -> list[object]:
         items = self._stack
@@ -97,6 +113,7 @@ class _Machine:
         self.push(self._stack[-1])
 
     def persistent(self, _argument: Any) -> None:
+        self._count()
         (identifier,) = self._pop(1)
         self.push(self._persistent(identifier))
 
@@ -138,30 +155,30 @@ class _Machine:
 
     def named_global(self, argument: Any) -> None:
         module, name = argument.split(" ")
-        self.push(named_global(module, name))
+        self._name(module, name)
 
     def stack_global(self, _argument: Any) -> None:
         module, name = self._pop(2)
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a global's name is not text")
-        self.push(named_global(module, name))
+        self._name(module, name)
 
     def make_instance(self, argument: Any) -> None:
         module, name = argument.split(" ")
         items = self._to_mark()
-        self.push(call(named_global(module, name), tuple(items)))
+        self._call(named_global(module, name), tuple(items))
 
     def make_object(self, _argument: Any) -> None:
         function, *items = self._to_mark()
-        self.push(call(function, tuple(items)))
+        self._call(function, tuple(items))
 
     def reduce(self, _argument: Any) -> None:
         function, arguments = self._pop(2)
-        self.push(call(function, arguments))
+        self._call(function, arguments)
 
     def new_object(self, _argument: Any) -> None:
         function, arguments, _ = self._pop(3)
-        self.push(call(function, arguments))
+        self._call(function, arguments)
 
     def build(self, _argument: Any) -> None:
         target, _ = self._pop(2)

@@ -14,7 +14,7 @@ from .errors import CheckpointError
 from .filebytes import FileBytes
 
 # A member takes about a hundred bytes there, and a large model with its optimizer has 5,000.
-MAX_DIRECTORY = 4 << 20
+MAX_DIRECTORY = 2 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 from ..checkpoint.errors import CheckpointError
@@ -22,6 +23,12 @@ from .tables import has_schedule
 FORM = ("in_channels", "out_channels", "relative_position", *UNET_FLAGS)
 #: The values of a configuration that were read off the tensors, by part.
 Found = dict[str, dict[str, Any]]
+
+
+@cache
+def _published_models() -> tuple[ModelConfig, ...]:
+    """Their configurations, which must not be changed."""
+    return tuple(map(load_config, published()))
 
 
 def named(config: ConfigLike | None) -> str | None:
@@ -62,8 +69,23 @@ def choose(checkpoint: Checkpoint, found: Found, config: ConfigLike | None) -> M
     Raises:
         CheckpointError: no published model is of this form, several are, or the caller names one that isn't.
     """
+    name = named(config)
+    candidates = _candidates(checkpoint, found, config)
+    fitting = [each for each in candidates if not any(differences(found, asdict(each)))]
+    of_size = fitting or [each for each in candidates if each.name in published()]
+    possible = [each for each in of_size if has_schedule(checkpoint, each.schedule) is not False] or of_size
+    if name is None:
+        chosen = _tell_apart(checkpoint, possible)
+    else:
+        _check_choice(checkpoint, found, str(name), possible)
+        chosen = next(each for each in possible if each.name == name)
+    return chosen if fitting else replace(chosen, name="custom", title=f"A model of the form of {chosen.name}")
+
+
+def _candidates(checkpoint: Checkpoint, found: Found, config: ConfigLike | None) -> list[ModelConfig]:
+    """The published models of the file's form, and the one that the caller gives or names."""
     form = _form(found["unet"])
-    candidates = [each for each in map(load_config, published()) if _form(asdict(each.unet)) == form]
+    candidates = [each for each in _published_models() if _form(asdict(each.unet)) == form]
     name = named(config)
     if not candidates and config is not None and name is None:
         own = load_config(config)
@@ -76,15 +98,7 @@ def choose(checkpoint: Checkpoint, found: Found, config: ConfigLike | None) -> M
         )
     if name in bundled_configurations():
         candidates.append(load_config(str(name)))
-    fitting = [each for each in candidates if not any(differences(found, asdict(each)))]
-    of_size = fitting or [each for each in candidates if each.name in published()]
-    possible = [each for each in of_size if has_schedule(checkpoint, each.schedule) is not False] or of_size
-    if name is None:
-        chosen = _tell_apart(checkpoint, possible)
-    else:
-        _check_choice(checkpoint, found, str(name), possible)
-        chosen = next(each for each in possible if each.name == name)
-    return chosen if fitting else replace(chosen, name="custom", title=f"A model of the form of {chosen.name}")
+    return candidates
 
 
 def as_stated(checkpoint: Checkpoint, found: Found, stated: ModelConfig, config: ConfigLike | None) -> ModelConfig:
