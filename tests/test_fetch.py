@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import os
 import re
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import vc_core.fetch as fetching
 from vc_core.__main__ import main
 from vc_core.config import published
+from vc_core.errors import VideoCrafterError
 from vc_core.fetch import FetchError, fetch, published_files
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
@@ -135,6 +139,118 @@ def test_a_damaged_file_is_refused_and_removed(hub, tmp_path):
     with pytest.raises(FetchError, match="is damaged: its SHA-256 is .*fetch it again"):
         fetch(NAME, tmp_path, endpoint=hub.address)
     assert not list(tmp_path.iterdir())
+
+
+def odd_folder(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "inside").write_text("x")
+
+
+def odd_link(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    other = path.parent.parent / "precious"
+    other.mkdir(exist_ok=True)
+    (other / "kept").write_text("kept")
+    path.symlink_to(other)
+
+
+def odd_pipe(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+
+
+def odd_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"<html>" * 100)
+
+
+UNFINISHED = ".videocrafter_i2v_512_v1.ckpt.download"
+CACHE = f"{UNFINISHED}/.cache/huggingface/download"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and named pipes are POSIX's")
+@pytest.mark.parametrize("odd", [odd_folder, odd_link, odd_pipe, odd_file], ids=["folder", "link", "pipe", "file"])
+@pytest.mark.parametrize(
+    "name", [UNFINISHED, f"{UNFINISHED}/model.ckpt", f"{CACHE}/part.{'0' * 64}.incomplete", f"{UNFINISHED}/fetch.lock"],
+    ids=["all", "whole", "part", "lock"],
+)
+def test_what_can_not_be_continued_is_fetched_anew(hub, tmp_path, odd, name):
+    folder = tmp_path / "models"
+    odd(folder / name)
+    target = fetch(NAME, folder, endpoint=hub.address, report=lambda _: None)
+    assert target.read_bytes() == CONTENT and {path.name for path in folder.iterdir()} <= {target.name, "precious"}
+    assert all(path.read_text() == "kept" for path in tmp_path.rglob("kept"))
+
+
+def part_name(hub: Hub, folder: Path) -> Path:
+    """The name of the part that older releases of the library continue."""
+    from huggingface_hub._local_folder import get_local_download_paths
+
+    return get_local_download_paths(folder / UNFINISHED, "model.ckpt").incomplete_path(hub.etag)
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 5, 1000])
+def test_a_part_of_other_content_never_becomes_the_file(hub, tmp_path, size):
+    part = part_name(hub, tmp_path)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(b"x" * size)
+    target = fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None)
+    assert target.read_bytes() == CONTENT and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_damaged_whole_of_an_earlier_call_is_fetched_anew(hub, tmp_path):
+    """The library takes a file beside its own record of the right tag for complete."""
+    from huggingface_hub._local_folder import write_download_metadata
+
+    (tmp_path / UNFINISHED).mkdir()
+    (tmp_path / UNFINISHED / "model.ckpt").write_bytes(CONTENT[:-1] + b"x")
+    write_download_metadata(tmp_path / UNFINISHED, "model.ckpt", "1" * 40, hub.etag)
+    target = fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None)
+    assert target.read_bytes() == CONTENT and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("page", [b"<html>Please log in</html>", b"", b"\x1f\x8b\x08" + b"0" * 100, b' {"error": "no"}'])
+@pytest.mark.parametrize("etag", ["sha256", "3" * 40])
+def test_what_a_captive_portal_sends_never_becomes_a_model(hub, tmp_path, page, etag):
+    """In place of the content, with the sound headers; and with headers of its own."""
+    hub.content = page
+    if etag != "sha256":
+        hub.etag = etag
+    with pytest.raises(FetchError):
+        fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None)
+    assert not (tmp_path / "videocrafter_i2v_512_v1.ckpt").exists()
+
+
+def test_a_size_that_is_not_the_hubs_is_damage(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "_download", lambda file, folder, *_: (tmp_path / "model", fetching.HubFile(None, 4)))
+    (tmp_path / "model").write_bytes(b"12345")
+    with pytest.raises(FetchError, match="it has 5 bytes, not 4"):
+        fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None)
+
+
+def test_two_at_once_do_not_disturb_each_other(hub, tmp_path):
+    (tmp_path / UNFINISHED).mkdir()
+    with FileLock(tmp_path / UNFINISHED / "fetch.lock"), pytest.raises(FetchError, match="by another process already"):
+        fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None)
+
+
+def test_too_little_room_is_said_before_the_download(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100, "total": 100, "used": 0}))
+    with pytest.raises(FetchError, match=r"0.0 GB are left to fetch, but the disk has 0.0 GB. Make room first"):
+        fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None)
+    assert hub.ranges == []
+
+
+@pytest.mark.parametrize("there", ["folder", "empty"])
+def test_what_is_there_but_no_model_is_not_taken_for_one(hub, tmp_path, there):
+    target = tmp_path / "videocrafter_i2v_512_v1.ckpt"
+    if there == "folder":
+        target.mkdir()
+        with pytest.raises(VideoCrafterError, match="is a folder"):
+            fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None)
+    else:
+        target.touch()
+        assert fetch(NAME, tmp_path, endpoint=hub.address, report=lambda _: None).read_bytes() == CONTENT
 
 
 def test_the_recorded_sha256_counts_and_not_the_hubs(hub, tmp_path, monkeypatch):

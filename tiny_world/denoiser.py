@@ -13,6 +13,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
+from vc_core.errors import InputError
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.conditioning import Conditioning, place_keyframes
 from vc_core.models.image_encoder import ImageEncoder, prepare_images
@@ -160,7 +161,7 @@ def init_from(unet: UNet, weights: Mapping[str, Tensor]) -> None:
             parameter.zero_()
             parameter[:, : weight.shape[1]] = weight
         elif weight.shape != parameter.shape:
-            raise ValueError(f"{name} is {list(weight.shape)} in the model to start from, and {list(parameter.shape)} in the one to train.")
+            raise InputError(f"{name} is {list(weight.shape)} in the model to start from, and {list(parameter.shape)} in the one to train.")
         else:
             parameter.copy_(weight)
 

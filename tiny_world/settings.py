@@ -8,10 +8,12 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vc_core import plain_yaml
 from vc_core.config import ImageEncoderConfig
-from vc_core.training.settings import LossSettings, TrainerSettings
+from vc_core.errors import ConfigError, InputError
+from vc_core.training.settings import LossSettings, TrainerSettings, check_numbers
 
-from .world import World
+from .world import MOTIONS, World
 
 
 @dataclass
@@ -93,16 +95,55 @@ class TrainingSettings:
 DEFAULT = Path(__file__).parent / "tiny_t2v.yaml"
 
 
+#: Lowest and highest values of numbers.
+WORLD_BOUNDS = {
+    "size": (8, 1024), "frames": (1, 1024), "radius": (1, 512), "speed": (0, 10_000), "fps_min": (1, 1000), "fps_max": (1, 1000),
+    "spread": (0, 512),
+}
+PHASE_BOUNDS = {
+    "until": (0, 1), "frames": (0, 1024), "fps_min": (0, 1000), "fps_max": (0, 1000), "batch": (0, 65536), "timestep_power": (0.01, 100),
+}
+STAGE_BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
+    "clip": {"attribute_weight": (0, 1e6), "images": (1, 65536)},
+    "autoencoder": {"foreground_weight": (0, 1e6), "kl_weight": (0, 1e6), "anchor_weight": (0, 1e6), "anchored_until": (0, 1)},
+    "decoder": {"foreground_weight": (0, 1e6), "latent_noise": (0, 1e6)},
+    "sight": {},
+    "diffusion": {},
+}
+
+
 def load_settings(path: str | Path = DEFAULT) -> TrainingSettings:
-    """Read the settings of a run.
+    """Read the settings of a run. The file is parsed as plain data: references in it are refused.
 
     Raises:
-        ValueError: there is no such file, or a key or a type that isn't known.
+        ConfigError: there is no such file, it is no YAML, or a key or a type isn't known.
+        InputError: a number is out of its bounds.
     """
     if not Path(path).is_file():
-        raise ValueError(f"There are no training settings at {path}.")
+        raise ConfigError(f"There are no training settings at {path}.")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainingSettings), OmegaConf.load(path))
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        values = plain_yaml.read(Path(path).read_text(encoding="utf-8"))
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainingSettings), OmegaConf.create(values)))
     except OmegaConfBaseException as error:
-        raise ValueError(f"The training settings {path} are wrong at {error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"The training settings {path} are wrong at {error.full_key}: {str(error).splitlines()[0]}") from error
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The training settings {path} can't be read: {error}.") from error
+    assert isinstance(settings, TrainingSettings)
+    _check(settings)
+    return settings
+
+
+def _check(settings: TrainingSettings) -> None:
+    for name, bounds in STAGE_BOUNDS.items():
+        stage = getattr(settings, name)
+        stage.trainer.check(f"{name}.trainer.")
+        check_numbers(stage, bounds, f"{name}.")
+    settings.diffusion.loss.check("diffusion.loss.")
+    for index, phase in enumerate(settings.diffusion.phases):
+        check_numbers(phase, PHASE_BOUNDS, f"diffusion.phases[{index}].")
+    world = settings.world
+    check_numbers(world, WORLD_BOUNDS, "world.")
+    if world.fps_min > world.fps_max:
+        raise InputError(f"world.fps_min is {world.fps_min}; it must be at most fps_max, which is {world.fps_max}.")
+    if not world.motions or not set(world.motions) <= set(MOTIONS):
+        raise InputError(f"world.motions are {', '.join(world.motions) or 'none'}; possible are {', '.join(MOTIONS)}.")

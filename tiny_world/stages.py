@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vc_core.config import ModelConfig, load_config
 from vc_core.diffusion.schedule import Schedule
+from vc_core.errors import InputError
 from vc_core.family.model_file import ModelFile
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.image_encoder import ImageEncoder
@@ -21,7 +22,8 @@ from vc_core.models.unet import UNet
 from vc_core.training.export import write_model
 from vc_core.training.layers import training_layers
 from vc_core.training.loss import DiffusionLoss
-from vc_core.training.trainer import Trainer, save_atomically
+from vc_core.training.state import StateError, make_folder, read_state, save_atomically
+from vc_core.training.trainer import Trainer
 
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
 from .denoiser import (
@@ -46,9 +48,9 @@ class Run:
 
     def __init__(self, settings: TrainingSettings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
+        make_folder(folder)
         self.config: ModelConfig = load_config(settings.model)
         self.start: ModelFile | None = ModelFile.open(settings.start) if settings.start else None
-        folder.mkdir(parents=True, exist_ok=True)
 
     def file(self, name: str) -> Path:
         """A file of the run."""
@@ -64,11 +66,14 @@ class Run:
         """Load a network's weights from the file of an earlier stage.
 
         Raises:
-            FileNotFoundError: that stage has not been run.
+            InputError: that stage has not been run, or its file is damaged or of another model.
         """
         if not self.file(name).exists():
-            raise FileNotFoundError(f"{self.file(name)} is missing: run the stage that makes it first, or leave --stage out.")
-        network.load_state_dict(torch.load(self.file(name), weights_only=True))
+            raise InputError(f"{self.file(name)} is missing: run the stage that makes it first, or leave --stage out.")
+        try:
+            network.load_state_dict(read_state(self.file(name)))
+        except RuntimeError as error:
+            raise StateError(f"{self.file(name)}: is of another model. Move it away to train that stage anew.") from error
         network.requires_grad_(False).eval()
 
     def autoencoder(self) -> Autoencoder:
@@ -183,7 +188,8 @@ def train_denoiser(run: Run) -> None:
         init_identity(unet)
         init_time_signal(unet)
     if isinstance(network, ImageUNet):
-        network.projector.load_state_dict(torch.load(run.file("projector.pt"), weights_only=True))
+        run.load(network.projector, "projector.pt")
+        network.projector.requires_grad_(True).train()
         if not run.started("projector"):
             init_position_signal(unet)
     step = DenoiserLoss(

@@ -13,18 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from .errors import VideoCrafterError
-from .files import replacing
+from .files import check_output, replacing
 
 LIST = Path(__file__).parent / "published.yaml"
 HUB = "https://huggingface.co"
 CHUNK_BYTES = 1 << 24  # hashed at a time
+#: The ending of the library's unfinished files, and the name of our own lock beside them.
+PART, LOCK = ".incomplete", "fetch.lock"
 
 
 class FetchError(VideoCrafterError):
     """A file that can't be downloaded; the message says how to get it by hand."""
+
+
+class DamagedError(FetchError):
+    """A download of the wrong size or content."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class PublishedFile:
     sha256: str = ""
     #: The folder in ComfyUI's ``models``.
     folder: str = "checkpoints"
+
+    def by_hand(self, target: Path) -> str:
+        """How to get the file without this command."""
+        return f"Or download {self.url} with a browser and save it as {target}."
 
     @property
     def url(self) -> str:
@@ -69,7 +80,8 @@ def fetch(name: str, folder: Path, endpoint: str | None = None, report: Callable
     """Download a model's file into a folder, unless it is there already.
 
     Whether a broken download is resumed at once, by the next call or not at all depends on huggingface_hub's release; recent ones
-    resume it at once. The file gets its name only when its SHA-256 is right.
+    resume it at once. What can't be continued is thrown away and fetched anew. The file gets its name only when its size and its SHA-256
+    are right: the recorded one, else the hub's. If there is neither, a page, an empty file or gzip is refused all the same.
 
     Args:
         name: a published model, as in :func:`published_files`.
@@ -82,7 +94,7 @@ def fetch(name: str, folder: Path, endpoint: str | None = None, report: Callable
 
     Raises:
         FetchError: no such model or folder, huggingface_hub isn't installed, the hub can't be reached, or the download is damaged.
-        FileWriteError: the file can't be put in its place.
+        FileWriteError: the file can't be written there.
     """
     files = published_files()
     if name not in files:
@@ -91,46 +103,146 @@ def fetch(name: str, folder: Path, endpoint: str | None = None, report: Callable
         raise FetchError(f"There is no folder {folder}: make it first, or name another with --folder.")
     file = files[name]
     target = folder / file.save_as
-    if target.exists():
+    if target.is_file() and target.stat().st_size:
         report(f"{target} is there already.")
         return target
-    by_hand = f"Or download {file.url} with a browser and save it as {target}."
+    check_output(target)
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError as error:
+        raise FetchError(f"Fetching needs huggingface_hub (pip install huggingface_hub). {file.by_hand(target)}") from error
     report(f"Fetching {file.title} ({file.gigabytes:g} GB) from {file.repository}; its licence: {file.licence}.")
     unfinished = folder / f".{file.save_as}.download"
-    downloaded, sha256 = _download(file, unfinished, endpoint, by_hand)
-    expected = file.sha256 or sha256
-    found = sha256_of(downloaded) if expected else ""
-    if found != expected:
-        shutil.rmtree(unfinished)
-        raise FetchError(f"The download of {file.url} is damaged: its SHA-256 is {found}, not {expected}. It was removed; fetch it again.")
-    with replacing(target) as temporary:
-        downloaded.replace(temporary)
-    shutil.rmtree(unfinished)
-    report(f"{target}: {'its SHA-256 is right' if expected else 'no SHA-256 is published for it, so it was not checked'}.")
+    try:
+        checked = _complete(file, unfinished, target, endpoint)
+    except OSError as error:
+        raise FetchError(f"{target}: could not be written ({error.strerror or error}). Check the folder and its free space.") from error
+    report(f"{target}: {checked}.")
     return target
 
 
-def _download(file: PublishedFile, folder: Path, endpoint: str | None, by_hand: str) -> tuple[Path, str]:
-    """Download a file into a folder of its own.
-
-    Returns:
-        Its path, and its SHA-256 as the hub has it; empty where the hub has none.
-    """
+def _complete(file: PublishedFile, unfinished: Path, target: Path, endpoint: str | None) -> str:
+    """Download a file into a folder for what is unfinished, check it and put it in its place; returns what was checked."""
+    if unfinished.is_symlink() or not unfinished.is_dir():
+        unfinished.unlink(missing_ok=True)
+    elif any(_is_odd(path, file) for path in unfinished.rglob("*")):
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(exist_ok=True)
     try:
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-    except ImportError as error:
-        raise FetchError(f"Fetching needs huggingface_hub (pip install huggingface_hub). {by_hand}") from error
+        with FileLock(unfinished / LOCK, timeout=0):
+            downloaded, checked = _checked_download(file, unfinished, target, endpoint)
+            with replacing(target) as temporary:
+                downloaded.replace(temporary)
+    except Timeout as error:
+        raise FetchError(f"{target} is being fetched by another process already: wait for it.") from error
+    except DamagedError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return checked
+
+
+def _checked_download(file: PublishedFile, unfinished: Path, target: Path, endpoint: str | None) -> tuple[Path, str]:
+    """The path of a sound download, and what was checked of it.
+
+    A download that an earlier call began is continued; if the whole is damaged then, it is thrown away and fetched anew.
+    """
+    begun = any(path.suffix == PART or path.name == file.file for path in unfinished.rglob("*"))
+    for continued in (begun, False):
+        downloaded, hub = _download(file, unfinished, target, endpoint)
+        problem, checked = _problem(file, downloaded, hub)
+        if not problem:
+            return downloaded, checked
+        _empty(unfinished)
+        if not continued:
+            break
+    raise DamagedError(f"The download of {file.url} is damaged: {problem}. It was removed; fetch it again. {file.by_hand(target)}")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """What the hub says of a file: its tag and its size, None where it says nothing."""
+
+    etag: str | None
+    size: int | None
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256, which is the tag of a large file; empty for another."""
+        return self.etag if self.etag and re.fullmatch("[0-9a-f]{64}", self.etag) else ""
+
+
+def _problem(file: PublishedFile, path: Path, hub: HubFile) -> tuple[str, str]:
+    """What is wrong with a downloaded file, empty if nothing is; and what was checked."""
+    size, expected = path.stat().st_size, file.sha256 or hub.sha256
+    if hub.size is not None and size != hub.size:
+        return f"it has {size} bytes, not {hub.size}", ""
+    if expected:
+        found = sha256_of(path)
+        return "" if found == expected else f"its SHA-256 is {found}, not {expected}", "its size and SHA-256 are right"
+    with path.open("rb") as opened:
+        head = opened.read(512).lstrip()
+    if not head or head.startswith((b"<", b"{", b"\x1f\x8b")):
+        return "it is empty, a page or text of a server, or compressed", ""
+    right = "its size is right; " if hub.size is not None else ""
+    return "", f"{right}no SHA-256 is published for it, so its content was not checked"
+
+
+def _empty(unfinished: Path) -> None:
+    """Throw away all but the lock."""
+    for path in unfinished.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def _is_odd(path: Path, file: PublishedFile) -> bool:
+    """Whether something in the library's folder isn't a plain file or folder, or is a folder where the library has a file."""
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        return True
+    return path.is_dir() and (path.name == file.file or path.suffix in (PART, ".lock", ".metadata"))
+
+
+def _download(file: PublishedFile, folder: Path, target: Path, endpoint: str | None) -> tuple[Path, HubFile]:
+    """Download a file into a folder of its own; returns its path and what the hub says of it."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+
     # Xet does not resume a broken download. The library reads its environment variable HF_HUB_DISABLE_XET when it is imported, which
     # open_clip has done by now.
     constants.HF_HUB_DISABLE_XET = True
     try:
-        etag = get_hf_file_metadata(hf_hub_url(file.repository, file.file, endpoint=endpoint)).etag
+        metadata = get_hf_file_metadata(hf_hub_url(file.repository, file.file, endpoint=endpoint))
+        hub = HubFile(metadata.etag, metadata.size)
+        _make_room(file, folder, target, hub)
         path = hf_hub_download(file.repository, file.file, local_dir=folder, endpoint=endpoint)
+    except FetchError:
+        raise
     except Exception as error:  # the library's classes of errors differ from release to release
-        reason = f"{type(error).__name__}: {error}"
-        raise FetchError(f"{file.repository} could not be fetched: {reason} Run the same command again. {by_hand}") from error
-    # The ETag of a large file is its SHA-256; that of a small one is something else.
-    return Path(path), etag if etag and re.fullmatch("[0-9a-f]{64}", etag) else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FetchError(
+            f"{file.repository} could not be fetched: {reason} Run the same command again. {file.by_hand(target)}"
+        ) from error
+    return Path(path), hub
+
+
+def _make_room(file: PublishedFile, folder: Path, target: Path, hub: HubFile) -> None:
+    """Remove parts that can't be continued: of another version of the file, or not smaller than it.
+
+    Raises:
+        FetchError: the disk has too little room for the rest.
+    """
+    kept = 0
+    for part in folder.rglob(f"*{PART}"):
+        size = part.stat().st_size
+        if part.name.endswith(f".{hub.etag}{PART}") and (hub.size is None or size < hub.size):
+            kept = max(kept, size)
+        else:
+            part.unlink()
+    free = shutil.disk_usage(target.parent).free
+    if hub.size is not None and hub.size - kept > free and not (folder / file.file).exists():
+        left = (hub.size - kept) / 1e9
+        raise FetchError(f"{target}: {left:.1f} GB are left to fetch, but the disk has {free / 1e9:.1f} GB. Make room first.")
 
 
 def sha256_of(path: Path) -> str:

@@ -12,13 +12,19 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from harness.comfyui import REPOSITORY
 from harness.server import DEFAULT_PACK_NAME, Server, running
+from vc_core.checkpoint.convert import CONFIG_KEY
+from vc_core.config import to_yaml
+from vc_core.family.model_file import ModelFile
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
@@ -164,6 +170,34 @@ def test_a_model_that_is_missing_is_offered(interface: Interface, server: Server
     interface.page.get_by_text("videocrafter_t2v_512_v2.ckpt").first.wait_for()
     interface.page.wait_for_timeout(500)
     interface.screenshot("missing_model")
+
+
+ATTACK = "<img src=x onerror='window.attacked = true'>"
+
+
+@pytest.mark.parametrize("place", ["title", "tensor"])
+def test_a_stranger_s_file_puts_no_script_into_the_page(interface: Interface, server: Server, place: str):
+    """By its title, which the loader shows, or by a tensor's name in an error."""
+    file = ModelFile.open("videocrafter_tiny_t2v")
+    tensors = {prefix + name: tensor for part, prefix in file.parts.items() for name, tensor in file.tensors(part).items()}
+    text = to_yaml(replace(file.config, title=ATTACK) if place == "title" else file.config)
+    if place == "tensor":
+        tensors["model.diffusion_model." + ATTACK] = torch.zeros(1)
+    save_file(tensors, server.checkpoints / f"{place}.safetensors", {CONFIG_KEY: text})
+    workflow = json.loads((REPOSITORY / "workflows" / "text_to_video.json").read_text(encoding="utf-8"))
+    loader = next(node for node in workflow["nodes"] if node["type"] == "VideoCrafterLoader")
+    loader["widgets_values"][0] = f"{place}.safetensors"
+    page = interface.page
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    page.evaluate(FEWER_STEPS)
+    interface.command("Comfy.QueuePrompt")
+    if place == "title":
+        page.get_by_text("(tiny_t2v)").first.wait_for()
+    else:
+        page.wait_for_function("window.app.lastExecutionError?.exception_message.includes('onerror')")
+    page.wait_for_timeout(1000)
+    interface.screenshot(f"attack_by_{place}")
+    assert page.evaluate("window.attacked") is None and not page.locator("img[src=x]").count()
 
 
 def pairs(boxes: list[list[Any]]) -> Iterator[tuple[list[Any], list[Any]]]:

@@ -141,7 +141,7 @@ class TestErrors:
         frames[0].save(comfyui.base / "input" / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
         graph = ImageGraph("LoadImage", {"image": "moving.webp"}, frames=2, size=16)
         graph.add("TestSave", file="x", latent=graph.sample(steps=1))
-        assert_fails(comfyui, graph, "VideoCrafterSampler", "3 images for 1 videos", "connect one, or set batch_size to 3")
+        assert_fails(comfyui, graph, "VideoCrafterImageToVideo", "There are 3 images for 1 video:", "ImageFromBatch", "batch_size 3")
 
     def test_more_images_than_videos(self, comfyui, checkpoint):
         graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"], "many.st", frames=2)

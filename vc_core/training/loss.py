@@ -41,10 +41,11 @@ class DiffusionLoss:
     """Noises a batch, calls the network, compares.
 
     Raises:
-        InputError: an unknown setting, or the prediction is eps although the last timestep has no signal.
+        InputError: an unknown setting, a number that can't be, or the prediction is eps although the last timestep has no signal.
     """
 
     def __init__(self, schedule: Schedule, settings: LossSettings) -> None:
+        settings.check()
         if settings.prediction not in PREDICTIONS:
             raise InputError(f"The prediction is {settings.prediction!r}; it can be {' or '.join(PREDICTIONS)}.")
         if settings.weighting not in WEIGHTINGS:

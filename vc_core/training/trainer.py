@@ -16,18 +16,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..files import replacing
+from ..errors import VideoCrafterError
 from .settings import TrainerSettings
+from .state import StateError, make_folder, read_state, save_atomically
 
 Loss = Callable[[torch.Generator, int], tuple[Tensor, dict[str, float]]]  # (generator, update) -> loss, figures
 
 
-class Interrupted(RuntimeError):
+class Interrupted(VideoCrafterError):
     """The run was asked to stop; its state is saved."""
+
+
+class DivergedError(VideoCrafterError, FloatingPointError):
+    """A gradient is NaN or infinite; the last saved state is sound."""
 
 
 class Average:
@@ -55,21 +61,17 @@ def learning_rate(settings: TrainerSettings, update: int) -> float:
     return settings.learning_rate * warm * min(1.0, left)
 
 
-def save_atomically(value: object, path: Path) -> None:
-    """``torch.save`` that leaves either the old file or the complete new one; missing folders are made.
+class Trainer:
+    """Trains `module` on `loss`; `path` holds the state.
 
     Raises:
-        FileWriteError: the file can't be written.
+        InputError: a setting that can't be.
+        FileWriteError: the state can't be written to `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        torch.save(value, temporary)
-
-
-class Trainer:
-    """Trains `module` on `loss`; `path` holds the state."""
 
     def __init__(self, module: nn.Module, loss: Loss, settings: TrainerSettings, path: Path, name: str = "") -> None:
+        settings.check()
+        make_folder(path.parent)
         self.module, self.loss, self.settings, self.path, self.name = module, loss, settings, path, name
         matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
         vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
@@ -96,18 +98,48 @@ class Trainer:
         }
 
     def resume(self) -> bool:
-        """Load the saved state. Returns False if there is none."""
+        """Load the saved state. Returns False if there is none.
+
+        Raises:
+            StateError: it can't be read, has NaN, or is of another run; the file is left as it is.
+        """
         if not self.path.exists():
             return False
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        self.update = state["update"]
+        state = read_state(self.path)
+        try:
+            self._take(state)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StateError(
+                f"{self.path}: is not of a run with these settings and this network ({str(error).splitlines()[0]:.160}). Move it away to "
+                "start anew, or give the run another folder."
+            ) from error
+        return True
+
+    def _take(self, state: dict[str, Any]) -> None:
+        update = state["update"]
+        if type(update) is not int or update < 0:
+            raise TypeError(f"its number of updates is {update!r:.40}")
+        if len(state["generators"]) != len(self.generators):
+            raise TypeError(f"it has {len(state['generators'])} pieces, not {len(self.generators)}")
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.module.load_state_dict(state["average"] or state["module"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
-        return True
+        self.update = update
+
+    def save(self) -> None:
+        """Write the state.
+
+        Raises:
+            DivergedError: a weight is NaN or infinite; the state before stays.
+            FileWriteError: it can't be written; the state before stays.
+        """
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            found = f"{self.name}: weights are NaN or infinite after update {self.update}"
+            raise DivergedError(f"{found}; {self.path} was not written. Lower the learning rate.")
+        save_atomically(self.state(), self.path)
 
     def step(self) -> dict[str, float]:
         """One update."""
@@ -119,7 +151,7 @@ class Trainer:
             parameter.grad = sum(gradients[1:], gradients[0]) / len(pieces)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         if not math.isfinite(float(norm)):
-            raise FloatingPointError(f"{self.name}: the gradient of update {self.update} is {float(norm)}; lower the learning rate.")
+            raise DivergedError(f"{self.name}: the gradient of update {self.update} is {float(norm)}; lower the learning rate.")
         self.optimizer.step()
         if self.average:
             self.average.update(self.module, self.update)
@@ -158,9 +190,9 @@ class Trainer:
                     print(f"{self.name} {self.update}/{until}  {means}  {pace:.2f} s/update  {left:.1f} min left", flush=True)
                     sums, count = {}, 0
                 if self.update % settings.save_every == 0:
-                    save_atomically(self.state(), self.path)
+                    self.save()
             if self.update > first:
-                save_atomically(self.state(), self.path)
+                self.save()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
