@@ -28,8 +28,8 @@ from vc_core.family.model_file import ModelFile
 
 from .file_mutations import KINDS, MODELS, WITH_ZEROS, model_header, sparse_file
 
-#: An input that takes longer is ended.
-ENDED_AFTER = 10
+#: An input is ended after so many seconds of the processor's time, and of a clock: other programs may keep the processor busy.
+ENDED_AFTER, ENDED_BY_CLOCK = 10, 300
 #: Only every so many inputs' memory is measured one by one: looking takes longer than most inputs.
 MEASURED_AT_ONCE = 20
 
@@ -109,14 +109,15 @@ def fuzz(kinds: list[str], seed: int, seconds: float, count: int | None = None) 
     def too_long(*_: object) -> None:
         raise TooLong
 
-    before = signal.signal(signal.SIGALRM, too_long)
+    before = [(each, signal.signal(each, too_long)) for each in (signal.SIGALRM, signal.SIGPROF)]
     with tempfile.TemporaryDirectory() as folder:
         for number in itertools.count(seed):
             if number - seed == count or count is None and time.monotonic() - start > seconds:
                 break
             for kind in kinds:
                 try_one(kind, number, Path(folder) / "model.ckpt", report)
-    signal.signal(signal.SIGALRM, before)
+    for each, handler in before:
+        signal.signal(each, handler)
     return report
 
 
@@ -130,7 +131,8 @@ def try_one(kind: str, seed: int, path: Path, report: Report) -> None:
     if measured:
         Path("/proc/self/clear_refs").write_text("5")  # the highest memory so far is forgotten
     resident, began = (status("VmRSS") if measured else 0), time.process_time()
-    signal.alarm(ENDED_AFTER)
+    signal.alarm(ENDED_BY_CLOCK)
+    signal.setitimer(signal.ITIMER_PROF, ENDED_AFTER)
     try:
         ending = run(kind, made, path)
     except (Exception, TooLong) as error:
@@ -138,6 +140,7 @@ def try_one(kind: str, seed: int, path: Path, report: Report) -> None:
         ending = "finding"
         report.findings.append(f"--kind {kind} --seed {seed} --count 1: {error!r:.300} at {frame.filename}:{frame.lineno}")
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     report.endings[kind][ending] += 1
     took, grew = time.process_time() - began, ((status("VmHWM") - resident) / 1024 - size / 2**20 if measured else 0)

@@ -25,3 +25,13 @@ def test_the_fuzz_finds_raw_errors_slow_inputs_and_odd_messages(monkeypatch):
     monkeypatch.setattr(fuzz_files, "run", lambda *_: "read")
     monkeypatch.setattr(fuzz_files, "SECONDS", -1.0)
     assert "took" in fuzz_files.fuzz(["yaml"], seed=5, seconds=0, count=1).findings[0]
+
+
+def test_the_fuzz_ends_inputs_that_do_not(monkeypatch):
+    def endless(*_):
+        while True:
+            pass
+
+    monkeypatch.setattr(fuzz_files, "run", endless)
+    monkeypatch.setattr(fuzz_files, "ENDED_AFTER", 0.2)
+    assert "TooLong" in fuzz_files.fuzz(["yaml"], seed=5, seconds=0, count=1).findings[0]

@@ -30,7 +30,7 @@ PLAIN_LABEL = re.compile(r"[\w ,.()+-]{1,80}")
 #: Most characters of a name or a title in a configuration that is given by the user.
 LONGEST_LABEL = 200
 #: Most characters of a configuration in a file's metadata; a longer one was not written by this package, whose have 2,000.
-LONGEST_TEXT = 1 << 14
+LONGEST_TEXT = 1 << 13
 
 
 # omegaconf reads the field types at run time and knows typing's generics only.

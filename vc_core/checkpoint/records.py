@@ -10,6 +10,8 @@ import torch
 
 from .errors import CheckpointError, short_repr
 
+# A large model with its optimizer has 6,000.
+MAX_TENSORS = 20_000
 MAX_DIMENSIONS = 64
 # A tensor may repeat its storage (stride 0), as expanded buffers do, but not so as to fill the memory once it is copied.
 MAX_REPEATED_ELEMENTS = 1 << 24
@@ -59,6 +61,15 @@ class Unreadable:
 def reach(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     """How many elements a tensor's last one lies behind its first."""
     return sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
+def check_number(tensors: int) -> None:
+    """
+    Raises:
+        CheckpointError: so many tensors are more than any checkpoint has.
+    """
+    if tensors > MAX_TENSORS:
+        raise CheckpointError(f"refused: it has {tensors} tensors, far more than any checkpoint; up to {MAX_TENSORS} are read")
 
 
 def record(storage: object, offset: object, shape: object, stride: object) -> TensorRecord | Unreadable:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, short_repr
 from .filebytes import FileBytes, as_type
-from .records import MAX_DIMENSIONS, Unreadable
+from .records import MAX_DIMENSIONS, Unreadable, check_number
 
 #: Types that can be computed with or converted, by the format's names.
 TYPES = {
@@ -33,7 +33,7 @@ OTHER_TYPES = {
 #: The header of a model with its optimizer has less than a megabyte. A few workflows or captions in the metadata add some more.
 MAX_HEADER, LARGEST_HEADER_OF_FORMAT = 5_000_000, 100_000_000
 #: Lists and mappings in a header, three for each tensor. Text in the metadata may contain such brackets, too.
-MAX_BRACKETS = 300_000
+MAX_BRACKETS = 200_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def open_safetensors(source: FileBytes) -> tuple[dict[str, FileTensor | Unreadab
         The tensors by name, sorted, and the metadata.
 
     Raises:
-        CheckpointError: the file is damaged or cut short, or has a name twice.
+        CheckpointError: the file is damaged or cut short, has a name twice, or more tensors than any checkpoint.
     """
     length = int.from_bytes(source.read(0, 8), "little")
     if length > min(MAX_HEADER, source.size - 8):
@@ -76,6 +76,7 @@ def open_safetensors(source: FileBytes) -> tuple[dict[str, FileTensor | Unreadab
         )
     header = _parse(source.read(8, length))
     metadata = _metadata(header.pop("__metadata__", None))
+    check_number(len(header))
     base, end, tensors = 8 + length, 0, dict[str, FileTensor | Unreadable]()
     entries = {name: _entry(name, entry) for name, entry in header.items()}
     for name, (kind, shape, (first, last)) in sorted(entries.items(), key=lambda item: item[1][2]):

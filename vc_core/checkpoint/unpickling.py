@@ -19,8 +19,8 @@ MAX_PICKLE_BYTES = 16 * 2**20
 # A tensor takes about forty opcodes, an object of an optimizer or a callback a few: 200,000 for a large model with its
 # optimizer. Each can leave a container in memory.
 MAX_OPCODES = 400_000
-# Those of them that name a function, call one or refer to a storage: up to ten for a tensor.
-MAX_CALLS = 150_000
+# Those of them that name a function, call one or refer to a storage: up to five for a tensor.
+MAX_CALLS = 100_000
 MAX_PROTOCOL = 5
 
 Operation = Callable[["_Machine", Any], None]

@@ -123,8 +123,9 @@ def check_unknown(checkpoint: Checkpoint, contents: Contents, prefixes: Mapping[
         if len(doubtful) > MAX_NAMED:
             lines.append(f"... and {len(doubtful) - MAX_NAMED} more")
         raise CheckpointError(
-            f"{checkpoint.path} has {len(doubtful)} tensors that look like a part of its model, but that no model known here has. Without "
-            "them it would be another model, so it is not loaded. Get the model that it was made from, or a newer version of this pack:",
+            f"{checkpoint.path} has tensors that look like a part of its model, but that no model known here has ({len(doubtful)}). "
+            "Without them it would be another model, so it is not loaded. Get the model that it was made from, or a newer version of this "
+            "pack:",
             lines,
         )
 
