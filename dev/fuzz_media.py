@@ -26,10 +26,10 @@ from harness.comfyui import REPOSITORY
 
 from .fuzz_media_inputs import KINDS
 
-#: Seconds that one input may take, and MB by which it may raise the process's highest memory: 50 million pixels take 750.
+#: Seconds of a processor that one input may take, and MB by which it may raise the process's highest memory: 50 million pixels take 750.
 MOST_SECONDS, MOST_MEMORY = 20, 1500
-#: Seconds in which the process must start; ComfyUI is imported for the node.
-START = 120
+#: Seconds in which the process must start, and end an input, on a machine that has other work; ComfyUI is imported for the node.
+START, PATIENCE = 120, 120
 
 
 @dataclass
@@ -78,7 +78,7 @@ def _run_process(kind: str, number: int, stop: int, seconds: float, report: Repo
         why, ready, started = "", 0.0, 0.0
         for line in _lines(process, seconds):
             if line is None:
-                why = f"took more than {MOST_SECONDS} s"
+                why = f"took more than {PATIENCE} s"
                 break
             how, _, text = line.partition(" ")
             if how == "next":
@@ -121,7 +121,7 @@ def _lines(process: subprocess.Popen[bytes], seconds: float) -> Iterator[str | N
         if not read:
             process.wait()
             return
-        end, patience = min(end, time.monotonic() + seconds), MOST_SECONDS
+        end, patience = min(end, time.monotonic() + seconds), float(PATIENCE)
         *lines, rest = (rest + read).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines)
 
@@ -133,7 +133,7 @@ def work(kind: str, seed: int, count: int) -> None:
         if kind == "node":
             node_pack.import_pack(folder)
         for number in range(seed, seed + count):
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+            before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, time.process_time()
             print(f"next {number}", flush=True)
             try:
                 how = KINDS[kind](number, folder)
@@ -145,6 +145,8 @@ def work(kind: str, seed: int, count: int) -> None:
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) - before
             if grown > MOST_MEMORY:
                 print(f"fault took {grown} MB", flush=True)
+            if time.process_time() - started > MOST_SECONDS:
+                print(f"fault took {time.process_time() - started:.0f} s", flush=True)
             print(f"end {how}" if how else "end failed", flush=True)
 
 

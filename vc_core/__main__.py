@@ -21,7 +21,7 @@ from .checkpoint.convert import DTYPE_NAMES, check_target
 from .config import SamplingConfig, to_yaml
 from .console import accept_all_text, finish, option, say
 from .errors import InputError, printable
-from .evaluation.image_fidelity import measure
+from .evaluation.image_fidelity import check_matplotlib, measure
 from .family.bundled import bundled_models
 from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
@@ -89,9 +89,10 @@ def measure_file(arguments: argparse.Namespace) -> None:
 def _check_plot(path: Path) -> None:
     """
     Raises:
-        InputError: Pillow writes no images of that name's ending.
+        InputError: Pillow writes no images of that name's ending, or matplotlib is not installed.
         FileWriteError: the file can't be written.
     """
+    check_matplotlib()
     form = Image.registered_extensions().get(path.suffix.lower(), "")
     try:
         Image.new("RGB", (8, 8)).save(io.BytesIO(), form)
