@@ -85,15 +85,21 @@ class ModelFile:
         return {name: self._weight(part, name, shape) for name, shape in part_shapes(self.config, part).items()}
 
     def load_into(self, part: str, network: nn.Module) -> None:
-        """Copy the weights of one part into a network that has memory of its own, one after the other.
+        """Load the weights of one part into a network, one module after the other, so that all of them are in memory only once.
+
+        Each module loads its own, since under ComfyUI it may have no memory for them before.
 
         Raises:
             CheckpointError: as :meth:`tensors`.
         """
-        targets = network.state_dict()
-        with torch.no_grad():
-            for name, shape in part_shapes(self.config, part).items():
-                targets[name].copy_(self._weight(part, name, shape))
+        shapes, modules = part_shapes(self.config, part), dict(network.named_modules())
+        owned: dict[str, dict[str, str]] = {}
+        for name in shapes:
+            owner, _, short = name.rpartition(".")
+            owned.setdefault(owner, {})[short] = name
+        for owner in sorted(owned, key=lambda each: each.count(".") if each else -1):  # a module before those in it
+            weights = {short: self._weight(part, name, shapes[name]) for short, name in owned[owner].items()}
+            modules[owner].load_state_dict(weights, strict=False)
 
     def load(self, part: str, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
         """The network of one part with its weights, for inference."""
