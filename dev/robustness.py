@@ -18,30 +18,20 @@ PAGE = REPOSITORY / "docs" / "robustness.md"
 #: Tests of files, and what they show.
 FILES = {
     "tests/test_hostile_files.py": "hostile pickles: no code is run; the error names what is refused",
+    "tests/test_audit.py": "files, metadata and configurations ask the system for nothing but the file",
+    "tests/test_proportion.py": "files that would cost much more than they hold",
     "tests/test_damaged_files.py": "damaged files, files with false headers: a clear error, no hang, no excessive memory",
     "tests/test_damaged_models.py": "missing, misshapen, NaN and infinite tensors, hostile configurations: the error names them",
+    "tests/test_odd_values.py": "odd values in files and configurations",
+    "tests/test_layouts.py": "layouts in which models are found: they are read",
+    "tests/test_images.py": "images of all kinds, damaged, too large, of other formats",
+    "tests/test_videos.py": "videos of all kinds, damaged, too large; playlists, protocols and full disks",
     "tests/test_checkpoint_convert.py": "converting files, also when interrupted or killed: either the old or the new file remains",
+    "tests/test_command_line_errors.py": "wrong options, outputs and surroundings of the command line",
+    "tests/test_training_errors.py": "odd settings, outputs and states of training",
+    "tests/test_fetch.py": "downloads that break, are damaged or are no model",
 }
-INTRODUCTION = """# Robustness
-
-Checkpoints and graphs come from strangers, and a server runs for weeks. This page lists what was tested and how it ended, as last
-counted by `python -m dev.robustness`. `make test` runs a smaller part of these tests.
-"""
-RULES = """## Guarantees
-
-- **Files.** Reading a checkpoint never runs code from it. Its pickle is interpreted without importing anything, with limits on size and
-  number of steps. Loading checks every tensor against the file's checksum, if there is one, and refuses NaN and infinite values; the
-  error names the tensor. Converting writes to a temporary file, which replaces the target when it is complete.
-- **Graphs.** A graph ends with a result, is refused by ComfyUI before it runs (*refused*), or ends with a message of ours
-  (*error of ours*), which names the value, what is possible and what to do. An error that Python or torch raises inside our nodes
-  counts as a fault. If a latent or a pass does not fit into the machine's memory, it is refused before memory is allocated.
-- **Long runs.** After warming up, a server's memory grows by less than 1 MB per run, cancelled and failed runs included.
-- **Seeds.** The same seed gives the same video, bit by bit, on the same device: from run to run, after a restart, and whatever ran in
-  between. A video's position in a batch only changes its seed (the seed plus the position); apart from that, its values differ only by
-  the rounding of a larger batch. All noise is drawn on the CPU, so it does not depend on the device.
-- **Outside effects.** Importing and running the nodes opens no connection, starts no program and writes only to ComfyUI's folders. The
-  one exception: matplotlib runs the system's `fc-list` once, to find fonts. Only `python -m vc_core fetch` uses the network.
-"""
+TEMPLATE = Path(__file__).with_suffix(".md")
 
 
 def counted(tests: str) -> Counter[str]:
@@ -55,7 +45,7 @@ def counted(tests: str) -> Counter[str]:
 
 def page(graphs: fuzz.Report, runs: endurance.Report, files: dict[str, Counter[str]]) -> str:
     """The whole page, as Markdown."""
-    lines = [INTRODUCTION, "| test | count | result |", "|---|---|---|"]
+    lines = ["| test | count | result |", "|---|---|---|"]
     for name, what in FILES.items():
         ended = ", ".join(f"{count} {how}" for how, count in files[name].most_common())
         lines.append(f"| {what} (`{name}`) | {files[name].total()} tests | {ended} |")
@@ -67,8 +57,8 @@ def page(graphs: fuzz.Report, runs: endurance.Report, files: dict[str, Counter[s
     memory = f"{runs.resident[0]} to {runs.resident[-1]} MB"
     lines.append(f"| memory over these runs | {memory} | {runs.slope():+.2f} MB per run after warming up |")
     faults = [*graphs.findings, *runs.findings]
-    lines.append(f"| faults | {len(faults)} | {'; '.join(faults) or 'none'} |\n")
-    return "\n".join([*lines, RULES])
+    lines.append(f"| faults | {len(faults)} | {'; '.join(faults) or 'none'} |")
+    return TEMPLATE.read_text(encoding="utf-8").replace("{counts}", "\n".join(lines))
 
 
 def main() -> None:

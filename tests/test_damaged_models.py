@@ -107,7 +107,7 @@ def test_any_missing_tensor_is_an_error_that_says_so(identified, model):
         ("{text_encoder: {heads: 0}}", "text_encoder.heads is 0"),
         ("{text_encoder: {heads: -2}}", "text_encoder.heads is -2"),
         ("{schedule: {timesteps: 1000000000000}}", "schedule.timesteps is 1000000000000"),
-        ("{schedule: {scale_steps: 10000000}}", "10000000 scale_steps"),
+        ("{schedule: {scale_steps: 10000000}}", "schedule.scale_steps is 10000000"),
         ("{schedule: {linear_end: .nan}}", "schedule.linear_end is nan"),
         ("{unet: {channel_mult: []}}", r"unet.channel_mult is \[\]|by the tensors"),
         ("title: ${oc.env:PATH}", "has a reference"),

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from kornia.geometry import resize
+from kornia.metrics import ssim
 from PIL import Image
 
 import vc_core
 from harness import goldens
+from harness.comfyui import REPOSITORY
 from vc_core.__main__ import main
+from vc_core.errors import InputError
 from vc_core.evaluation.image_fidelity import measure, structure
+from vc_core.media.resizing import resize_cubic
 from vc_core.media.video import read_video, save_video
 
 
@@ -79,6 +87,60 @@ def test_embeddings_are_openclip_s(tmp_path):
 
     with torch.inference_mode():
         assert goldens.error(vc_core.load(path).embed_image(photo), tower.eval()(prepare_images(photo))) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ((300, 500), (224, 224)), ((50, 900), (224, 224)), ((224, 224), (224, 224)), ((7, 9), (64, 48)), ((97, 31), (16, 16)),
+        ((600, 30), (8, 9)), ((40, 40), (1, 1)), ((2, 3), (5, 7)),
+    ],
+)
+def test_resizing_is_kornia_s(old, new):
+    images = torch.rand(2, 3, *old, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = resize(images, new, interpolation="bicubic", align_corners=True, antialias=True)
+    assert (resize_cubic(images, *new) - expected).abs().max() <= 3e-6
+
+
+def test_strips_make_no_difference(monkeypatch):
+    """SSIM of a few rows at a time, and of the whole by kornia."""
+    one, other = torch.rand(2, 2, 3, 47, 30, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = ssim((one + 1) / 2, (other + 1) / 2, window_size=11).mean((1, 2, 3))
+    for pixels in (1, 12 * 30, 23 * 30, 46 * 30, 47 * 30):
+        monkeypatch.setattr("vc_core.evaluation.image_fidelity.SSIM_PIXELS", pixels)
+        assert torch.allclose(structure(one, other), expected, atol=1e-6)
+
+
+def test_measuring_takes_little_memory_and_time():
+    """Once it took 21 times the frames' memory, and for an image of 36 million pixels twenty seconds."""
+    program = """
+import resource, time, torch
+from vc_core.evaluation.image_fidelity import measure
+frames, image = torch.rand(3, 24, 320, 512).mul_(2).sub_(1), torch.rand(3, 4000, 4000).mul_(2).sub_(1)
+measure(frames[:, :2, :32, :32], image[:, :64, :64], lambda images: images.mean((2, 3)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+measure(frames[:, :4], image, lambda images: images.mean((2, 3)))
+measure(frames, image[:, :320, :512], lambda images: images.mean((2, 3)))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200  # MB; the frames have 47
+
+
+def test_images_without_numbers(monkeypatch):
+    frames = torch.zeros(3, 4, 16, 16)
+    with pytest.raises(InputError, match="The image holds values that are no numbers"):
+        measure(frames, torch.full((3, 16, 16), float("nan")))
+    frames[0, 2, 5, 5] = float("inf")
+    with pytest.raises(InputError, match="1 of the frames, the first of them number 3"):
+        measure(frames, torch.zeros(3, 16, 16))
+
+
+def test_a_plot_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match="needs matplotlib: pip install matplotlib"):
+        measure(torch.zeros(3, 2, 16, 16), torch.zeros(3, 16, 16)).plot()
 
 
 def test_shapes_that_do_not_fit():

@@ -156,7 +156,10 @@ def test_temporal_guidance_changes_the_video(model):
         ({"denoise": 0.5}, "denoise is 0.5, but there is no input video"),
         ({"video": VIDEO}, "denoise is 1, which keeps nothing of the input video"),
         ({"video": VIDEO, "denoise": 0.001}, "2 steps at a denoise of 0.001 are a part of 2000 steps, but the schedule has 1000"),
-        ({"video": VIDEO.byte(), "denoise": 0.5}, r"The frames are \[1, 3, 3, 16, 16\] of torch.uint8; expected are floats"),
+        ({"video": VIDEO.byte(), "denoise": 0.5}, r"frames is of torch.uint8; expected are floats \[B, 3, T, H, W\] in \[-1, 1\]"),
+        ({"video": VIDEO + 200, "denoise": 0.5}, r"frames has values from 200 to 200; .* For 0 to 255: frames / 127.5 - 1"),
+        ({"video": VIDEO * float("nan"), "denoise": 0.5}, "frames holds values that are no numbers"),
+        ({"video": VIDEO[0], "denoise": 0.5}, r"frames has the shape \[3, 3, 16, 16\]"),
         ({"video": VIDEO[0], "denoise": 0.5}, r"expected are floats \[B, 3, T, H, W\]"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"temporal_guidance_scale": float("inf")}, "temporal_guidance_scale is inf"),
@@ -279,3 +282,21 @@ def test_the_largest_seeds_have_batches(model):
 def test_no_prompts_are_refused(model):
     with pytest.raises(InputError, match="There are no prompts"):
         model.text_to_video([])
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda image: (image * 127 + 127).byte(), r"is of torch.uint8; .* For 8 bits: \w+.float\(\) / 127.5 - 1"),
+        (lambda image: image * 127 + 127, r"has values from .* For 0 to 255"),
+        (lambda image: image / 0, "holds values that are no numbers"),
+        (lambda image: image[:, :2], r"has the shape \[1, 2, 20, 20\]"),
+    ],
+)
+@pytest.mark.parametrize("name", ["image", "end_image"])
+def test_images_of_other_values(name, wrong, message):
+    """Bytes were read as far beyond white."""
+    model = vc_core.load("videocrafter_tiny_dynamicrafter")
+    image = torch.linspace(-1, 1, 3 * 20 * 20).reshape(1, 3, 20, 20)
+    with pytest.raises(InputError, match=f"{name} {message}"):
+        model.image_to_video(**({"image": image, "end_image": image} | {name: wrong(image)}), prompt="", frames=2, steps=1)

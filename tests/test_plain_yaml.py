@@ -28,7 +28,7 @@ REFUSED = {
     "text": "hello",
     "no YAML": "a: [1",
     "number as a name": "1: 2",
-    "deep": "a: " + "[" * 5000 + "]" * 5000,
+    "deep": "a: " + "[" * 4000 + "]" * 4000,
     "levels": "a: " + "[" * 30 + "]" * 30,
 }
 

@@ -19,9 +19,9 @@ from .adapters.table import identify_adapter
 from .checkpoint import Checkpoint, convert, open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES, check_target
 from .config import SamplingConfig, to_yaml
-from .console import accept_all_text, finish, option, printable, say
-from .errors import InputError
-from .evaluation.image_fidelity import measure
+from .console import accept_all_text, finish, option, say
+from .errors import InputError, printable
+from .evaluation.image_fidelity import check_matplotlib, measure
 from .family.bundled import bundled_models
 from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
@@ -30,9 +30,6 @@ from .generating import generate, in_options, sampling_options
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
 from .pipeline import load
-
-#: Names that are listed of tensors which a converted file leaves out.
-MOST_LISTED = 5
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -69,9 +66,9 @@ def convert_file(arguments: argparse.Namespace) -> None:
             file.checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
             names=[name for name in file.checkpoint.names() if name in wanted], progress=advance,
         )
-    dropped = len(report.dropped)
-    names = f" ({', '.join(report.dropped[:MOST_LISTED])}{', ...' if dropped > MOST_LISTED else ''})" if dropped else ""
-    say(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {dropped} left out{names}")
+    say(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
+    for line in file.contents().left_out():
+        say(f"  {line}")
 
 
 def measure_file(arguments: argparse.Namespace) -> None:
@@ -92,9 +89,10 @@ def measure_file(arguments: argparse.Namespace) -> None:
 def _check_plot(path: Path) -> None:
     """
     Raises:
-        InputError: Pillow writes no images of that name's ending.
+        InputError: Pillow writes no images of that name's ending, or matplotlib is not installed.
         FileWriteError: the file can't be written.
     """
+    check_matplotlib()
     form = Image.registered_extensions().get(path.suffix.lower(), "")
     try:
         Image.new("RGB", (8, 8)).save(io.BytesIO(), form)

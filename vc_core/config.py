@@ -6,7 +6,6 @@ that all of them share (VideoCrafter1, arXiv:2310.19512, section 3).
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import plain_yaml
 from .errors import ConfigError
+from .limits import check_limits
 
 CONFIGS = Path(__file__).parent / "configs"
 PREDICTIONS = ("eps", "v")
@@ -25,14 +25,12 @@ SPACINGS = ("uniform", "uniform_trailing")
 KEYFRAMES = ("first", "ends")
 #: Heads of the temporal transformer after the first convolution, whatever the network's width.
 INIT_ATTENTION_HEADS = 8
-#: Integers that may be 0.
-MAY_BE_ZERO = ("max_relative_position", "image_tokens_per_frame", "default_fps", "num_res_blocks")
-#: Upper bounds of sizes and of the number of timesteps, whose tables must fit into memory.
-LARGEST_SIZE, MOST_TIMESTEPS = 1 << 24, 100_000
 #: What a name or a title in a file's metadata can be; another one is not shown.
 PLAIN_LABEL = re.compile(r"[\w ,.()+-]{1,80}")
-#: Most characters of a configuration in a file's metadata; a longer one was not written by this package.
-LONGEST_TEXT = 1 << 16
+#: Most characters of a name or a title in a configuration that is given by the user.
+LONGEST_LABEL = 200
+#: Most characters of a configuration in a file's metadata; a longer one was not written by this package, whose have 2,000.
+LONGEST_TEXT = 1 << 13
 
 
 # omegaconf reads the field types at run time and knows typing's generics only.
@@ -214,6 +212,11 @@ def published() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("tiny_"))
 
 
+def bundled_configurations() -> list[str]:
+    """Names of the bundled models' configurations."""
+    return sorted(path.stem for path in CONFIGS.glob("tiny_*.yaml"))
+
+
 def load_config(source: ConfigLike, base: Optional[ModelConfig] = None) -> ModelConfig:
     """Read a configuration and check it.
 
@@ -227,9 +230,12 @@ def load_config(source: ConfigLike, base: Optional[ModelConfig] = None) -> Model
     schema = OmegaConf.structured(base if base is not None else ModelConfig)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(schema, _read(source)))
-    except OmegaConfBaseException as error:
-        place = error.full_key or "its top level"
-        raise ConfigError(f"The configuration {_describe(source)} is wrong at {place}: {str(error).splitlines()[0]}") from error
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        place = getattr(error, "full_key", "") or "its top level"
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"The configuration {_describe(source)} is wrong at {place:.100}: {reason:.300}") from None
     assert isinstance(config, ModelConfig)
     _check(config)
     return config
@@ -251,7 +257,7 @@ def from_yaml(text: str) -> ModelConfig:
     try:
         parsed = plain_yaml.read(text)
     except ConfigError as error:
-        raise ConfigError(f"The configuration in the file's metadata is refused: {error}.") from error
+        raise ConfigError(f"The configuration in the file's metadata is refused: {error}.") from None
     for label in ("name", "title"):  # they are shown in pages and terminals
         if label in parsed and not (isinstance(parsed[label], str) and PLAIN_LABEL.fullmatch(parsed[label])):
             del parsed[label]
@@ -261,19 +267,32 @@ def from_yaml(text: str) -> ModelConfig:
     return load_config(parsed)
 
 
+def read_config(source: Union[str, Path]) -> dict[str, Any]:
+    """The values in a YAML file, or in the configuration of a published name, without the schema's defaults.
+
+    Raises:
+        ConfigError: no such file, or it can't be read.
+    """
+    bundled = CONFIGS / f"{source}.yaml"
+    try:
+        path = bundled if bundled.parent == CONFIGS and bundled.is_file() else Path(source)
+        found = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        raise ConfigError(f"There is no configuration {str(source)!r:.200}: neither a YAML file nor one of {', '.join(published())}.")
+    try:
+        return plain_yaml.read_file(path)
+    except ConfigError as error:
+        raise ConfigError(f"{path} can't be read as a configuration: {error}.") from None
+
+
 def _read(source: ConfigLike) -> Any:
     if isinstance(source, ModelConfig):
         return OmegaConf.structured(source)
     if isinstance(source, Mapping):
         return OmegaConf.create(plain_yaml.check_plain(_plain_mapping(source)))
-    bundled = CONFIGS / f"{source}.yaml"
-    path = bundled if bundled.parent == CONFIGS and bundled.is_file() else Path(source)
-    if not path.is_file():
-        raise ConfigError(f"There is no configuration {str(source)!r}: neither a YAML file nor one of {', '.join(published())}.")
-    try:
-        return OmegaConf.create(plain_yaml.read(path.read_text(encoding="utf-8")))
-    except (ConfigError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read as a configuration: {error}.") from error
+    return OmegaConf.create(read_config(source))
 
 
 def _plain_mapping(value: Any) -> Any:
@@ -285,24 +304,9 @@ def _describe(source: ConfigLike) -> str:
     return repr(str(source)) if isinstance(source, (str, Path)) else "given"
 
 
-def _check_sizes(config: ModelConfig) -> None:
-    for part, values in asdict(config).items():
-        for key, value in values.items() if isinstance(values, dict) else ():
-            numbers = value if isinstance(value, list) else [value]
-            least = 0 if key in MAY_BE_ZERO else 1
-            if any(type(number) is int and not least <= number <= LARGEST_SIZE for number in numbers) or not numbers:
-                raise ConfigError(f"{part}.{key} is {value}; whole numbers from {least} to {LARGEST_SIZE} are possible.")
-            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-                raise ConfigError(f"{part}.{key} is {value}; a finite number is needed.")
-    schedule = config.schedule
-    if max(schedule.timesteps, schedule.scale_steps) > MOST_TIMESTEPS:
-        raise ConfigError(
-            f"schedule has {schedule.timesteps} timesteps and {schedule.scale_steps} scale_steps; up to {MOST_TIMESTEPS} are possible."
-        )
-
-
 def _check(config: ModelConfig) -> None:
-    _check_sizes(config)
+    check_limits(asdict(config))
+    _check_labels(config)
     _check_choices(config)
     _check_unet(config.unet)
     _check_encoders(config)
@@ -312,6 +316,12 @@ def _check(config: ModelConfig) -> None:
             f"unet.in_channels is {unet.in_channels}; for a model with keyframes, which takes latents of images beside the noisy "
             f"latent, it must be {unet.out_channels + latent_channels}."
         )
+
+
+def _check_labels(config: ModelConfig) -> None:
+    for label, value in (("name", config.name), ("title", config.title)):
+        if not value.isprintable() or len(value) > LONGEST_LABEL:
+            raise ConfigError(f"{label} is {value!r:.100}; it can have up to {LONGEST_LABEL} characters, none of them control characters.")
 
 
 def _check_choices(config: ModelConfig) -> None:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from .errors import InputError, VideoCrafterError
+from .errors import InputError, VideoCrafterError, printable
 from .memory import is_out_of_memory
 
 #: Exit codes of a command that was stopped by Ctrl-C, and of one whose reader went away, as shells show them.
 INTERRUPTED, READER_GONE = 128 + 2, 128 + 13
 
 
-def printable(text: str) -> str:
-    """Text with escapes in place of control characters, which a file's name or title could send to the terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
 def say(text: str) -> None:
-    """Print a line."""
+    """Print a line, with escapes in place of control characters, which a file's name or title could send to the terminal."""
     print(printable(text))
 
 
 def complain(text: str) -> None:
-    """Print an error. Further lines of it are indented, so that none looks like a message of its own."""
-    print("error: " + "\n  ".join(map(printable, text.split("\n"))), file=sys.stderr)
+    """Print an error; the text is printable."""
+    print(f"error: {text}", file=sys.stderr)
 
 
 def finish(command: Callable[[], None], in_options: Callable[[str], str] = str) -> int:
@@ -53,15 +49,16 @@ def finish(command: Callable[[], None], in_options: Callable[[str], str] = str) 
         return INTERRUPTED
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        complain(f"{where}{error.strerror or error}. Check the path and the disk.")
+        complain(printable(f"{where}{error.strerror or error}. Check the path and the disk."))
         if error.filename is None:  # perhaps standard output's
             _discard_output()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        asked = re.search(r"allocate ([0-9.]+ ?[KMGT]?i?B|[0-9]+ bytes)", str(error))
         complain(
-            f"there is too little memory ({str(error).splitlines()[0] if str(error) else 'none left'}). Make a shorter or smaller video "
-            "(--frames, --height, --width), choose --dtype float16, or close other programs."
+            f"there is too little memory{f' ({asked[1]} more were needed)' if asked else ''}. Make a shorter or smaller video (--frames, "
+            "--height, --width), choose --dtype float16 or another --device, or close other programs."
         )
     else:
         return 0

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Sequence
+
+#: Most characters of a message, and of each of its lines.
+LONGEST_MESSAGE = 6000
 
 
-def plain(text: object) -> str:
-    """Text from outside, such as a path or a library's message, on one line that is safe for terminals and logs.
+def printable(text: str, width: int = LONGEST_MESSAGE) -> str:
+    """Text for a terminal, a log or a page.
 
-    Control characters, line breaks and those that change the direction of text are written as escapes, such as ``\\x1b``.
+    Characters that such a place could obey (colours, line breaks, changes of the direction of writing) and those that it can't
+    print are replaced by their escapes, such as ``\\x1b``.
+
+    Args:
+        width: most characters of the result; a longer text is cut.
     """
-    unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return "".join(
-        each.encode("unicode_escape").decode() if unicodedata.category(each) in unsafe else each for each in str(text)
-    )
+    text = text[:width]
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    return text[:width]
 
 
 class VideoCrafterError(ValueError):
     """Base class of all errors that a user can cause and fix; the message says what is wrong, what is possible and what to do.
 
-    The command line prints such an error in one line. Any other exception keeps its traceback. A message has no control
-    characters but line breaks, whatever the names and texts in it.
+    The command line prints such an error in one line. Any other exception keeps its traceback.
+
+    Args:
+        message: made printable, since it can contain names from files.
+        lines: printed below it, one line each, likewise printable.
     """
 
-    def __str__(self) -> str:
-        return "\n".join(map(plain, super().__str__().split("\n")))
+    def __init__(self, message: str = "", lines: Sequence[str] = ()) -> None:
+        self.message, self.lines = printable(message), tuple(map(printable, lines))
+        super().__init__("\n  ".join([self.message, *self.lines]))
 
 
 class InputError(VideoCrafterError):

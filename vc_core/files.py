@@ -72,6 +72,11 @@ def check_output(path: Path) -> None:
             be written to.
     """
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)  # a name that is too long, or none, which Path's questions hide
+    except (OSError, ValueError) as error:
+        raise FileWriteError(f"{path}: can't be written ({getattr(error, 'strerror', error)}); give another path.") from error
+    try:
         if not path.parent.is_dir():
             raise FileWriteError(f"{path}: there is no folder {path.parent}; give the path of a file in a folder that exists.")
         if path.is_dir():

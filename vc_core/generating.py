@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from .adapters.table import identify_adapter
+from .checkpoint import open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES
 from .config import ModelConfig, suggested_size
 from .console import option, say
@@ -40,10 +42,14 @@ def generate(arguments: argparse.Namespace) -> None:
     check_target(arguments.output)
     inputs = read_inputs(arguments)
     config = ModelFile.open(arguments.model, arguments.config).config
+    for path in arguments.adapter:
+        identify_adapter(open_checkpoint(path))
     if inputs.image is not None and given["height"] is None and given["width"] is None:
         given["width"], given["height"] = suggested_size(config.sampling, inputs.image.shape[2], inputs.image.shape[1])
     settings = Sampling.of(config, **given)
     check_run(config, settings, inputs, given, loop=arguments.loop)
+    height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
+    check_target(arguments.output, width, height, settings.playback_fps)
     model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
     with tqdm(desc="sampling", unit="step") as bar:
 
@@ -126,7 +132,7 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
             raise InputError(f"--video is {width}x{height} pixels; both sides must be multiples of {factor}: scale or cut it first.")
     else:
         for name, value in (("height", settings.height), ("width", settings.width)):
-            if value % factor:
+            if value < factor or value % factor:
                 below = max(factor, value // factor * factor)
                 raise InputError(f"{option(name)} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
     Schedule.from_config(config.schedule).visited(settings.steps, settings.spacing, settings.denoise)

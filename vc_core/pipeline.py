@@ -29,7 +29,7 @@ from .errors import InputError
 from .family.model_file import ModelFile
 from .family.parts import PARTS
 from .kernels.casting import cast_when_used, computing_type
-from .media.images import fit_image
+from .media.images import check_images, fit_image
 from .memory import frames_at_once
 from .models.autoencoder import Autoencoder
 from .models.conditioning import Conditioning, place_keyframes
@@ -106,8 +106,7 @@ class VideoModel:
             CheckpointError: the file has no autoencoder.
         """
         autoencoder = self._network("autoencoder", Autoencoder)
-        if frames.ndim != 5 or frames.shape[1] != 3 or not frames.shape[2] or not frames.is_floating_point():
-            raise InputError(f"The frames are {list(frames.shape)} of {frames.dtype}; expected are floats [B, 3, T, H, W] in [-1, 1].")
+        check_images(frames, "frames", "[B, 3, T, H, W]")
         self._check_size(*frames.shape[-2:])
         pixels = frames.shape[-2] * frames.shape[-1]
         moments = self._each_frame(partial(in_pieces, autoencoder.encode), frames, pixels)
@@ -195,6 +194,7 @@ class VideoModel:
             raise InputError(f"{self.config.title} takes no image: use text_to_video, or load an image-to-video model.")
         run = self._settings(sampling, settings)
         first = image[None] if image.ndim == 3 else image
+        check_images(first, "image")
         last = self._last_image(first, end_image, loop)
         latents = self._latents(video, run)
         positive, negative = self.image_conditioning(first, last, prompt, negative_prompt, self._size(run, latents))
@@ -327,13 +327,13 @@ class VideoModel:
                 raise InputError(f"{title} joins two images: give end_image, or loop=True.")
             return None
         last = end_image[None] if end_image.ndim == 3 else end_image
+        check_images(last, "end_image")
         if len(last) != len(first):
             raise InputError(f"There are {len(first)} images to start from and {len(last)} to end with; give as many of both.")
         return last
 
     def _pixels(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != 3 or not images.numel() or not images.is_floating_point():
-            raise InputError(f"images has the shape {tuple(images.shape)} of {images.dtype}; expected are floats [B, 3, H, W] in [-1, 1].")
+        check_images(images)
         encoder = self._network("image_encoder", ImageEncoder)
         return prepare_images(images.to(self.device), encoder.config.image_size).to(self.dtype)
 

@@ -92,8 +92,8 @@ class Sampling:
         scales = ("guidance_scale", "image_guidance_scale", "temporal_guidance_scale")
         checks = (
             ("frames", 1 <= self.frames <= MOST_FRAMES, f"it must be at least 1 and at most {MOST_FRAMES}"),
-            ("height", 1 <= self.height <= LARGEST_SIDE, f"it must be at least 1 and at most {LARGEST_SIDE}"),
-            ("width", 1 <= self.width <= LARGEST_SIDE, f"it must be at least 1 and at most {LARGEST_SIDE}"),
+            ("height", self.height <= LARGEST_SIDE, f"it must be at most {LARGEST_SIDE}"),
+            ("width", self.width <= LARGEST_SIDE, f"it must be at most {LARGEST_SIDE}"),
             ("steps", self.steps >= 1, "it must be at least 1"),
             ("fps", 0 < self.fps <= HIGHEST_FPS, f"it must be more than 0 and at most {HIGHEST_FPS}"),
             ("denoise", 0 < self.denoise <= 1, "it must be above 0 and at most 1"),

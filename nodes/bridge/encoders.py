@@ -22,6 +22,7 @@ import folder_paths
 from comfy.text_encoders.sd2_clip import SD2ClipHTokenizer, SD2ClipModel, SD2Tokenizer
 
 from ...vc_core.config import AutoencoderConfig, TextEncoderConfig
+from ...vc_core.errors import printable
 from ...vc_core.family.model_file import ModelFile
 
 #: Prefix that ComfyUI's converter expects before the names of the core's tensors.
@@ -147,7 +148,7 @@ class MissingPart:
     """
 
     def __init__(self, file: ModelFile, part: str, remedy: str) -> None:
-        self._message = f"{file.checkpoint.path.name} holds no {part}. {remedy}"
+        self._message = f"{printable(file.checkpoint.path.name)} holds no {part}. {remedy}"
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(self.__dict__["_message"])

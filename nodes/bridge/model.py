@@ -325,14 +325,14 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
         model_options: ``dtype`` and ``fp8_optimizations``, as in core's diffusion model loader; both may be missing.
         disable_dynamic: load all weights at once rather than when they are used, as is needed to compile a model.
     """
-    weights = file.tensors("unet")
+    names = file.names("unet")
     config = VideoCrafterModelConfig(file.config, has_projector="projector" in file.parts)
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     dtype = model_options.get("dtype") or comfy.model_management.unet_dtype(
-        model_params=sum(tensor.numel() for tensor in weights.values()),
+        model_params=sum(math.prod(file.checkpoint.shape(name)) for name in names),
         supported_dtypes=config.supported_inference_dtypes,
-        weight_dtype=next(iter(weights.values())).dtype,
+        weight_dtype=file.checkpoint.dtype(names[0]),
     )
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
@@ -348,8 +348,7 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter memory", check_pass)
     previews.install(patcher)
     patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI loads it again
-    # assign=True would bind the file's read-only mapping to the model, so weights are always copied.
-    model.load_model_weights(weights, "")
+    file.load_into("unet", model.diffusion_model)
     if model.image_proj_model is not None:
-        model.image_proj_model.load_state_dict(file.tensors("projector"))
+        file.load_into("projector", model.image_proj_model)
     return patcher

@@ -146,4 +146,4 @@ class TestErrors:
     def test_more_images_than_videos(self, comfyui, checkpoint):
         graph = exact(comfyui, goldens.read(NAME, "encoders")["photo"], "many.st", frames=2)
         graph.add("TestSave", file="x", latent=graph.sample())
-        assert_fails(comfyui, graph, "VideoCrafterSampler", "2 images for 1 videos", "batch_size to 2")
+        assert_fails(comfyui, graph, "VideoCrafterImageToVideo", "There are 2 images for 1 video:", "batch_size 2")

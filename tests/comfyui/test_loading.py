@@ -68,3 +68,12 @@ def test_another_file_under_the_same_name_is_loaded_anew(comfyui: Server):
         assert not latents["t2v_512_v2"].equal(latents["t2v_512_v1"])
     finally:
         target.unlink(missing_ok=True)
+
+
+def test_a_model_that_the_file_does_not_hold_can_not_be_chosen(comfyui: Server):
+    """The node showed it as if it held."""
+    goldens.write_checkpoint("t2v_512_v2", comfyui.checkpoints / "t2v_512_v2.safetensors")
+    graph = Graph()
+    loader = graph.add("VideoCrafterLoader", ckpt_name="t2v_512_v2.safetensors", weight_dtype="default", model="dynamicrafter_256_v1")
+    graph.add("PreviewAny", source=out(loader, 0))
+    assert_fails(comfyui, graph, "VideoCrafterLoader", "dynamicrafter_256_v1", "t2v_512_v2")

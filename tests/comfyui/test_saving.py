@@ -12,8 +12,9 @@ import av
 import pytest
 from PIL import Image
 
+from harness.bench import T2V
 from harness.client import files_of
-from harness.graphs import Graph, out
+from harness.graphs import Graph, TextGraph, assert_fails, out
 from harness.server import Server
 
 WORKFLOW = {"nodes": [], "links": [], "version": 0.4, "extra": {"from": "the test"}}
@@ -75,3 +76,28 @@ def test_png_frames_hold_the_graph(comfyui: Server):
         with Image.open(path) as image:
             assert image.getpixel((0, 0)) == (GREY, GREY, GREY)
             assert {key: json.loads(image.text[key]) for key in ("workflow", "prompt")} == {"workflow": WORKFLOW, "prompt": prompt}
+
+
+@pytest.mark.parametrize("what", ["nan", "infinite", "huge numbers"])
+def test_decoding_says_where_there_are_no_numbers(comfyui: Server, checkpoints: Path, what: str):
+    """Such frames would be black."""
+    graph = TextGraph(f"{T2V}.safetensors", "a cat", frames=2, size=32)
+    latent = out(graph.add("TestStrangeLatent", what=what))
+    decoded = graph.add("VideoCrafterDecode", samples=latent, vae=graph.vae, frames_at_once=1)
+    graph.add("PreviewImage", images=out(decoded))
+    assert_fails(comfyui, graph, "VideoCrafterDecode", "number 1, hold values that are no numbers (NaN or infinity)", "--fp32-vae")
+
+
+@pytest.mark.parametrize("node", ["VideoCrafterSaveVideo", "VideoCrafterPictureKept", "VideoCrafterJoinClips"])
+def test_images_without_numbers_are_said(comfyui: Server, node: str):
+    graph = Graph()
+    image = out(graph.add("TestStrangeImage", what="nan"))
+    inputs: dict[str, Any] = {
+        "VideoCrafterSaveVideo": {"filename_prefix": "nan", "fps": 8.0, "crf": 17.0}, "VideoCrafterPictureKept": {"image": image},
+        "VideoCrafterJoinClips": {"images": out(graph.add("RepeatImageBatch", image=image, amount=4)), "length": 2, "match": True},
+    }
+    asked = graph.add(node, **({"images": image} | inputs[node]))
+    if node != "VideoCrafterSaveVideo":
+        graph.add("PreviewImage", images=out(asked))
+    assert_fails(comfyui, graph, node, "of the images, the first of them number 1, hold values that are no numbers")
+    assert not list((comfyui.base / "output").glob("nan*"))

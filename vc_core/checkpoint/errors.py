@@ -35,15 +35,10 @@ def short_repr(value: object, width: int = 80) -> str:
     return text[:width]
 
 
-def printable(text: str, width: int = 160) -> str:
-    """Text out of a file for an error message, without quotation marks: likewise short and printable."""
-    return repr(text[:width])[1:-1][:width]
-
-
 @contextmanager
 def error_prefix(path: Path) -> Iterator[None]:
     """Put the file's path in front of the message of a CheckpointError raised inside."""
     try:
         yield
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error.__cause__
+        raise CheckpointError(f"{path}: {error.message}", error.lines) from error.__cause__

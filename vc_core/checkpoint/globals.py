@@ -6,21 +6,22 @@ file that names one whose only use is to run something is refused.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import torch
 
-from .errors import CheckpointError, printable, short_repr
+from ..errors import printable
+from .errors import CheckpointError, short_repr
+from .records import MAX_DIMENSIONS, Storage, TensorRecord, Unreadable, record, with_properties
 
-MAX_DIMENSIONS = 64
-# A tensor may repeat its storage (stride 0), as expanded buffers do, but not so as to fill the memory once it is copied.
-MAX_REPEATED_ELEMENTS = 1 << 24
+# The longest names of real modules and classes have about a hundred characters.
+LONGEST_NAME = 500
+MAX_ARGUMENTS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Global:
     """The name of a function or class in a pickle; it is never looked up."""
 
@@ -28,33 +29,28 @@ class Global:
     name: str
 
     def __str__(self) -> str:
-        return printable(f"{self.module}.{self.name}")
+        return printable(f"{self.module}.{self.name}", 160)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Placeholder:
-    """Takes the place of any object other than a tensor or a plain container; ``origin`` says what it would have been."""
+    """Takes the place of any object other than a tensor or a plain container; ``function`` was to be called to make it."""
 
-    origin: str
+    function: object
 
+    @property
+    def origin(self) -> str:
+        """What it would have been, for a message."""
+        return described(self.function)
 
-@dataclass(frozen=True)
-class Storage:
-    """A storage of torch's: ``numel`` elements of type ``dtype`` in the block of bytes that the file calls ``key``."""
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it would have been a tensor of a kind that is not read: sparse, quantized and the like."""
+        made = self.function
+        return isinstance(made, Global) and made.module == "torch._utils" and made.name.startswith("_rebuild_")
 
-    key: str
-    dtype: torch.dtype
-    numel: int
-
-
-@dataclass(frozen=True)
-class TensorRecord:
-    """A tensor as the pickle describes it, its bounds checked; ``offset`` and ``stride`` count elements, not bytes."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
+    def __repr__(self) -> str:
+        return "an object"  # not what it is made of, which can be nested without end
 
 
 def _types(*names: str) -> dict[str, torch.dtype]:
@@ -109,7 +105,7 @@ _REFUSED_NAMES = frozenset(
 
 def _refuse(name: str) -> NoReturn:
     raise CheckpointError(
-        f"refused: it asks for {printable(name)} to be called, which no checkpoint needs and which could run a program on this "
+        f"refused: it asks for {printable(name, 160)} to be called, which no checkpoint needs and which could run a program on this "
         "machine. Nothing was run. Delete the file and get the model from its authors"
     )
 
@@ -120,12 +116,14 @@ def named_global(module: str, name: str) -> Global:
     Raises:
         CheckpointError: it is one whose only use is to run something; the message names it.
     """
+    if len(module) + len(name) > LONGEST_NAME:
+        raise CheckpointError(f"refused: it names a function of {len(module) + len(name)} characters, {printable(module + '.' + name, 60)}")
     # Protocol 4 allows dotted names, by which one module gives access to another ("torch.serialization", "os.system").
-    roots = {module.split(".")[0], *name.split(".")[:-1]}
+    root, parts = module.partition(".")[0], name.split(".")
     if (
-        roots & _REFUSED_MODULES
-        or module.split(".")[0] in ("builtins", "__builtin__")
-        and not _REFUSED_BUILTINS.isdisjoint(name.split("."))
+        root in _REFUSED_MODULES
+        or len(parts) > 1 and not _REFUSED_MODULES.isdisjoint(parts[:-1])
+        or root in ("builtins", "__builtin__") and not _REFUSED_BUILTINS.isdisjoint(parts)
         or (module, name) in _REFUSED_NAMES
     ):
         _refuse(f"{module}.{name}")
@@ -142,10 +140,11 @@ def call(function: object, arguments: object) -> object:
     if isinstance(function, Global):
         replacement = _REPLACEMENTS.get((function.module, function.name))
         if replacement is not None:
-            if not isinstance(arguments, (tuple, list)):
-                raise CheckpointError(f"damaged: {function} is called with something other than a list of arguments")
+            # The longest list that torch writes has eight; a longer one would be copied at each mention.
+            if not isinstance(arguments, (tuple, list)) or len(arguments) > MAX_ARGUMENTS:
+                raise CheckpointError(f"damaged: {function} is called with something other than a short list of arguments")
             return replacement(*arguments)
-    return Placeholder(described(function))
+    return Placeholder(function)
 
 
 def described(value: object) -> str:
@@ -153,52 +152,22 @@ def described(value: object) -> str:
     return str(value) if isinstance(value, Global) else short_repr(value)
 
 
-def _record(storage: object, offset: object, shape: object, stride: object) -> TensorRecord:
-    """A tensor's record, after a check that it lies inside its storage."""
-    if not isinstance(storage, Storage):
-        raise CheckpointError("damaged: a tensor is built on something that is not a storage")
-    if not isinstance(shape, (tuple, list)) or not isinstance(stride, (tuple, list)):
-        raise CheckpointError("damaged: the shape or the strides of a tensor are not lists of numbers")
-    if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
-        raise CheckpointError(f"damaged: a tensor has {len(shape)} dimensions and {len(stride)} strides")
-    # A pickle can contain integers of a million digits, which would take forever to multiply.
-    if not all(type(number) is int and 0 <= number < 2**63 for number in (offset, *shape, *stride)):
-        raise CheckpointError(f"damaged: a tensor has offset {short_repr(offset)}, shape {short_repr(shape)}, strides {short_repr(stride)}")
-    record = TensorRecord(storage, cast(int, offset), tuple(shape), tuple(stride))
-    _check_bounds(record)
-    return record
-
-
-def _check_bounds(record: TensorRecord) -> None:
-    """Refuse a tensor that reaches beyond its storage, or that repeats it without measure."""
-    storage, numel = record.storage, math.prod(record.shape)
-    steps = ((size - 1) * step for size, step in zip(record.shape, record.stride, strict=True))
-    last = record.offset + sum(steps) if numel else record.offset - 1
-    if last >= storage.numel:
-        raise CheckpointError(
-            f"damaged: a tensor of shape {short_repr(record.shape)} reaches to number {last} of storage {short_repr(storage.key)}, "
-            f"which has {storage.numel}"
-        )
-    if numel > max(storage.numel, MAX_REPEATED_ELEMENTS):
-        raise CheckpointError(
-            f"refused: a tensor claims {numel} numbers, repeated out of the {storage.numel} of storage {short_repr(storage.key)}"
-        )
-
-
-def _tensor(storage: object, offset: object, shape: object, stride: object, *_: object) -> TensorRecord:
-    return _record(storage, offset, shape, stride)
+def _tensor(storage: object, offset: object, shape: object, stride: object, *rest: object) -> TensorRecord | Unreadable:
+    """After the strides come whether it needs gradients, its hooks, and its properties if it has any."""
+    return with_properties(record(storage, offset, shape, stride), rest[2] if len(rest) > 2 else None)
 
 
 def _typed_tensor(
-    storage: object, offset: object, shape: object, stride: object, _grad: object, _hooks: object, dtype: object, *_: object
-) -> TensorRecord:
+    storage: object, offset: object, shape: object, stride: object, _grad: object, _hooks: object, dtype: object, *rest: object
+) -> TensorRecord | Unreadable:
     """A tensor whose storage is bytes; its type is an argument."""
     known = DTYPES.get(dtype.name) if isinstance(dtype, Global) and dtype.module == "torch" else None
     if known is None:
-        raise CheckpointError(f"a tensor has the type {described(dtype)}, which this version of torch can't read")
+        return Unreadable(f"has the type {described(dtype)}, which this version of torch can't read")
     if not isinstance(storage, Storage) or storage.dtype.itemsize != 1:
         raise CheckpointError("damaged: a tensor is built on something that is not a storage of bytes")
-    return _record(Storage(storage.key, known, storage.numel // known.itemsize), offset, shape, stride)
+    typed = Storage(storage.key, known, storage.numel // known.itemsize)
+    return with_properties(record(typed, offset, shape, stride), rest[0] if rest else None)
 
 
 def _parameter(data: object, *_: object) -> object:
@@ -208,7 +177,7 @@ def _parameter(data: object, *_: object) -> object:
 def _subclass(function: object, _type: object, arguments: object, *_: object) -> object:
     """A tensor of a subclass, or one with attributes: only its plain tensor is used."""
     plain = isinstance(function, Global) and (function.module, function.name) in _PLAIN
-    return call(function, arguments) if plain else Placeholder(described(function))
+    return call(function, arguments) if plain else Placeholder(function)
 
 
 def _dictionary(items: object = ()) -> dict[object, object]:
@@ -235,9 +204,9 @@ def _size(items: object = ()) -> object:
 
 def _attribute(owner: object, name: object, *_: object) -> Placeholder:
     """getattr: old protocols write nested classes and bound methods with it; attacks use it to reach private names."""
-    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isidentifier() or name.startswith("_"):
         _refuse(f"builtins.getattr({described(owner)}, {short_repr(name, 60)})")
-    return Placeholder(f"an attribute {printable(name, 60)}")
+    return Placeholder(f"an attribute {name[:60]}")
 
 
 def set_item(target: object, key: object, value: object) -> None:
@@ -249,7 +218,7 @@ def set_item(target: object, key: object, value: object) -> None:
     if not isinstance(target, dict):
         return
     # Tensors are found by plain keys only, and others may be slow to hash: deeply nested tuples, or integers chosen to collide.
-    if type(key) not in (str, bytes, bool, type(None)) and not (type(key) is int and abs(key) < 2**31):
+    if type(key) not in (str, bytes, bool, type(None)) and not (type(key) is int and -(2**31) < key < 2**31):
         return
     if key in target:
         raise CheckpointError(f"damaged: it names {short_repr(key, 120)} twice")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from .errors import CheckpointError, error_prefix, short_repr
-from .globals import Global, Placeholder, TensorRecord
-from .pickles import PickledFile, open_zip
+from .errors import CheckpointError, error_prefix
+from .filebytes import FileBytes
+from .foreign import foreign
+from .layouts import check_claims, tensors_of, without_wrappers
+from .pickles import open_pickled
+from .records import TensorRecord, Unreadable, check_number
 from .tensorfile import looks_like_safetensors, open_safetensors
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-# DeepSpeed puts a prefix of 16 characters in front of every name below "module".
-_MODULE_PREFIX = 16
-_WRAPPERS = ("_forward_module.", "module._forward_module.", "state_dict.")
+# A misspelt name is compared with so many others, and no longer ones: comparing is slow.
+_COMPARED, _LONGEST_COMPARED = 5000, 200
 
 
 class StoredTensor(Protocol):
@@ -38,11 +41,19 @@ class Checkpoint:
         path: the file, for error messages.
         tensors: by name, in the file's order.
         metadata: the texts that a safetensors file can have.
+        unreadable: why some tensors, which are not among ``tensors``, can't be read (sparse and quantized ones), by name.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tensors: Mapping[str, StoredTensor],
+        metadata: Mapping[str, str] | None = None,
+        unreadable: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = path
         self.metadata: dict[str, str] = dict(metadata or {})
+        self.unreadable: dict[str, str] = dict(unreadable or {})
         self._tensors = dict(tensors)
 
     def names(self) -> list[str]:
@@ -66,17 +77,19 @@ class Checkpoint:
         return self.stored(name).dtype
 
     def tensor(self, name: str) -> torch.Tensor:
-        """A tensor, on the CPU. It lies in the file's memory mapping: do not write to it.
+        """A copy of a tensor, on the CPU.
 
         Raises:
-            CheckpointError: there is no such tensor, or it can't be read.
+            CheckpointError: there is no such tensor, it can't be read, or the file was changed since it was opened.
         """
         stored = self.stored(name)
         with error_prefix(self.path):
             try:
                 return stored.read()
             except (RuntimeError, ValueError, OSError) as error:
-                raise CheckpointError(f"tensor {name!r} can't be read ({error}). Download the file again") from error
+                if isinstance(error, CheckpointError):
+                    raise
+                raise CheckpointError(f"tensor {name!r:.160} can't be read ({error!s:.200}). Download the file again") from None
 
     def sound_tensor(self, name: str) -> torch.Tensor:
         """A tensor as :meth:`tensor` returns it, after a check of its checksum and its values.
@@ -84,12 +97,12 @@ class Checkpoint:
         Raises:
             CheckpointError: there is no such tensor, its bytes are damaged, or it has NaN or infinite values.
         """
-        self.verify(name)
         tensor = self.tensor(name)
+        self.verify(name)
         if not finite(tensor):
             wrong = ~torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
             raise CheckpointError(
-                f"{self.path}: tensor {name!r} has {int(wrong.sum())} numbers of {wrong.numel()} that are NaN or infinite; "
+                f"{self.path}: tensor {name!r:.160} has {int(wrong.sum())} numbers of {wrong.numel()} that are NaN or infinite; "
                 "the file is damaged, or its training failed. Get another copy"
             )
         return tensor
@@ -100,15 +113,19 @@ class Checkpoint:
         Raises:
             CheckpointError: they differ, or there is no such tensor.
         """
-        if not self.stored(name).intact():
+        with error_prefix(self.path):
+            intact = self.stored(name).intact()
+        if not intact:
             raise CheckpointError(
-                f"{self.path}: tensor {name!r} does not have the checksum it was saved with; the file is damaged. "
+                f"{self.path}: tensor {name!r:.160} does not have the checksum it was saved with; the file is damaged. "
                 "Download it again"
             )
 
     def renamed(self, names: Mapping[str, str]) -> Checkpoint:
         """The same file with other names for some tensors, given by their names in it."""
-        return Checkpoint(self.path, {names.get(name, name): tensor for name, tensor in self._tensors.items()}, self.metadata)
+        tensors = {names.get(name, name): tensor for name, tensor in self._tensors.items()}
+        unreadable = {names.get(name, name): reason for name, reason in self.unreadable.items()}
+        return Checkpoint(self.path, tensors, self.metadata, unreadable)
 
     def stored(self, name: str) -> StoredTensor:
         """A tensor before it is read.
@@ -119,9 +136,12 @@ class Checkpoint:
         try:
             return self._tensors[name]
         except KeyError:
-            near = difflib.get_close_matches(name, self._tensors, n=3)
+            if name in self.unreadable:
+                raise CheckpointError(f"{self.path}: tensor {name!r:.160} {self.unreadable[name]}") from None
+            others = [each for each in islice(self._tensors, _COMPARED) if len(each) <= _LONGEST_COMPARED]
+            near = difflib.get_close_matches(name[:_LONGEST_COMPARED], others, n=3)
             hint = f"; similar names are {', '.join(near)}" if near else ""
-            raise CheckpointError(f"{self.path}: there is no tensor {name!r} among its {len(self)}{hint}") from None
+            raise CheckpointError(f"{self.path}: there is no tensor {name!r:.160} among its {len(self)}{hint}") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
@@ -162,78 +182,31 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 def _open(path: Path) -> Checkpoint:
     if path.is_dir():
         inside = sorted(item.name for item in path.iterdir() if item.suffix in SUFFIXES)
-        found = f"it holds {', '.join(inside[:5])}; give one of these" if inside else "give the checkpoint file"
-        raise CheckpointError(f"is a folder, not a file; {found}")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
-        file.seek(0)
-        if looks_like_safetensors(head):
-            tensors, metadata = open_safetensors(path)
-            named: Mapping[str, StoredTensor] = _without_wrapper(tensors)
-        elif head.startswith(b"PK\x03\x04"):
-            named, metadata = _from_pickle(open_zip(file)), {}
-        else:
-            raise CheckpointError(_foreign(head, size))
-    if not named:
+        hint = f"it holds {', '.join(inside[:5])}; give one of these" if inside else "give the checkpoint file"
+        raise CheckpointError(f"is a folder, not a file; {hint}")
+    source = FileBytes(path)
+    head = source.read(0, 512)
+    metadata: dict[str, str] = {}
+    found: Mapping[str, StoredTensor | Unreadable]
+    if looks_like_safetensors(head):
+        found, metadata = open_safetensors(source)
+    elif head.startswith(b"PK\x03\x04"):
+        file = open_pickled(source)
+        records = tensors_of(file.content)
+        check_number(len(records))
+        check_claims(records.values(), source.size)
+        found = {name: file.bind(each) if isinstance(each, TensorRecord) else each for name, each in records.items()}
+    else:
+        raise CheckpointError(foreign(head, source.size))
+    found = without_wrappers(found)
+    tensors = {name: each for name, each in found.items() if not isinstance(each, Unreadable)}
+    unreadable = {name: each.reason for name, each in found.items() if isinstance(each, Unreadable)}
+    if unreadable and not tensors:
+        name, reason = next(iter(unreadable.items()))
+        raise CheckpointError(f"none of its {len(unreadable)} tensors can be read; tensor {name!r:.120} {reason}")
+    if not tensors:
         raise CheckpointError("there are no tensors in it; a VideoCrafter checkpoint has about 1,500. Choose another file")
-    return Checkpoint(path, named, metadata)
-
-
-def _without_wrapper(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The tensors without the prefix that a training wrapper gave all their names."""
-    for prefix in _WRAPPERS:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            return {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
-    return dict(tensors)
-
-
-def _from_pickle(file: PickledFile) -> dict[str, StoredTensor]:
-    """The tensors under "state_dict", else those under "module" without their prefix, else those at the top level."""
-    content = file.content
-    if not isinstance(content, dict):
-        what = {TensorRecord: "a single tensor without a name", list: "a list", tuple: "a list"}.get(type(content))
-        if isinstance(content, (Global, Placeholder)):
-            what = f"a whole Python object ({content.origin if isinstance(content, Placeholder) else content})"
-        raise CheckpointError(
-            f"it holds {what or type(content).__name__}, not tensors with names; save the model's state_dict() instead"
-        )
-    records = _records(content.get("state_dict"))
-    if not records:
-        records = _without_module_prefix(_records(content.get("module")))
-    if not records:
-        records = _records(content)
-    if not records:
-        raise CheckpointError(f"there are no tensors where a checkpoint has them; its top level has {_listing(content)}")
-    return _without_wrapper({name: file.bind(record) for name, record in records.items()})
-
-
-def _records(level: object) -> dict[str, TensorRecord]:
-    """The tensors directly in a dictionary. Sparse and quantized ones are an error, since they would go missing silently."""
-    if not isinstance(level, dict):
-        return {}
-    for name, value in level.items():
-        if isinstance(value, Placeholder) and value.origin.startswith("torch._utils._rebuild_"):
-            raise CheckpointError(
-                f"tensor {short_repr(name, 120)} is sparse or quantized ({value.origin}); only plain tensors can be read. "
-                "Save it from torch as a plain tensor"
-            )
-    return {name: value for name, value in level.items() if isinstance(name, str) and isinstance(value, TensorRecord)}
-
-
-def _without_module_prefix(records: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
-    prefixes = {name[:_MODULE_PREFIX] for name in records}
-    if len(prefixes) == 1 and prefixes.pop().endswith("."):
-        return {name[_MODULE_PREFIX:]: record for name, record in records.items()}
-    return records
-
-
-def _listing(level: dict[object, object]) -> str:
-    parts = []
-    for key, value in list(level.items())[:8]:
-        inside = len(_records(value))
-        parts.append(f"{short_repr(key, 40)}" + (f" (with {inside} tensors)" if inside else ""))
-    return ", ".join(parts) or "nothing"
+    return Checkpoint(path, tensors, metadata, unreadable)
 
 
 def _not_there(path: Path) -> str:
@@ -245,63 +218,3 @@ def _not_there(path: Path) -> str:
     lower = {name.lower(): name for name in there}
     near = [lower[name] for name in difflib.get_close_matches(path.name.lower(), lower, n=5, cutoff=0.5)] or there[:5]
     return "no such file; " + (f"in that folder there is {', '.join(near)}" if near else "there is no checkpoint in that folder")
-
-
-def _is_text(head: bytes) -> bool:
-    return all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head)
-
-
-# The first bytes of a pickle of 0x1950A86A20F9469CFC6C, with which torch.save began its files before version 1.6.
-_OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-
-_FOREIGN: tuple[tuple[Callable[[bytes], bool], str], ...] = (
-    (lambda head: not head, "is empty (0 bytes). Download it again"),
-    (
-        lambda head: head.startswith(b"version https://git-lfs"),
-        "is a git-lfs pointer, not the file itself. Fetch it with `git lfs pull`, or download it from its page",
-    ),
-    (
-        lambda head: head.startswith(_OLD_TORCH),
-        "was written by torch.save before torch 1.6, in a form that is not read here. If you trust it, open it with a recent torch "
-        "and save it again: torch.save(torch.load(OLD, map_location='cpu', weights_only=True), NEW)",
-    ),
-    (
-        lambda head: head.startswith(b"\x80"),
-        "is a Python pickle, but not one that torch.save wrote. Its tensors can't be taken out safely: get the model as .safetensors, "
-        "or as its authors published it",
-    ),
-    (
-        lambda head: head.lstrip()[:1] == b"<" and _is_text(head),
-        "is a web page (HTML) saved under this name, as happens when a download needs a login or the link leads to a page. Download "
-        "it again with the page's download button",
-    ),
-    (
-        lambda head: head.lstrip()[:1] in (b"{", b"[") and _is_text(head),
-        "is JSON text, perhaps a server's error or an index of parts. Download the weights themselves",
-    ),
-    (lambda head: head.startswith(b"GGUF"), "is a GGUF file, whose weights are quantized. Get it as .safetensors or .ckpt"),
-    (lambda head: head.startswith(b"PK"), "is an empty zip. Download it again"),
-    (
-        lambda head: head[257:262] == b"ustar",
-        "is a tar archive. If there is a checkpoint in it, unpack it. torch.save wrote such files before 2017: if you trust it, open "
-        "it with torch.load and save it again with torch.save",
-    ),
-    (
-        lambda head: head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
-        "is a compressed archive. Unpack it and use the checkpoint inside",
-    ),
-    (lambda head: head.startswith(b"\x89HDF"), "is an HDF5 file (Keras). Get the model as .safetensors or .ckpt"),
-    (
-        lambda head: not any(head),
-        "begins with nothing but zeros, as a broken download does. Download it again",
-    ),
-)
-
-
-def _foreign(head: bytes, size: int) -> str:
-    """The message for a file that is not a checkpoint."""
-    for matches, answer in _FOREIGN:
-        if matches(head):
-            return answer
-    possible = "possible are .safetensors, and .ckpt, .pt, .pth and .bin as torch.save writes them"
-    return f"is not a checkpoint ({size} bytes, beginning with {head[:16]!r}); {possible}. Check where it was downloaded from"

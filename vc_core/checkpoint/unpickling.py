@@ -15,41 +15,46 @@ from .errors import CheckpointError
 from .globals import Placeholder, call, named_global, set_item
 
 # The pickle describes the tensors and holds no weights; the largest real ones have a few megabytes.
-MAX_PICKLE_BYTES = 256 * 2**20
-# A tensor takes about forty opcodes, an object of an optimizer or a callback a few; each can leave a container in memory.
-MAX_OPCODES = 10_000_000
+MAX_PICKLE_BYTES = 16 * 2**20
+# A tensor takes about forty opcodes, an object of an optimizer or a callback a few: 200,000 for a large model with its
+# optimizer. Each can leave a container in memory.
+MAX_OPCODES = 400_000
+# Those of them that name a function, call one or refer to a storage: up to five for a tensor.
+MAX_CALLS = 100_000
 MAX_PROTOCOL = 5
 
-_LITERALS = frozenset(
-    """INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE
-    SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8""".split()
-)
+Operation = Callable[["_Machine", Any], None]
 
 
 class _Machine:
-    """The interpreter's stack, marks and memo. The methods below ``step`` execute an opcode each; ``_OPERATIONS`` lists them."""
+    """The interpreter's stack, marks and memo. Each public method executes an opcode; ``_OPERATIONS`` lists them."""
 
     def __init__(self, persistent: Callable[[object], object]) -> None:
         self._persistent = persistent
         self._stack: list[object] = []
         self._below: list[list[object]] = []  # the stacks beneath each open mark
         self._memo: dict[int, object] = {}
+        self._calls = 0
+
+    def _count(self) -> None:
+        self._calls += 1
+        if self._calls > MAX_CALLS:
+            raise CheckpointError(f"refused: it names and calls functions more than {MAX_CALLS} times, far more than any checkpoint")
 
     def push(self, value: object) -> None:
+        """Also what opcodes do that only hold a number, a text or bytes."""
         self._stack.append(value)
 
     def result(self) -> object:
         return self._stack.pop()
 
-    def step(self, name: str, argument: Any) -> None:
-        """Execute one opcode other than STOP."""
-        if name in _LITERALS:
-            return self.push(argument)
-        operation = _OPERATIONS.get(name)
-        if operation is None:
-            # Among them are extension codes, text identifiers and out-of-band buffers.
-            raise CheckpointError(f"refused: it uses the opcode {name}, which torch.save never writes. Nothing was run")
-        return operation(self, argument)
+    def _name(self, module: str, name: str) -> None:
+        self._count()
+        self.push(named_global(module, name))
+
+    def _call(self, function: object, arguments: object) -> None:
+        self._count()
+        self.push(call(function, arguments))
 
     def _to_mark(self) -> list[object]:
         items = self._stack
@@ -108,6 +113,7 @@ class _Machine:
         self.push(self._stack[-1])
 
     def persistent(self, _argument: Any) -> None:
+        self._count()
         (identifier,) = self._pop(1)
         self.push(self._persistent(identifier))
 
@@ -149,37 +155,40 @@ class _Machine:
 
     def named_global(self, argument: Any) -> None:
         module, name = argument.split(" ")
-        self.push(named_global(module, name))
+        self._name(module, name)
 
     def stack_global(self, _argument: Any) -> None:
         module, name = self._pop(2)
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a global's name is not text")
-        self.push(named_global(module, name))
+        self._name(module, name)
 
     def make_instance(self, argument: Any) -> None:
         module, name = argument.split(" ")
         items = self._to_mark()
-        self.push(call(named_global(module, name), tuple(items)))
+        self._call(named_global(module, name), tuple(items))
 
     def make_object(self, _argument: Any) -> None:
         function, *items = self._to_mark()
-        self.push(call(function, tuple(items)))
+        self._call(function, tuple(items))
 
     def reduce(self, _argument: Any) -> None:
         function, arguments = self._pop(2)
-        self.push(call(function, arguments))
+        self._call(function, arguments)
 
     def new_object(self, _argument: Any) -> None:
         function, arguments, _ = self._pop(3)
-        self.push(call(function, arguments))
+        self._call(function, arguments)
 
     def build(self, _argument: Any) -> None:
         target, _ = self._pop(2)
         self.push(target)  # the state is dropped: our objects have none
 
 
-_OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
+_LITERALS = """INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE
+    SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8""".split()
+_OPERATIONS: dict[str, Operation] = {
+    **dict.fromkeys(_LITERALS, _Machine.push),
     "PROTO": _Machine.protocol,
     "FRAME": _Machine.frame,
     "MEMOIZE": _Machine.memoize,
@@ -220,6 +229,17 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
 }
 
 
+def _no_argument(_stream: io.BytesIO) -> None:
+    """Most opcodes have none."""
+
+
+#: By an opcode's byte: its name, how its argument is read, and what it does (None for those that torch.save never writes).
+_OPCODES: dict[bytes, tuple[str, Callable[[io.BytesIO], Any], Operation | None]] = {
+    opcode.code.encode("latin-1"): (opcode.name, opcode.arg.reader if opcode.arg else _no_argument, _OPERATIONS.get(opcode.name))
+    for opcode in pickletools.opcodes
+}
+
+
 def read_pickle(data: bytes, persistent: Callable[[object], object]) -> object:
     """The object that a pickle describes.
 
@@ -228,27 +248,31 @@ def read_pickle(data: bytes, persistent: Callable[[object], object]) -> object:
         persistent: maps a persistent identifier (a storage, in torch's files) to an object.
 
     Returns:
-        Dictionaries, lists, tuples and scalars as they are; tensors as TensorRecord, globals as Global, all else as Placeholder.
+        Dictionaries, lists, tuples and scalars as they are; tensors as TensorRecord or Unreadable, globals as Global, all else as
+        Placeholder.
 
     Raises:
         CheckpointError: the pickle is damaged or too large, or asks for something that only an attack needs.
     """
     stream, machine = io.BytesIO(data), _Machine(persistent)
-    name, position, done = "its first opcode", stream.tell(), 0
+    name, position = "its first opcode", 0
     try:
-        for opcode, argument, at in pickletools.genops(stream):
-            name, position = opcode.name, stream.tell() if at is None else at
+        for _ in range(MAX_OPCODES):
+            position = stream.tell()
+            code = stream.read(1)
+            if not code:
+                raise CheckpointError(f"cut short: its description ends at byte {position} without an end mark. Download it again")
+            name, read_argument, operation = _OPCODES[code] if code in _OPCODES else (repr(code), _no_argument, None)
             if name == "STOP":
                 return machine.result()
-            machine.step(name, argument)
-            done += 1
-            if done > MAX_OPCODES:
-                raise CheckpointError(f"refused: its description takes more than {MAX_OPCODES} steps, far more than any checkpoint's")
+            if operation is None:
+                # Among them are extension codes, text identifiers and out-of-band buffers.
+                raise CheckpointError(f"refused: it uses the opcode {name}, which torch.save never writes. Nothing was run")
+            operation(machine, read_argument(stream))
     except CheckpointError:
         raise
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"damaged or cut short: its description can't be read beyond byte {position} ({name}: {error!s:.120}). "
-            "Download it again"
-        ) from error
-    raise CheckpointError(f"cut short: its description ends at byte {position} without an end mark. Download it again")
+            f"damaged or cut short: its description can't be read beyond byte {position} ({name}: {error!s:.120}). Download it again"
+        ) from None
+    raise CheckpointError(f"refused: its description takes more than {MAX_OPCODES} steps, far more than any checkpoint's")

@@ -8,7 +8,7 @@ end without any signal, ``a_t = 0``, where only the v prediction is defined.
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def zero_terminal(alphas: np.ndarray) -> np.ndarray:
     return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
 
 
-@cache
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)  # tensors made under inference mode can't be used in training
 def _cached(*values: Any) -> Schedule:
     config = ScheduleConfig(*values)

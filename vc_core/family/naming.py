@@ -33,8 +33,8 @@ def model_path(name: str | os.PathLike[str]) -> Path:
             f"{text}: no such file. It is the name of a published model: `python -m vc_core fetch {text}` downloads its file; then give "
             "the file's path."
         )
-    files = {each.name: each.name for each in Path().iterdir() if each.suffix in SUFFIXES}
-    known = {each.removeprefix(PREFIX): each for each in bundled} | {each: each for each in bundled} | files
+    known = {key: each for each in bundled for key in (each.removeprefix(PREFIX), each)}
+    known |= {each.stem.lower(): each.name for each in Path().iterdir() if each.suffix in SUFFIXES}
     near = list(dict.fromkeys(known[each] for each in difflib.get_close_matches(text.lower(), known, n=5)))
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise CheckpointError(f"{text}: no such file, nor a bundled model of that name. {hint}Bundled are {', '.join(bundled)}.")

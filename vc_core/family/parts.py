@@ -32,6 +32,7 @@ class Part:
         build: makes the network of a configuration, with the layers of a factory.
         sizes: reads values of its configuration off the tensors.
         for_images: used only by UNets that read image tokens.
+        spare: the starts of the names of tensors that a published file has but nothing uses; they may be missing.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Part:
     build: Callable[[ModelConfig, LayerFactory], nn.Module]
     sizes: Callable[[PartShapes], dict[str, Any]]
     for_images: bool = False
+    spare: Callable[[ModelConfig], tuple[str, ...]] = lambda _config: ()
 
 
 def _configured(part: T | None, name: str) -> T:
@@ -66,6 +68,7 @@ PARTS = {
         "cond_stage_model.model.",
         lambda config, layers: TextEncoder(config.text_encoder, layers.device, layers.dtype),
         sizes.read_text_encoder,
+        spare=lambda config: ("logit_scale", "text_projection", f"transformer.resblocks.{config.text_encoder.layers - 1}."),
     ),
     "image_encoder": Part(
         "image encoder",

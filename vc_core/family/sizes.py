@@ -15,6 +15,9 @@ from ..config import INIT_ATTENTION_HEADS
 #: Image tokens for each frame in models with concat latents, which can't be read off their tensors.
 TOKENS_PER_FRAME = 16
 
+#: Most blocks or layers that are counted by their names.
+MOST_OF_A_KIND = 200
+
 BLOCK = "transformer_blocks.0"
 #: Flags of a UNet's configuration; each is True if the file has this tensor. A new variant is a row.
 UNET_FLAGS = {
@@ -57,9 +60,19 @@ class PartShapes:
         return found
 
     def count(self, pattern: str) -> int:
-        """How many different numbers stand for ``{}`` in the names that start with ``pattern``."""
-        expression = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
-        return len({found[1] for name in self.names if (found := expression.match(name))})
+        """How many different numbers stand for ``{}`` in the names that start with ``pattern``.
+
+        Raises:
+            CheckpointError: more than any model has.
+        """
+        expression = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d{1,9})"))
+        found = len({match[1] for name in self.names if (match := expression.match(name))})
+        if found > MOST_OF_A_KIND:
+            raise CheckpointError(
+                f"{self.checkpoint.path} has {found} different {self.prefix + pattern.replace('{}', 'N')!r}, where models of the family "
+                f"have up to {MOST_OF_A_KIND}. The file is damaged, or of another model."
+            )
+        return found
 
 
 def read_unet(shapes: PartShapes) -> dict[str, Any]:
@@ -125,9 +138,10 @@ def read_text_encoder(shapes: PartShapes) -> dict[str, Any]:
     return {
         "width": width,
         "layers": shapes.count("transformer.resblocks.{}."),
-        "embed_dim": shapes.sizes("text_projection", 2)[1],
         "vocab_size": vocab_size,
         "context_length": shapes.sizes("positional_embedding", 2)[0],
+        # Nothing uses the projection, so that some files lack it.
+        **({"embed_dim": shapes.sizes("text_projection", 2)[1]} if "text_projection" in shapes else {}),
     }
 
 

@@ -76,18 +76,18 @@ def _window(size: int, scaled: int, first: int, count: int) -> tuple[Tensor, int
     return weights / weights.sum(1, keepdim=True), start
 
 
-def check_images(images: Tensor, name: str = "images") -> None:
-    """Check images that are given to a model from Python.
+def check_images(images: Tensor, name: str = "images", shape: str = "[B, 3, H, W]") -> None:
+    """Check images or frames that are given to a model from Python.
 
     Args:
-        images: ``[B, 3, H, W]`` in [-1, 1].
+        images: of that shape, in [-1, 1].
         name: of the argument, for the message.
 
     Raises:
         InputError: another shape or type (such as 8 bits), values that are no numbers, or values of another range (such as 0 to 255).
     """
-    expected = "expected are floats [B, 3, H, W] in [-1, 1]"
-    if images.ndim != 4 or images.shape[1] != 3 or not images.numel():
+    expected = f"expected are floats {shape} in [-1, 1]"
+    if images.ndim != shape.count(",") + 1 or images.shape[1] != 3 or not images.numel():
         raise InputError(f"{name} has the shape {list(images.shape)} of {images.dtype}; {expected}.")
     if not images.is_floating_point():
         raise InputError(f"{name} is of {images.dtype}; {expected}. For 8 bits: {name}.float() / 127.5 - 1.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, VideoCrafterError, plain
+from ..errors import InputError, VideoCrafterError
 
 #: Default quality: almost no visible loss.
 CRF = 17
@@ -94,7 +94,7 @@ def save_mp4(pixels: np.ndarray, path: Path, fps: float, crf: float = CRF, tags:
     except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise
-        raise VideoFileError(f"{plain(path)} can't be written as an MP4: {plain(error)}.") from error
+        raise VideoFileError(f"{path} can't be written as an MP4: {error}.") from error
 
 
 def _write(av: Any, pixels: np.ndarray, even: tuple[int, int], path: Path, fps: float, crf: float, tags: Mapping[str, str]) -> None:

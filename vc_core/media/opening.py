@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from ..errors import VideoCrafterError, plain
+from ..errors import VideoCrafterError, printable
 
 #: Pillow's names of the image formats that are read. Others can start programs (PostScript) or are no images from cameras or the web.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -72,9 +72,9 @@ def check_ordinary(path: Path, what: str, error: type[VideoCrafterError]) -> Non
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as failure:  # a name too long, or with a null in it
-        raise error(f"There is no {what} {plain(path)}: check the path.") from failure
+        raise error(f"There is no {what} {path}: check the path.") from failure
     if not stat.S_ISREG(mode):
-        raise error(f"{plain(path)} is no {what}: it is a folder, a pipe or a device. Give the path of a file.")
+        raise error(f"{path} is no {what}: it is a folder, a pipe or a device. Give the path of a file.")
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def decoding(path: Path, what: str, error: type[VideoCrafterError], advice: str)
     except Exception as failure:
         if isinstance(failure, VideoCrafterError) and not isinstance(failure, Unsuitable):
             raise
-        raise error(f"{plain(path)} can't be read as {_article(what)}: {_reason(failure)}. {advice}") from failure
+        raise error(f"{path} can't be read as {_article(what)}: {_reason(failure)}. {advice}") from failure
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def _reason(failure: Any) -> str:
     """What a library said, short and printable, or what it means where the library's words don't tell."""
     if isinstance(failure, MemoryError):
         return "it needs more memory than there is"
-    text = plain(failure).rstrip(".")
+    text = printable(str(getattr(failure, "strerror", None) or failure)).rstrip(".")
     if isinstance(failure, Image.DecompressionBombError):
         return f"it is larger than Pillow takes; at most {MAX_PIXELS // 10**6} million pixels are possible"
     if "MAX_TEXT" in text:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from ..errors import InputError, plain
+from ..errors import InputError
 from ..files import check_output, replacing
 from .images import check_numbers, rgb_array
 from .mp4 import LARGEST_MP4_SIDE, SPEEDS, VideoFileError, check_mp4, pyav, save_mp4
@@ -41,7 +41,7 @@ def check_target(path: Path, width: int | None = None, height: int | None = None
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise VideoFileError(f"{plain(path)} should end in one of {', '.join(SUFFIXES)}.")
+        raise VideoFileError(f"{path} should end in one of {', '.join(SUFFIXES)}.")
     check_output(path)
     width, height, fps = width or 1, height or 1, 1 if fps is None else fps
     largest = LARGEST_SIDES[suffix]
@@ -143,6 +143,7 @@ def _save_animation(pixels: np.ndarray, path: Path, suffix: str, fps: float) -> 
     if len(images) == 1:
         durations = durations[0]
     lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-    images[0].save(
-        path, suffix[1:].upper(), save_all=True, append_images=images[1:], duration=durations, loop=0, **lossless
-    )
+    try:
+        images[0].save(path, suffix[1:].upper(), save_all=True, append_images=images[1:], duration=durations, loop=0, **lossless)
+    except (ValueError, OverflowError, RuntimeError) as error:  # equal frames become one, which can last too long for the form
+        raise VideoFileError(f"{path.name} can't be written as a {suffix}: {error}. Use an .mp4.") from error

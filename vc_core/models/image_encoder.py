@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from kornia.geometry import resize
 from torch import Tensor, nn
 
 from ..config import ImageEncoderConfig
+from ..media.resizing import resize_cubic
 from .openclip import transformer
 
 #: CLIP's mean and standard deviation of each channel, for pixels in [0, 1].
@@ -29,7 +29,7 @@ def prepare_images(images: Tensor, size: int = 224) -> Tensor:
     Returns:
         ``[B, 3, size, size]``, normalized by CLIP's mean and standard deviation.
     """
-    resized = resize(images.float(), (size, size), interpolation="bicubic", align_corners=True, antialias=True)
+    resized = resize_cubic(images, size, size)
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
     return ((resized + 1) / 2 - mean) / std
 
