@@ -76,6 +76,7 @@ def test_the_24_cases_are_spread_evenly() -> None:
     assert all(sum(case.shape == shape for case in everything) == 8 for shape in SHAPES)
 
 
+@pytest.mark.full
 def test_24_clips_show_what_was_asked_for() -> None:
     """An image model is asked for the direction only; its first frame shows the image."""
     chosen, wrong = latin_square(), {"colour": 0, "shape": 0, "direction": 0}

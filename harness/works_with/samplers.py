@@ -54,7 +54,7 @@ def every_sampler_of_v(bench: Bench) -> Check:
 
 @row(
     SAMPLERS, "KSampler, the deterministic samplers", "with more steps they meet in one video, all at least as fast as euler", T2V,
-    frames=2,
+    frames=2, long=True,
 )
 def deterministic_samplers_agree(bench: Bench) -> Check:
     steps, known = 20, bench.options("KSampler", "sampler_name")

@@ -45,6 +45,8 @@ class Row(Line):
     videos: int = 1
     #: Options of ComfyUI's command line that it needs.
     flags: tuple[str, ...] = ()
+    #: It takes long: `make test-all` runs it, `make test` doesn't.
+    long: bool = False
 
     @property
     def name(self) -> str:

@@ -32,14 +32,17 @@ def checked_numbers(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.N
     ComfyUI checks widgets only, and lets NaN pass; a number that comes by a link can be anything.
 
     Raises:
-        ValueError: a number that is none, isn't finite, or is out of its bounds.
+        ValueError: a number that is none, isn't finite, or is out of its bounds; an input that the node doesn't have.
     """
 
     @wraps(execute)
     def checked(cls: type[io.ComfyNode], *args: Any, **values: Any) -> io.NodeOutput:
-        for each in cls.define_schema().inputs:
-            if each.id in values and isinstance(each, (io.Int.Input, io.Float.Input)):
-                _check_number(each, values[each.id])
+        known = {each.id: each for each in cls.define_schema().inputs}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"This node has no input {name!r:.80}; it has {', '.join(known)}. Make the node anew in the graph.")
+            if isinstance(known[name], (io.Int.Input, io.Float.Input)):
+                _check_number(known[name], value)
         return execute(cls, *args, **values)
 
     return checked

@@ -76,6 +76,12 @@ def test_a_widget_of_nan(comfyui, graph):
         assert_fails(comfyui, graph, node, f"{name} is nan; it must be a number from ")
 
 
+def test_an_input_that_the_node_does_not_have(comfyui, graph):
+    """ComfyUI passes on whatever is in a graph."""
+    shown(graph, added(graph, "VideoCrafterDDIM", clip_vision=graph.clip_vision))
+    assert_fails(comfyui, graph, "VideoCrafterDDIM", "This node has no input 'clip_vision'; it has eta.")
+
+
 def test_sigmas_that_rise(comfyui, graph):
     sigmas = out(graph.add("VideoCrafterScheduler", model=graph.model, steps=3, denoise=1.0))
     flipped = out(graph.add("FlipSigmas", sigmas=sigmas))
