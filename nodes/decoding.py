@@ -9,9 +9,9 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..vc_core.media.images import check_numbers
+from ..vc_core.media.images import check_finite
 from .bridge.images import frames_for
-from .bridge.schema import checked_numbers, schema
+from .bridge.schema import checked_inputs, schema
 
 
 class VideoCrafterDecode(io.ComfyNode):
@@ -42,15 +42,15 @@ class VideoCrafterDecode(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, samples: dict[str, Any], vae: Any, frames_at_once: int) -> io.NodeOutput:
         latents = frames_for(vae, samples)
-        check_numbers(latents, "latents")
+        check_finite(latents, "latents")
         progress = comfy.utils.ProgressBar(len(latents))
         decoded = []
         for chunk in latents.split(frames_at_once):
             comfy.model_management.throw_exception_if_processing_interrupted()
             decoded.append(vae.decode(chunk))
-            check_numbers(decoded[-1])
+            check_finite(decoded[-1])
             progress.update(len(chunk))
         return io.NodeOutput(torch.cat(decoded))
