@@ -278,6 +278,27 @@ def manifest(model: str) -> dict[str, list[int]]:
     return shapes
 
 
+class ManifestFile:
+    """Stands in for a published checkpoint: names and shapes of its tensors, without any numbers."""
+
+    metadata: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+
+    def __init__(self, name: str, path: str = "", without: str = "") -> None:
+        """``without`` leaves out the tensors with this in their names; the tables of the schedule, which need numbers, are never there."""
+        self.path = Path(path or f"{name}.ckpt")
+        self.shapes = {each: shape for each, shape in manifest(name).items() if not without or without not in each}
+
+    def names(self) -> list[str]:
+        return list(self.shapes)
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        return tuple(self.shapes[tensor])
+
+    def __contains__(self, tensor: object) -> bool:
+        return tensor in self.shapes and tensor not in ("scale_arr", "alphas_cumprod")
+
+
 def fps(tensors: Mapping[str, Tensor], case: str) -> Tensor | None:
     """Frames per second, or the frame stride, of a recorded case of the UNet."""
     return next((tensors[name] for name in (f"{case}.fs", f"{case}.fps") if name in tensors), None)

@@ -13,7 +13,7 @@ from .bridge.frames import FRAMES_KEY, LARGEST, SMALLEST, empty_latent, frames_p
 from .bridge.images import check_count, image_features, keyframe_latents
 from .bridge.keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, ImagePlace
 from .bridge.model import FPS_KEY, STRENGTH_KEY
-from .bridge.schema import checked_numbers, schema
+from .bridge.schema import checked_inputs, schema
 
 FPS_TOOLTIP = (
     "Speed of the motion, not of playback. Higher: less motion from frame to frame. Trained range: about 8 to 32. "
@@ -73,7 +73,7 @@ class VideoCrafterConditioning(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, positive: Any, negative: Any, fps: float, latent: dict[str, Any] | None = None) -> io.NodeOutput:
         values = _motion(fps, latent)
         return io.NodeOutput(
@@ -120,7 +120,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, image: Tensor, fps: float, strength: float,
         latent: dict[str, Any] | None = None, vae: Any = None,
@@ -168,7 +168,7 @@ class VideoCrafterInterpolation(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, latent: dict[str, Any], image: Tensor, fps: float, strength: float,
         end_image: Tensor | None = None,
@@ -231,7 +231,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
         return size_problem(width, height) or True
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, keyframes: Tensor, width: int, height: int, length: int, loop: bool,
         fps: float, strength: float,

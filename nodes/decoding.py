@@ -9,10 +9,10 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..vc_core.media.images import check_numbers
+from ..vc_core.media.images import check_finite
 from .bridge.decoding import careful
 from .bridge.images import frames_for
-from .bridge.schema import checked_numbers, schema
+from .bridge.schema import checked_inputs, schema
 
 
 class VideoCrafterDecode(io.ComfyNode):
@@ -43,10 +43,10 @@ class VideoCrafterDecode(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, samples: dict[str, Any], vae: Any, frames_at_once: int) -> io.NodeOutput:
         latents = frames_for(vae, samples)
-        check_numbers(latents, "latents")
+        check_finite(latents, "latents")
         progress = comfy.utils.ProgressBar(len(latents))
         decoded = []
         for chunk in latents.split(frames_at_once):
@@ -54,5 +54,5 @@ class VideoCrafterDecode(io.ComfyNode):
             decoded.append(careful(vae).decode(chunk))
             progress.update(len(chunk))
         frames = torch.cat(decoded)
-        check_numbers(frames)  # of the whole, so that the error has the frame's number in the video
+        check_finite(frames)  # of the whole, so that the error has the frame's number in the video
         return io.NodeOutput(frames)

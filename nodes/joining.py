@@ -8,7 +8,7 @@ from torch import Tensor
 from ..vc_core.media.joining import join
 from .bridge.images import rgb_images
 from .bridge.progress_text import show
-from .bridge.schema import checked_numbers, schema
+from .bridge.schema import checked_inputs, schema
 
 
 class VideoCrafterJoinClips(io.ComfyNode):
@@ -48,7 +48,7 @@ class VideoCrafterJoinClips(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, images: Tensor, length: int, match: bool) -> io.NodeOutput:
         if len(images) % length:
             raise ValueError(

@@ -11,7 +11,7 @@ from ..vc_core.config import suggested_size
 from .bridge.frames import LARGEST, SMALLEST, empty_latent, size_problem
 from .bridge.images import rgb_images
 from .bridge.model import VideoCrafterModel
-from .bridge.schema import checked_numbers, schema
+from .bridge.schema import checked_inputs, schema
 
 
 class VideoCrafterImageSize(io.ComfyNode):
@@ -83,6 +83,6 @@ class EmptyVideoCrafterLatent(io.ComfyNode):
         return size_problem(width, height) or True
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, width: int, height: int, length: int, batch_size: int) -> io.NodeOutput:
         return io.NodeOutput(empty_latent(width, height, length, batch_size))

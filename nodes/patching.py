@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..vc_core.diffusion.deep_cache import check_shallow
 from .bridge.deep_cache import with_deep_cache
 from .bridge.sampling import schedule_of
-from .bridge.schema import advanced, checked_numbers, schema
+from .bridge.schema import advanced, checked_inputs, schema
 
 
 class VideoCrafterDeepCache(io.ComfyNode):
@@ -56,7 +56,7 @@ class VideoCrafterDeepCache(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, model: Any, interval: int, blocks: int, start_percent: float = 0.0, end_percent: float = 1.0) -> io.NodeOutput:
         schedule_of(model)
         check_shallow(blocks, len(model.model.diffusion_model.input_blocks))

@@ -13,9 +13,9 @@ from ..vc_core.config import SPACINGS
 from ..vc_core.diffusion.noise import SeededNoise
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
 from .bridge.guidance import ImageGuider, with_guidance_rescale
-from .bridge.keyframes import check_images
+from .bridge.keyframes import check_place
 from .bridge.sampling import DDIMSampler, authors_sigmas, schedule_of
-from .bridge.schema import advanced, checked_numbers, schema
+from .bridge.schema import advanced, checked_inputs, schema
 
 STEPS_TOOLTIP = (
     "Sampling steps. All published models: 50. Bundled models: 25. The uniform schedule can run more steps than "
@@ -87,7 +87,7 @@ class VideoCrafterSampler(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(
         cls, model: Any, positive: Any, negative: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, eta: float,
         guidance_rescale: float, denoise: float, spacing: str = "auto",
@@ -131,7 +131,7 @@ class VideoCrafterDDIM(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, eta: float) -> io.NodeOutput:
         return io.NodeOutput(DDIMSampler(eta))
 
@@ -161,7 +161,7 @@ class VideoCrafterScheduler(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, model: Any, steps: int, denoise: float, spacing: str = "auto") -> io.NodeOutput:
         return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing))
 
@@ -209,14 +209,14 @@ class VideoCrafterGuider(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(
         cls, model: Any, positive: Any, negative: Any, cfg: float, image_cfg: float, guidance_rescale: float
     ) -> io.NodeOutput:
         schedule_of(model)
         for role, conditioning in (("positive", positive), ("negative", negative)):
             for _, values in conditioning:
-                check_images(model.model.config, {**values, "prompt_type": role})
+                check_place(model.model.config, {**values, "prompt_type": role})
         guider = ImageGuider(model)
         guider.set_conds(positive, negative)
         guider.set_guidance(cfg, image_cfg, guidance_rescale)

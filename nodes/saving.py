@@ -19,7 +19,7 @@ from torch import Tensor
 from ..vc_core.files import replacing
 from ..vc_core.media.mp4 import CRF, check_mp4, save_mp4
 from .bridge.images import rgb_images
-from .bridge.schema import checked_numbers, schema
+from .bridge.schema import checked_inputs, schema
 
 #: Most bytes of a part of the path: file systems allow 255, and a number and a suffix are added.
 LONGEST_NAME = 200
@@ -177,7 +177,7 @@ class VideoCrafterSaveVideo(io.ComfyNode):
         )
 
     @classmethod
-    @checked_numbers
+    @checked_inputs
     def execute(cls, images: Tensor, filename_prefix: str, fps: float, crf: float) -> io.NodeOutput:
         frames = rgb_images(images).movedim(1, -1)
         _, height, width, _ = frames.shape

@@ -122,11 +122,11 @@ def load_settings(path: str | Path = DEFAULT) -> TrainingSettings:
     if not Path(path).is_file():
         raise ConfigError(f"There are no training settings at {path}.")
     try:
-        values = plain_yaml.read(Path(path).read_text(encoding="utf-8"))
+        values = plain_yaml.read_file(Path(path))
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainingSettings), OmegaConf.create(values)))
     except OmegaConfBaseException as error:
         raise ConfigError(f"The training settings {path} are wrong at {error.full_key}: {str(error).splitlines()[0]}") from error
-    except (ConfigError, OSError, UnicodeDecodeError) as error:
+    except ConfigError as error:
         raise ConfigError(f"The training settings {path} can't be read: {error}.") from error
     assert isinstance(settings, TrainingSettings)
     _check(settings)

@@ -186,6 +186,23 @@ class ModelConfig:
     #: and the last frame (``ends``). Empty for models without concat channels.
     keyframes: List[str] = field(default_factory=list)
 
+    def image_problem(self, place: Optional[str]) -> str:
+        """What is wrong with a video whose images are at this place, for callers to put into their own words.
+
+        Args:
+            place: one of :data:`KEYFRAMES`; None for a video without an image.
+
+        Returns:
+            ``no image taken``, ``no image given``, ``no end taken`` or ``no end given``; empty where the model can make it.
+        """
+        if not self.unet.image_attention:
+            return "no image taken" if place else ""
+        if place is None:
+            return "no image given"
+        if place == "ends" and "ends" not in self.keyframes:
+            return "no end taken"
+        return "no end given" if place == "first" and self.keyframes == ["ends"] else ""
+
     @property
     def downscale(self) -> int:
         """Side of a latent's element in pixels."""

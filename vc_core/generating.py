@@ -22,7 +22,7 @@ from .family.model_file import ModelFile
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
 from .pipeline import load
-from .sampling import Sampling
+from .sampling import Sampling, check_size
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def generate(arguments: argparse.Namespace) -> None:
     check_options(arguments)
     check_target(arguments.output)
     inputs = read_inputs(arguments)
-    config = ModelFile.open(arguments.model, arguments.config).config
+    file = ModelFile.open(arguments.model, arguments.config)
+    config = file.config
     for path in arguments.adapter:
         identify_adapter(open_checkpoint(path))
     if inputs.image is not None and given["height"] is None and given["width"] is None:
@@ -50,7 +51,7 @@ def generate(arguments: argparse.Namespace) -> None:
     check_run(config, settings, inputs, given, loop=arguments.loop)
     height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
     check_target(arguments.output, width, height, settings.playback_fps)
-    model = load(arguments.model, arguments.config, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
+    model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
     with tqdm(desc="sampling", unit="step") as bar:
 
         def advance(step: int, total: int, *_: object) -> None:
@@ -120,7 +121,7 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
             it can't make.
     """
     ends = loop or inputs.end_image is not None
-    _check_pictures(config, inputs, ends)
+    _check_place(config, None if inputs.image is None else "ends" if ends else "first")
     if ends and settings.frames < 2 and inputs.video is None:
         raise InputError(f"--frames is {settings.frames}; a video that ends with an image has at least 2.")
     if given["image_guidance_scale"] is not None and not config.unet.image_attention:
@@ -131,22 +132,17 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
         if height % factor or width % factor:
             raise InputError(f"--video is {width}x{height} pixels; both sides must be multiples of {factor}: scale or cut it first.")
     else:
-        for name, value in (("height", settings.height), ("width", settings.width)):
-            if value < factor or value % factor:
-                below = max(factor, value // factor * factor)
-                raise InputError(f"{option(name)} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
+        check_size(settings.height, settings.width, factor)
     Schedule.from_config(config.schedule).visited(settings.steps, settings.spacing, settings.denoise)
 
 
-def _check_pictures(config: ModelConfig, inputs: Inputs, ends: bool) -> None:
+def _check_place(config: ModelConfig, place: str | None) -> None:
     title = config.title
-    if inputs.image is None:
-        if config.unet.image_attention:
-            raise InputError(f"{title} makes videos from an image: give --image.")
-        return
-    if not config.unet.image_attention:
-        raise InputError(f"{title} takes no image: leave --image out, or take an image-to-video model.")
-    if ends and "ends" not in config.keyframes:
-        raise InputError(f"{title} can't end a video with an image: leave --end-image and --loop out, or take a model for interpolation.")
-    if not ends and config.keyframes and "first" not in config.keyframes:
-        raise InputError(f"{title} joins two images: give --end-image, or --loop.")
+    problems = {
+        "no image taken": f"{title} takes no image: leave --image out, or take an image-to-video model.",
+        "no image given": f"{title} makes videos from an image: give --image.",
+        "no end taken": f"{title} can't end a video with an image: leave --end-image and --loop out, or take a model for interpolation.",
+        "no end given": f"{title} joins two images: give --end-image, or --loop.",
+    }
+    if problem := config.image_problem(place):
+        raise InputError(problems[problem])

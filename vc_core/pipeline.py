@@ -37,7 +37,7 @@ from .models.image_encoder import ImageEncoder, prepare_images
 from .models.projector import Projector
 from .models.text_encoder import TextEncoder, tokenize
 from .models.unet import UNet
-from .sampling import Sampling
+from .sampling import Sampling, check_size
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -107,9 +107,9 @@ class VideoModel:
         """
         autoencoder = self._network("autoencoder", Autoencoder)
         check_images(frames, "frames", "[B, 3, T, H, W]")
-        self._check_size(*frames.shape[-2:])
-        pixels = frames.shape[-2] * frames.shape[-1]
-        moments = self._each_frame(partial(in_pieces, autoencoder.encode), frames, pixels)
+        height, width = frames.shape[-2:]
+        check_size(height, width, self.config.downscale)
+        moments = self._each_frame(partial(in_pieces, autoencoder.encode), frames, height * width)
         return moments[:, : self.config.autoencoder.embed_dim] * self.config.autoencoder.scale_factor
 
     @torch.inference_mode()
@@ -161,7 +161,7 @@ class VideoModel:
             InputError: an invalid setting, or tensors of the wrong shape.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if self.config.unet.image_attention:
+        if self.config.image_problem(None):
             raise InputError(f"{self.config.title} makes videos from an image: use image_to_video.")
         run = self._settings(sampling, settings)
         positive = Conditioning(self.encode_text(prompts))
@@ -190,8 +190,14 @@ class VideoModel:
 
         The other arguments, the result and the errors are those of :meth:`text_to_video`.
         """
-        if not self.config.unet.image_attention:
-            raise InputError(f"{self.config.title} takes no image: use text_to_video, or load an image-to-video model.")
+        title = self.config.title
+        problems = {
+            "no image taken": f"{title} takes no image: use text_to_video, or load an image-to-video model.",
+            "no end taken": f"{title} can't end a clip with an image: load a model for interpolation, or leave end_image and loop out.",
+            "no end given": f"{title} joins two images: give end_image, or loop=True.",
+        }
+        if problem := self.config.image_problem("ends" if loop or end_image is not None else "first"):
+            raise InputError(problems[problem])
         run = self._settings(sampling, settings)
         first = image[None] if image.ndim == 3 else image
         check_images(first, "image")
@@ -300,7 +306,7 @@ class VideoModel:
             InputError: noise or input latents of another shape.
         """
         frames, height, width = self._size(run, latents)
-        self._check_size(height, width)
+        check_size(height, width, self.config.downscale)
         factor = self.config.downscale
         shape = (batch, self.config.unet.out_channels, frames, height // factor, width // factor)
         inputs = {"The noise": None if run.noise is None else run.noise.start, "The input video": latents}
@@ -309,23 +315,17 @@ class VideoModel:
                 raise InputError(f"{name} has the shape {list(tensor.shape)}; expected are latents of {list(shape)}, for {batch} clips.")
         return SeededNoise(shape, run.seed) if run.noise is None else run.noise
 
-    def _last_image(self, first: Tensor, end_image: Tensor | None, loop: bool) -> Tensor | None:
+    @staticmethod
+    def _last_image(first: Tensor, end_image: Tensor | None, loop: bool) -> Tensor | None:
         """The images that clips end with; None if they don't end with one.
 
         Raises:
-            InputError: the model takes no last image, or needs one; or the numbers of images differ.
+            InputError: both a loop and a last image, or the numbers of images differ.
         """
-        if loop and end_image is not None:
-            raise InputError("A loop ends with the image it starts with: give loop=True or an end_image, not both.")
-        title, known = self.config.title, self.config.keyframes
-        if (loop or end_image is not None) and "ends" not in known:
-            raise InputError(f"{title} can't end a clip with an image: load a model for interpolation, or leave end_image and loop out.")
-        if loop:
-            return first
         if end_image is None:
-            if known and "first" not in known:
-                raise InputError(f"{title} joins two images: give end_image, or loop=True.")
-            return None
+            return first if loop else None
+        if loop:
+            raise InputError("A loop ends with the image it starts with: give loop=True or an end_image, not both.")
         last = end_image[None] if end_image.ndim == 3 else end_image
         check_images(last, "end_image")
         if len(last) != len(first):
@@ -336,13 +336,6 @@ class VideoModel:
         check_images(images)
         encoder = self._network("image_encoder", ImageEncoder)
         return prepare_images(images.to(self.device), encoder.config.image_size).to(self.dtype)
-
-    def _check_size(self, height: int, width: int) -> None:
-        factor = self.config.downscale
-        for name, value in (("height", height), ("width", width)):
-            if value < factor or value % factor:
-                below = max(factor, value // factor * factor)
-                raise InputError(f"{name} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
 
     def _network(self, part: str, kind: type[Network]) -> Network:
         if part not in self.networks:
@@ -362,7 +355,7 @@ class VideoModel:
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | ModelFile,
     config: ConfigLike | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -371,8 +364,9 @@ def load(
     """Load a model from a file.
 
     Args:
-        path: a ``.safetensors`` or ``.ckpt`` file, or the name of a bundled model.
-        config: a path or mapping in the format of ``configs/``, for values that can't be read off a file's tensors.
+        path: a ``.safetensors`` or ``.ckpt`` file, or the name of a bundled model; or a file that was opened before.
+        config: a path or mapping in the format of ``configs/``, for values that can't be read off a file's tensors; not for an opened
+            file, which has its configuration.
         device: where the weights go.
         dtype: what they are stored in, and computed in where the device can, see :func:`vc_core.kernels.casting.computing_type`.
         adapters: files of adapters to load beside the model.
@@ -381,7 +375,7 @@ def load(
         CheckpointError: as :meth:`vc_core.family.model_file.ModelFile.open`.
         InputError: two adapter files of one name.
     """
-    file = ModelFile.open(path, config)
+    file = path if isinstance(path, ModelFile) else ModelFile.open(path, config)
     paths = [Path(each) for each in adapters]
     if len({each.stem for each in paths}) < len(paths):
         raise InputError(f"Two adapter files have the same name: {', '.join(map(str, paths))}. Rename one of them.")

@@ -100,7 +100,7 @@ class Sampling:
             ("eta", 0 <= self.eta <= 1, "it must be 0 to 1"),
             ("guidance_rescale", 0 <= self.guidance_rescale <= 1, "it must be 0 to 1"),
             *((name, abs(getattr(self, name) or 0) <= LARGEST_SCALE, f"it must be {-LARGEST_SCALE} to {LARGEST_SCALE}") for name in scales),
-            ("seed", self.seed in SEEDS, "it must be 0 to 2^64 - 1"),
+            ("seed", self.seed in SEEDS, "it must be -2^63 to 2^64 - 1"),
             ("playback_fps", 1 <= self.playback_fps <= 1000, "it must be 1 to 1000"),
             ("deep_cache_interval", self.deep_cache_interval >= 1, "it must be at least 1, which is every step"),
             ("deep_cache_blocks", self.deep_cache_blocks >= 1, "it must be at least 1"),
@@ -109,3 +109,17 @@ class Sampling:
         for name, valid, possible in checks:
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r:.40}; {possible}.")
+
+
+def check_size(height: int, width: int, factor: int) -> None:
+    """
+    Args:
+        factor: the model's downscaling, see :attr:`vc_core.config.ModelConfig.downscale`.
+
+    Raises:
+        InputError: a side that is no multiple of it.
+    """
+    for name, value in (("height", height), ("width", width)):
+        if value < factor or value % factor:
+            below = max(factor, value // factor * factor)
+            raise InputError(f"{name} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")

@@ -10,7 +10,7 @@ from typing import Any
 import comfy.model_management
 from torch import Tensor
 
-from ...vc_core.media.images import check_numbers, fit_image
+from ...vc_core.media.images import check_finite, fit_image
 from ...vc_core.models.conditioning import place_keyframes
 from ...vc_core.models.image_encoder import prepare_images
 from .frames import frames_per_video, unfold
@@ -114,7 +114,7 @@ def rgb_images(images: Tensor) -> Tensor:
     channels = images.shape[-1]
     if channels not in (1, 3, 4):
         raise ValueError(f"The image has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such an image.")
-    check_numbers(images, "images")
+    check_finite(images, "images")
     return images[..., :3].float().expand(*images.shape[:-1], 3).movedim(-1, 1)
 
 

@@ -29,8 +29,8 @@ class ImagePlace:
     frames: int | None = None
 
 
-def check_images(config: ModelConfig, values: Mapping[str, Any]) -> None:
-    """Check that a model takes a conditioning's images.
+def check_place(config: ModelConfig, values: Mapping[str, Any]) -> None:
+    """Check that a model takes a conditioning's images where they are.
 
     Args:
         values: the conditioning's values by key.
@@ -38,33 +38,23 @@ def check_images(config: ModelConfig, values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: an image for a text-to-video model, an image-to-video model without one, or images at frames where it has none.
     """
-    if not config.unet.image_attention and values.get(FEATURES_KEY) is not None:
-        raise ValueError(
-            f"{config.title} takes no image: use VideoCrafter Conditioning in place of the node that takes the image, or load an "
-            "image-to-video model, such as i2v_512_v1."
-        )
-    if config.unet.image_attention and values.get(FEATURES_KEY) is None:
-        role = values.get("prompt_type", "")
-        raise ValueError(
-            f"{config.title} makes videos from an image, but the {role} conditioning has none: send positive and negative through "
-            f"{_nodes(config)}. For text to video load a text-to-video model, such as t2v_512_v2."
-        )
-    place = values[PLACE_KEY].at if PLACE_KEY in values else None
-    if place == "ends" and "ends" not in config.keyframes:
-        raise ValueError(
-            f"{config.title} can't end a video with an image: use {_nodes(config)}, or load DynamiCrafter's interpolation model, "
-            "dynamicrafter_512_interp_v1 (if this file is that model, choose it in the loader's model)."
-        )
-    if place == "first" and config.keyframes and "first" not in config.keyframes:
-        raise ValueError(
-            f"{config.title} joins two images: use {_nodes(config)} (without end_image it makes a loop), or load an image-to-video model, "
-            "such as dynamicrafter_512_v1."
-        )
-
-
-def _nodes(config: ModelConfig) -> str:
-    """The nodes that give this model its images."""
-    return "VideoCrafter Interpolation" if config.keyframes == ["ends"] else "VideoCrafter Image to Video"
+    place = None
+    if values.get(FEATURES_KEY) is not None:
+        # Another pack's node doesn't say: it counts as a place that the model has.
+        place = values[PLACE_KEY].at if PLACE_KEY in values else next(iter(config.keyframes), "first")
+    title, node = config.title, "VideoCrafter Interpolation" if config.keyframes == ["ends"] else "VideoCrafter Image to Video"
+    problems = {
+        "no image taken": f"{title} takes no image: use VideoCrafter Conditioning in place of the node that takes the image, or load an "
+        "image-to-video model, such as i2v_512_v1.",
+        "no image given": f"{title} makes videos from an image, but the {values.get('prompt_type', '')} conditioning has none: send "
+        f"positive and negative through {node}. For text to video load a text-to-video model, such as t2v_512_v2.",
+        "no end taken": f"{title} can't end a video with an image: use {node}, or load DynamiCrafter's interpolation model, "
+        "dynamicrafter_512_interp_v1 (if this file is that model, choose it in the loader's model).",
+        "no end given": f"{title} joins two images: use {node} (without end_image it makes a loop), or load an image-to-video model, such "
+        "as dynamicrafter_512_v1.",
+    }
+    if problem := config.image_problem(place):
+        raise ValueError(problems[problem])
 
 
 def latents_of_frames(latents: Tensor, place: ImagePlace | None, batch: int, frames: int) -> Tensor:

@@ -37,7 +37,7 @@ from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, unfold
 from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
-from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_images, latents_of_frames
+from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_place, latents_of_frames
 from .memory import check_pass
 from .sampling import ScaledModelSampling
 
@@ -223,7 +223,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         Raises:
             ValueError: a latent, text, ControlNet or image that doesn't fit the model.
         """
-        check_images(self.config, kwargs)
+        check_place(self.config, kwargs)
         check_controlnet(kwargs.get("control"), self.config.unet.context_dim)
         self._check_inputs(kwargs["noise"], kwargs.get("cross_attn"), kwargs.get(FRAMES_KEY), kwargs.get(FPS_KEY))
         out = super().extra_conds(**kwargs)

@@ -26,10 +26,10 @@ def advanced(widget: AnyInput) -> AnyInput:
     return widget
 
 
-def checked_numbers(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
-    """Decorates a node's ``execute``: its numbers must be of the types and within the bounds that its schema states.
+def checked_inputs(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    """Decorates a node's ``execute``: its inputs must be those of its schema, and its numbers of the stated types and within the bounds.
 
-    ComfyUI checks widgets only, and lets NaN pass; a number that comes by a link can be anything.
+    ComfyUI passes on inputs that a node doesn't have, checks widgets only, and lets NaN pass; what comes by a link can be anything.
 
     Raises:
         ValueError: a number that is none, isn't finite, or is out of its bounds; an input that the node doesn't have.

@@ -39,6 +39,8 @@ WORKFLOWS = [
 #: The interface splits a pack's folder name at its dots, so that help pages are not found under the other tests' one.
 PACK_NAME = DEFAULT_PACK_NAME
 PATIENCE = 180_000  # milliseconds: until the interface stands, and until a graph is done
+#: The first graph stands: its loading, which is slow on a busy machine, would replace a graph that is opened before.
+READY = "window.app?.vueAppReady && window.app.extensionManager.spinner === false && window.app.graph?.nodes.length"
 #: The graphs' own steps are what the other tests and the thumbnails take; here it matters that a video comes of them.
 FEWER_STEPS = "window.app.graph.nodes.forEach(node => node.widgets?.forEach(widget => { if (widget.name == 'steps') widget.value = 4 }))"
 #: Errors in the console of any page of ComfyUI without a network and without settings.
@@ -107,7 +109,7 @@ def interface(browser: Any, server: Server, screenshots: Path) -> Iterator[Inter
     page.route(lambda url: not url.startswith((server.address, "blob:", "data:")), lambda route: route.abort())
     interface = Interface(page, screenshots)
     page.goto(server.address)
-    page.wait_for_function("window.app?.vueAppReady")
+    page.wait_for_function(READY)
     yield interface
     page.close()
 

@@ -16,7 +16,7 @@ from kornia.metrics import ssim
 from torch import Tensor
 
 from ..errors import InputError
-from ..media.images import check_numbers
+from ..media.images import check_finite
 from ..media.resizing import resize_cubic
 
 #: Side of SSIM's Gaussian window in pixels, as in the paper.
@@ -89,8 +89,8 @@ def measure(frames: Tensor, image: Tensor, embed: Embed | None = None) -> ImageF
     height, width = frames.shape[-2:]
     if min(height, width) <= WINDOW // 2:
         raise InputError(f"The frames are {width}x{height}; SSIM needs at least {WINDOW // 2 + 1} pixels each way.")
-    check_numbers(frames.unbind(1))
-    check_numbers([image], "image")
+    check_finite(frames.unbind(1))
+    check_finite([image], "image")
     video = frames.transpose(0, 1)
     still = resize_cubic(image[None], height, width).clamp_(-1, 1)
     to_image = {"SSIM": structure(video, still.expand_as(video))}

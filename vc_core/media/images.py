@@ -98,7 +98,7 @@ def check_images(images: Tensor, name: str = "images", shape: str = "[B, 3, H, W
         raise InputError(f"{name} has values from {low:g} to {high:g}; {expected}. For 0 to 255: {name} / 127.5 - 1.")
 
 
-def check_numbers(frames: Iterable[Tensor], name: str = "frames") -> None:
+def check_finite(frames: Iterable[Tensor], name: str = "frames") -> None:
     """Check that frames hold numbers, since others would become black.
 
     Args:

@@ -26,6 +26,8 @@ SPEEDS = 0.01, 1000
 #: The colours as FFmpeg's encoders note them in the stream and the file.
 COLOURS = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709", "color_range": "tv"}
 
+logger = logging.getLogger(__name__)
+
 
 class VideoFileError(VideoCrafterError):
     """A video file that can't be written or read."""
@@ -83,10 +85,12 @@ def save_mp4(pixels: np.ndarray, path: Path, fps: float, crf: float = CRF, tags:
     check_mp4(width, height, fps, crf)
     even = (height % 2, width % 2)
     if any(even):
-        _logger.warning("The frames are %dx%d; an MP4 that plays everywhere has even sides: saved as %dx%d, with the last row or column "
-                        "repeated.", width, height, width + even[1], height + even[0])
+        logger.warning(
+            f"The frames are {width}x{height}; an MP4 that plays everywhere has even sides: saved as {width + even[1]}x{height + even[0]}, "
+            "with the last row or column repeated."
+        )
     if crf < BEST_CRF:
-        _logger.warning("crf %g would be lossless, which browsers don't play: saved with crf %d.", crf, BEST_CRF)
+        logger.warning(f"crf {crf:g} would be lossless, which browsers don't play: saved with crf {BEST_CRF}.")
         crf = BEST_CRF
     av = pyav("Writing an MP4")
     try:
@@ -111,6 +115,3 @@ def _write(av: Any, pixels: np.ndarray, even: tuple[int, int], path: Path, fps: 
             picture = av.VideoFrame.from_ndarray(padded, format="rgb24")
             container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
         container.mux(stream.encode())
-
-
-_logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import check_output, replacing
-from .images import check_numbers, rgb_array
+from .images import check_finite, rgb_array
 from .mp4 import LARGEST_MP4_SIDE, SPEEDS, VideoFileError, check_mp4, pyav, save_mp4
 from .opening import MAX_PIXELS, Unsuitable, check_video_pixels, container_of, decoding, is_image, opened_image
 
@@ -71,7 +71,7 @@ def save_video(frames: Tensor, path: Path, fps: float) -> None:
     if frames.ndim != 4 or frames.shape[0] != 3 or not frames.numel():
         raise InputError(f"The frames are {list(frames.shape)}; expected are [3, T, H, W], at least one.")
     check_target(path, frames.shape[3], frames.shape[2], fps)
-    check_numbers(frames.unbind(1))
+    check_finite(frames.unbind(1))
     pixels = torch.stack([((frame.float() + 1) * 127.5).round().clamp(0, 255).byte().cpu() for frame in frames.unbind(1)])
     with replacing(path) as part:
         if path.suffix.lower() == ".mp4":
