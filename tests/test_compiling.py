@@ -21,8 +21,9 @@ from vc_core.diffusion.acceleration import compiled
 from vc_core.models.unet import UNet
 
 FORMS = {**UNETS, "image for each frame": replace(UNETS["image for each frame"], in_channels=8)}
-#: Frames, height and width in pixels. At 16 frames or more torch's convolution on a CPU is another one, and so is the graph.
-SIZES = (Clip(3, 64, 40, 1), Clip(5, 112, 88, 1))
+#: Frames, height and width in pixels. At 16 frames or more torch's convolution on a CPU is another one, and so is the graph; where
+#: height and width are equal on some level, torch makes a graph for squares.
+SIZES = (Clip(3, 64, 104, 1), Clip(5, 112, 88, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_a_lora_is_seen_by_a_compiled_network():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["t2v_512_v2", "t2v_1024_v1", "dynamicrafter_1024_v1"])
+@pytest.mark.parametrize("name", ["t2v_512_v2", "dynamicrafter_1024_v1"])
 def test_a_published_network_is_one_graph(name):
     """On ``meta``, where tensors have no numbers."""
     config, counter = load_config(name), CompileCounter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,13 +148,68 @@ def test_what_is_missing_and_unused_does_not_change_the_text(tmp_path):
     assert torch.equal(*texts)
 
 
-SCALED = ["model.diffusion_model.out.2.scale_weight", "scaled_fp8", "model.diffusion_model.out.2.weight_scale", "out.2.input_scale"]
+LAYER = UNET + "input_blocks.1.0.in_layers.2"
 
 
-@pytest.mark.parametrize("name", SCALED)
-def test_scaled_fp8_is_refused_as_such(name, tmp_path):
-    save_file(weights() | {name: torch.ones(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=f"scaled fp8 file.*{name}.*fp16, bf16 or plain fp8"):
+def scaled(scale: str, beside: dict[str, torch.Tensor], shape: tuple[int, ...] = ()) -> tuple[Tensors, Tensors]:
+    """Weights with matrices in 8 bits and their scales, as ComfyUI writes them, and the products that they mean, in float64."""
+    stored, meant = weights(), weights()
+    for name in [name for name, value in stored.items() if name.startswith(UNET) and name.endswith(".weight") and value.ndim == 2]:
+        layer = name.removesuffix(".weight")
+        factor = stored[name].abs().max() / 448
+        stored[name] = (stored[name] / factor).to(torch.float8_e4m3fn)
+        meant[name] = (stored[name].double() * factor.double()).float()
+        stored |= {f"{layer}.{scale}": factor.reshape(shape)} | {f"{layer}.{own}": value.clone() for own, value in beside.items()}
+    return stored, meant
+
+
+def as_text(**described: object) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(described).encode()), dtype=torch.uint8)
+
+
+#: Of ComfyUI's later files.
+FORMAT = {"comfy_quant": as_text(format="float8_e4m3fn"), "input_scale": torch.tensor(0.5)}
+
+
+@pytest.mark.parametrize(
+    "scale, beside, mark, shape",
+    [
+        ("scale_weight", {"scale_input": torch.ones(1)}, {UNET + "scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}, (1,)),
+        ("weight_scale", FORMAT, {}, ()),
+        ("weight_scale", {}, {}, ()),
+    ],
+)
+def test_scaled_fp8_is_multiplied_by_its_scales(scale, beside, mark, shape, tmp_path):
+    stored, meant = scaled(scale, beside, shape)
+    save_file(stored | mark, tmp_path / "model.safetensors")
+    file = ModelFile.open(tmp_path / "model.safetensors")
+    assert file.contents().unknown == ()
+    found = file.tensors("unet")
+    assert any(value.itemsize == 1 for value in stored.values())
+    assert all(torch.equal(value, meant[UNET + name]) for name, value in found.items())
+
+
+QUANTISED = {
+    "blocks": {f"{LAYER}.weight": torch.zeros(32, 32).to(torch.float8_e4m3fn), f"{LAYER}.weight_scale": torch.ones(32, 1)},
+    "integers": {f"{LAYER}.weight": torch.zeros(32, 32, dtype=torch.int8), f"{LAYER}.weight_scale": torch.ones(())},
+    "another format": {
+        f"{LAYER}.weight": torch.zeros(32, 32).to(torch.float8_e4m3fn), f"{LAYER}.weight_scale": torch.ones(()),
+        f"{LAYER}.comfy_quant": as_text(format="float8_e4m3fn", convrot=True),
+    },
+    "no format": {
+        f"{LAYER}.weight": torch.zeros(32, 32).to(torch.float8_e4m3fn), f"{LAYER}.weight_scale": torch.ones(()),
+        f"{LAYER}.comfy_quant": torch.tensor([123], dtype=torch.uint8),
+    },
+    "a scale of no weight": {f"{UNET}out.7.weight_scale": torch.ones(1)},
+    "a mark alone": {"scaled_fp8": torch.ones(1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", QUANTISED)
+def test_other_quantised_weights_are_refused_as_such(form, tmp_path):
+    save_file(weights() | QUANTISED[form], tmp_path / "model.safetensors")
+    named = "scaled_fp8" if "mark" in form else "weight_scale|comfy_quant"
+    with pytest.raises(CheckpointError, match=f"quantised weights.*({named}).*fp16, bf16 or fp8"):
         ModelFile.open(tmp_path / "model.safetensors")
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 
+import torch
+from safetensors.torch import save_file
+
 from harness import goldens
 from harness.graphs import Graph, TextGraph, assert_fails, out
 from harness.server import Server
@@ -77,3 +80,22 @@ def test_a_model_that_the_file_does_not_hold_can_not_be_chosen(comfyui: Server):
     loader = graph.add("VideoCrafterLoader", ckpt_name="t2v_512_v2.safetensors", weight_dtype="default", model="dynamicrafter_256_v1")
     graph.add("PreviewAny", source=out(loader, 0))
     assert_fails(comfyui, graph, "VideoCrafterLoader", "dynamicrafter_256_v1", "t2v_512_v2")
+
+
+def test_scaled_fp8_is_loaded_as_what_it_means(comfyui: Server):
+    """As the same file with the products of the weights and their scales."""
+    stored, meant = dict(goldens.weights("t2v_512_v2")), dict(goldens.weights("t2v_512_v2"))
+    matrices = [name for name, value in stored.items() if name.startswith("model.diffusion_model.") and value.ndim == 2]
+    for name in matrices:
+        scale = stored[name].abs().max() / 448
+        stored[name] = (stored[name] / scale).to(torch.float8_e4m3fn)
+        meant[name] = stored[name].float() * scale
+        stored[f"{name}_scale"] = scale
+    latents = {}
+    for name, tensors in {"stored": stored, "meant": meant, "original": goldens.weights("t2v_512_v2")}.items():
+        target = comfyui.checkpoints / f"scaled_{name}.safetensors"
+        save_file(dict(tensors), target)
+        graph = TextGraph(target.name, goldens.PROMPTS[0], frames=2, size=16)
+        latents[name] = graph.run(comfyui, latent=graph.sample(steps=2))["latent"]
+        target.unlink()
+    assert matrices and latents["stored"].equal(latents["meant"]) and not latents["stored"].equal(latents["original"])

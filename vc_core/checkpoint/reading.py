@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -15,23 +14,13 @@ from .filebytes import FileBytes
 from .foreign import foreign
 from .layouts import check_claims, tensors_of, without_wrappers
 from .pickles import open_pickled
-from .records import TensorRecord, Unreadable, check_number
+from .records import StoredTensor, TensorRecord, Unreadable, check_number
+from .scaled import with_scales
 from .tensorfile import looks_like_safetensors, open_safetensors
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 # A misspelt name is compared with so many others, and no longer ones: comparing is slow.
 _COMPARED, _LONGEST_COMPARED = 5000, 200
-
-
-class StoredTensor(Protocol):
-    """A tensor in a file, before it is read."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    def read(self) -> torch.Tensor: ...
-    def intact(self) -> bool: ...
 
 
 class Checkpoint:
@@ -206,7 +195,7 @@ def _open(path: Path) -> Checkpoint:
         raise CheckpointError(f"none of its {len(unreadable)} tensors can be read; tensor {name!r:.120} {reason}")
     if not tensors:
         raise CheckpointError("there are no tensors in it; a VideoCrafter checkpoint has about 1,500. Choose another file")
-    return Checkpoint(path, tensors, metadata, unreadable)
+    return Checkpoint(path, with_scales(tensors), metadata, unreadable)
 
 
 def _not_there(path: Path) -> str:

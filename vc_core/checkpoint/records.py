@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 
@@ -49,6 +49,17 @@ class TensorRecord:
     def span(self) -> int:
         """The number of its storage's elements from its first to its last."""
         return reach(self.shape, self.stride) + 1 if self.numel else 0
+
+
+class StoredTensor(Protocol):
+    """A tensor in a file, before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def read(self) -> torch.Tensor: ...
+    def intact(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

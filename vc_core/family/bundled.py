@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
-from ..checkpoint.reading import Checkpoint, StoredTensor, open_checkpoint
+from ..checkpoint.reading import Checkpoint, open_checkpoint
+from ..checkpoint.records import StoredTensor
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 #: The metadata of a bundled file list its shared files under this key, separated by spaces.

@@ -29,7 +29,7 @@ SHORT_PREFIX = "diffusion_model."
 TEMPORAL = f"middle_block.2.{BLOCK}.attn1.to_q.weight"
 #: The first tensor of a UNet.
 FIRST = "input_blocks.0.0.weight"
-#: How the scales are called by which the weights of scaled fp8 files must be multiplied.
+#: How the scales are called by which quantised weights must be multiplied. Those of scaled fp8 files are applied when they are read.
 SCALES = re.compile(r"(^|\.)(scaled_fp8|scale_weight|weight_scale(_2)?|scale_input|input_scale|comfy_quant)$")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
@@ -37,7 +37,7 @@ SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 def check_whole(checkpoint: Checkpoint) -> None:
     """
     Raises:
-        CheckpointError: the file is one part of a model's, or has scaled fp8 weights; the message says what to do.
+        CheckpointError: the file is one part of a model's, or has quantised weights in a form that isn't read; the message says what to do.
     """
     shard = SHARD.search(checkpoint.path.stem)
     if shard and int(shard[2]) > 1:
@@ -48,8 +48,8 @@ def check_whole(checkpoint: Checkpoint) -> None:
     scale = next((name for name in checkpoint.names() if SCALES.search(name)), None)
     if scale is not None:
         raise CheckpointError(
-            f"{checkpoint.path} is a scaled fp8 file: its weights are right only when multiplied by their scales "
-            f"({printable(scale, 120)}), which is not supported. Get the model in fp16, bf16 or plain fp8."
+            f"{checkpoint.path} has quantised weights that are right only with their scales ({printable(scale, 120)}), in a form that is "
+            "not supported; fp8 with one scale for each weight is. Get the model in fp16, bf16 or fp8."
         )
 
 

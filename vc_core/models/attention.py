@@ -97,7 +97,8 @@ class SelfAttention(nn.Module):
         """
         keys = x if keys is None else keys
         values = keys if values is None else values
-        return self.to_out((attention or self.attention)(self.to_q(x), self.to_k(keys), self.to_v(values), self.heads))
+        attention = self.attention if attention is None else attention
+        return self.to_out(attention(self.to_q(x), self.to_k(keys), self.to_v(values), self.heads))
 
 
 class TemporalAttention(nn.Module):
@@ -151,7 +152,7 @@ class TemporalAttention(nn.Module):
         """
         if self.relative or edit_logits is not None or edit_probabilities is not None:
             return self._attend_explicitly(q, k, v, edit_logits, edit_probabilities)
-        attention = attention or self.attention
+        attention = self.attention if attention is None else attention
         attend = _positions_as_heads if current().positions_as_heads else _positions_as_batch
         sequences_of_position = q.shape[0] * self.heads
         if q.shape[2] * sequences_of_position <= MAX_SEQUENCES:
@@ -233,7 +234,8 @@ class CrossAttention(nn.Module):
             attention: in place of the layer's own attention function, for streams without one.
         """
         q = self.to_q(x)
-        results = [self._read(q, stream, stream.attention or attention or self.attention) for stream in streams]
+        attention = self.attention if attention is None else attention
+        results = [self._read(q, stream, attention if stream.attention is None else stream.attention) for stream in streams]
         return self.to_out(sum(results[1:], results[0]))
 
     def _read(self, q: Tensor, stream: ContextStream, attention: Attention) -> Tensor:
