@@ -18,12 +18,17 @@ from tests.networks import UNETS, randomize
 from tests.test_waiting import configuration
 from vc_core.config import ModelConfig, load_config
 from vc_core.diffusion.acceleration import compiled
-from vc_core.models.unet import UNet
+from vc_core.models.transformers import SpatialTransformer, TemporalTransformer
+from vc_core.models.unet import ResidualBlock, UNet
 
 FORMS = {**UNETS, "image for each frame": replace(UNETS["image for each frame"], in_channels=8)}
+FORMS["one level"] = replace(FORMS["image for each frame"], channel_mult=[1], attention_resolutions=[1])
 #: Frames, height and width in pixels. At 16 frames or more torch's convolution on a CPU is another one, and so is the graph; where
 #: height and width are equal on some level, torch makes a graph for squares.
 SIZES = (Clip(3, 64, 104, 1), Clip(5, 112, 88, 1))
+
+
+COMPILED_LAYERS = (ResidualBlock, SpatialTransformer, TemporalTransformer)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +53,7 @@ def inputs(config: ModelConfig, clip: Clip, **where):
     return x, torch.tensor([500, 20], **where), given
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if "each" in kind else pytest.mark.full) for kind in FORMS])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind == "one level" else pytest.mark.full) for kind in FORMS])
 def test_a_network_is_one_graph_for_all_sizes(kind):
     config, counter = form(kind), CompileCounter()
     torch.manual_seed(0)
@@ -61,6 +66,7 @@ def test_a_network_is_one_graph_for_all_sizes(kind):
     assert counter.frame_count == 1
 
 
+@pytest.mark.full
 def test_blocks_are_compiled_once_for_each_width():
     """More than the 8 graphs that torch has for one function before it gives up; another size needs none."""
     config, counter = form("text"), CompileCounter()
@@ -72,23 +78,18 @@ def test_blocks_are_compiled_once_for_each_width():
         for clip in SIZES:
             given = inputs(config, clip)
             assert error(same(*given), unet(*given)) <= TOLERANCE
-    widths = {tuple(block.in_layers[2].weight.shape) for block in blocks_of(unet)}
-    assert len(widths) > 8
-    transformers = 2
-    assert counter.frame_count == len(widths) + transformers
+    layers = [layer for block in (*unet.input_blocks, unet.middle_block, *unet.output_blocks) for layer in block]
+    kinds = {(type(layer), *(each.shape for each in layer.parameters())) for layer in layers if isinstance(layer, COMPILED_LAYERS)}
+    assert sum(kind[0] is ResidualBlock for kind in kinds) > 8
+    assert counter.frame_count == len(kinds)
     assert type(unet.input_blocks[1][0]).forward is not same.input_blocks[1][0].forward
     assert unet.input_blocks[1][0].__dict__.get("forward") is None, "the original is not changed"
 
 
-def blocks_of(unet: UNet):
-    from vc_core.models.unet import ResidualBlock
-
-    return [module for module in unet.modules() if isinstance(module, ResidualBlock)]
-
-
+@pytest.mark.full
 def test_a_lora_is_seen_by_a_compiled_network():
     """Weights that change after compiling count: in place, as ComfyUI patches them."""
-    config, counter = form("text"), CompileCounter()
+    config, counter = form("one level"), CompileCounter()
     torch.manual_seed(0)
     unet = randomize(UNet(config.unet))
     same, given = compiled(unet, "network", backend=counter), inputs(config, SIZES[0])

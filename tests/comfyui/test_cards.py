@@ -116,16 +116,16 @@ def test_pieces_shrink_before_tiles(comfyui):
 def test_the_latent_survives_a_decoding_without_memory(comfyui):
     """The second queue decodes at once, without sampling again."""
     bench = Bench(comfyui, BUNDLED, frames=16)
-    vae, latent = bench.vae, bench.authors(seed=77, steps=7)
+    vae, latent = bench.vae, bench.authors(seed=77, steps=8)
     bench.vae = out(bench.add("TestStarvedVAE", vae=vae, times=1000))
     bench.save("image", image=bench.decode(latent))
     with pytest.raises(ComfyError, match="a test said so"):
         bench.results()
-    assert any(isinstance(event, Progress) and event.maximum == 7 for event in bench.events)
+    assert any(isinstance(event, Progress) and event.maximum == 8 for event in bench.events)
     bench.events.clear()
     bench.prompt[bench.vae[0]]["inputs"]["times"] = 0
     assert bench.results()["image"].isfinite().all()
-    assert not any(isinstance(event, Progress) and event.maximum == 7 for event in bench.events)
+    assert not any(isinstance(event, Progress) and event.maximum == 8 for event in bench.events)
 
 
 def graphs(comfyui: Server, file: str) -> int:
@@ -136,9 +136,8 @@ def graphs(comfyui: Server, file: str) -> int:
 
 def test_a_second_run_compiles_nothing(comfyui):
     """A model compiled as core's TorchCompileModel does it is one graph; at the same size, with another seed, no other is made."""
-    bench = Bench(comfyui, BUNDLED)
+    bench, counts = Bench(comfyui, BUNDLED), []
     compiled = out(bench.add("TestCompile", model=bench.model, file="graphs_of_two_runs.txt"))
-    counts = []
     for seed in (1, 2):
         bench.save(f"{seed}", latent=bench.ksampler(model=compiled, seed=seed, steps=2))
         bench.save(f"plain {seed}", latent=bench.ksampler(seed=seed, steps=2))
@@ -146,6 +145,21 @@ def test_a_second_run_compiles_nothing(comfyui):
         same(results[f"{seed}"], results[f"plain {seed}"])
         counts.append(graphs(comfyui, "graphs_of_two_runs.txt"))
     assert counts == [1, 1]
+
+
+@pytest.mark.full
+def test_other_sizes_share_a_graph(comfyui):
+    """The first size has a graph of its own, as torch makes it by default; the second brings one for all."""
+    bench, counts = Bench(comfyui, BUNDLED), []
+    compiled = out(bench.add("TestCompile", model=bench.model, file="graphs_of_sizes.txt"))
+    for frames, height, width in [(4, 48, 80), (6, 64, 112), (3, 80, 128)]:
+        latent = out(bench.add("EmptyVideoCrafterLatent", width=width, height=height, length=frames, batch_size=1))
+        bench.save("compiled", latent=bench.ksampler(model=compiled, steps=1, latent_image=latent))
+        bench.save("plain", latent=bench.ksampler(steps=1, latent_image=latent))
+        results = bench.results()
+        same(results["compiled"], results["plain"])
+        counts.append(graphs(comfyui, "graphs_of_sizes.txt"))
+    assert counts == [1, 2, 2]
 
 
 @pytest.mark.full

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache, partial
 from types import FunctionType
 from typing import Any, TypeVar
@@ -40,13 +40,27 @@ def compiled(unet: UNet, what: str, mode: str | None = None, backend: str | Call
         return unet
     same = _twin(unet)
     if what == "network":
-        same.body = torch.compile(unet.body, dynamic=True, mode=mode, backend=backend)  # type: ignore[method-assign]
+        same.body = _compiled_body(unet, mode, backend)  # type: ignore[method-assign]
         return same
     for name in ("input_blocks", "output_blocks"):
         blocks = getattr(unet, name)
         setattr(same, name, nn.ModuleList(_with_compiled_layers(block, mode, backend) for block in blocks))
     same.middle_block = _with_compiled_layers(unet.middle_block, mode, backend)
     return same
+
+
+def _compiled_body(unet: UNet, mode: str | None, backend: Any) -> Callable[[Tensor, Pass], Tensor]:
+    """The compiled :meth:`UNet.body`.
+
+    It is compiled for ``[b, t, c, h, w]``, where the size of a batch of frames is a product. If the number of frames divided an unknown
+    size instead, torch would simplify fractions of fractions for minutes.
+    """
+
+    def body(hidden: Tensor, run: Pass) -> Tensor:
+        return unet.body(hidden.flatten(0, 1), replace(run, frames=hidden.shape[1]))
+
+    of_videos = torch.compile(body, dynamic=True, mode=mode, backend=backend)
+    return lambda hidden, run: of_videos(hidden.unflatten(0, (-1, run.frames)), run)
 
 
 def _twin(module: Module) -> Module:
