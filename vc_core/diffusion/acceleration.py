@@ -40,7 +40,7 @@ def compiled(unet: UNet, what: str, mode: str | None = None, backend: str | Call
         return unet
     same = _twin(unet)
     if what == "network":
-        same.body = _compiled_body(unet, mode, backend)  # type: ignore[method-assign]
+        same.body = _compiled_body(unet, mode, backend)  # type: ignore[method-assign, assignment]
         return same
     for name in ("input_blocks", "output_blocks"):
         blocks = getattr(unet, name)
