@@ -85,7 +85,7 @@ def core_s_batches(bench: Bench) -> Check:
     return check
 
 
-@row(BATCHES, "LatentFromBatch of parts of videos, LatentBatch of differing lengths", "refused, with the numbers", T2V, videos=2)
+@row(BATCHES, "LatentFromBatch of unequal parts of videos, LatentBatch of differing lengths", "refused, with the numbers", T2V, videos=2)
 def wrong_batches_are_refused(bench: Bench) -> Check:
     parts = bench.frames_of(bench.latent, 0, 7)
     # Of the sums 11 and 16 the second could be taken for four videos of 4.
@@ -94,7 +94,7 @@ def wrong_batches_are_refused(bench: Bench) -> Check:
     again = out(bench.add("LatentFromBatch", samples=joined[1], batch_index=4, length=12))
     start = dict(bench.prompt)
     wrong = {
-        "7 frames of 8": (parts, "7 frames", "each of its videos has 4", "complete videos"),
+        "4 and 3": (parts, "different lengths, 3 and 4 frames"),
         "4, 4 and 3": (joined[0], "different lengths, 3 and 4 frames"),
         "4, 4 and 8": (joined[1], "different lengths, 4 and 8 frames"),
         "4 and 8": (again, "different lengths, 4 and 8 frames"),

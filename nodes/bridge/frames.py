@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -11,9 +13,10 @@ from torch import Tensor
 
 from .memory import check_memory
 
-#: Key of a LATENT: frames a video, where the batch holds several.
+#: Key of a LATENT: frames a video, as it was made.
 FRAMES_PER_VIDEO = "frames_per_video"
 #: Key of a LATENT: the index of each frame's noise. It is the only list with an entry per frame that core joins and cuts with batches.
+#: One video has none, since other packs' nodes cut the samples and leave the list.
 FRAME_INDICES = "batch_index"
 #: Conditioning key: how many frames a video of the batch has. Core's SVD uses it, and context windows set it.
 FRAMES_KEY = "num_video_frames"
@@ -58,7 +61,8 @@ def empty_latent(width: int, height: int, frames: int, videos: int) -> dict[str,
     # The latent, and the noise of the same size.
     check_memory(2 * 4 * videos * frames * 4 * (height // 8) * (width // 8), device, what, "Make fewer, shorter or smaller videos.")
     blank = torch.zeros([videos * frames, 4, height // 8, width // 8], device=device)
-    return {"samples": blank, FRAMES_PER_VIDEO: frames, FRAME_INDICES: FrameIndex.of_videos(videos, frames)}
+    latent = {"samples": blank, FRAMES_PER_VIDEO: frames}
+    return latent if videos == 1 else {**latent, FRAME_INDICES: FrameIndex.of_videos(videos, frames)}
 
 
 def size_problem(width: int | None, height: int | None) -> str:
@@ -76,30 +80,63 @@ def size_problem(width: int | None, height: int | None) -> str:
 
 
 def frames_per_video(latent: dict[str, Any]) -> int:
-    """How many frames each video of a LATENT has: the number that is stored in it, or all of its frames.
+    """How many frames each video of a LATENT has: what its indices and its stored number say, or all of its frames.
+
+    Part of a video is a video of its own.
 
     Raises:
-        ValueError: it is no batch of frames, its videos have different lengths, or the batch is no multiple of that number.
+        ValueError: it is no batch of frames, its videos have different lengths, or frames were removed or added so that the videos can't
+            be told apart.
     """
     samples: Tensor = latent["samples"]
-    stored: int | None = latent.get(FRAMES_PER_VIDEO)
     if samples.ndim != 4 or not samples.numel():
         raise ValueError(
             f"The latent has the shape {list(samples.shape)}; a video is a batch of frames, [frames, channels, height, width], at least "
             "one. Use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
         )
-    lengths = sorted({index.frames for index in latent.get(FRAME_INDICES, ()) if isinstance(index, FrameIndex)})
+    rows, stored, indices = len(samples), latent.get(FRAMES_PER_VIDEO), latent.get(FRAME_INDICES)
+    if not stored:
+        return rows
+    if indices is None:
+        lengths = {rows} if 0 < rows <= stored else {stored} if stored > 0 and rows % stored == 0 else set()
+    else:
+        lengths = set(_lengths(indices, stored)) if len(indices) == rows and stored > 0 else set()
+    if not lengths:
+        raise ValueError(
+            f"The latent has {rows} frames, but it was made for {len(indices) if indices else 'videos'} of {stored}: frames were removed "
+            "or added by a node that doesn't tell which. For part of a batch of videos use LatentFromBatch, or sample one video at a time."
+        )
     if len(lengths) > 1:
         raise ValueError(
-            f"The latent has videos of different lengths, {' and '.join(map(str, lengths))} frames; all videos of a batch must have the "
-            "same length. Sample them separately, or make them equally long."
+            f"The latent has videos of different lengths, {' and '.join(map(str, sorted(lengths)))} frames; all videos of a batch must "
+            "have the same length. Sample them separately, or make them equally long."
         )
-    if stored and (stored < 0 or samples.shape[0] % stored):
-        raise ValueError(
-            f"The latent has {samples.shape[0]} frames, but each of its videos has {stored}: frames were removed or added after it was "
-            "made. Remove or add complete videos only."
-        )
-    return stored or samples.shape[0]
+    return lengths.pop()
+
+
+def _lengths(indices: Sequence[int], stored: int) -> Iterator[int]:
+    """The lengths of the videos whose frames have these indices.
+
+    Core's LatentBatch numbers a latent that has no indices from 0 on. The first latent's number of frames is the stored one; a later
+    one counts as one video.
+    """
+    for number, run in enumerate(_runs(indices)):
+        if number and run[0] == 0 and not isinstance(run[0], FrameIndex):
+            yield len(run)
+        else:
+            own = (getattr(index, "frames", stored) for index in run)
+            yield from Counter((frames, index // frames) for frames, index in zip(own, run, strict=True)).values()
+
+
+def _runs(indices: Sequence[int]) -> list[list[int]]:
+    """The indices in parts that rise."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index > runs[-1][-1]:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return runs
 
 
 def conditioned_frames(conditionings: dict[str, list[dict[str, Any]]]) -> int | None:

@@ -37,7 +37,10 @@ def with_guidance_rescale(model: Any, rescale: float, frames: int) -> Any:
     def guided(args: dict[str, Any]) -> Tensor:
         offset = prediction_offset(args["model"].model_sampling, args["sigma"], args["input"])
         positive, negative = fold(args["cond"] - offset, frames), fold(args["uncond"] - offset, frames)
-        return unfold(guide(positive, negative, Guidance(args["cond_scale"], rescale))) + offset
+        scale = args["cond_scale"]
+        if isinstance(scale, Tensor) and scale.numel() > 1:  # one for each frame
+            scale = fold(scale.reshape(-1, 1, 1, 1).to(offset), frames)
+        return unfold(guide(positive, negative, Guidance(scale, rescale))) + offset
 
     clone = model.clone()
     clone.set_model_sampler_cfg_function(guided)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.utils
 from torch import Tensor
 
 from ...vc_core.config import ModelConfig
@@ -55,6 +56,28 @@ def check_place(config: ModelConfig, values: Mapping[str, Any]) -> None:
     }
     if problem := config.image_problem(place):
         raise ValueError(problems[problem])
+
+
+def scaled_to(latents: Tensor, noise: Tensor) -> Tensor:
+    """Latents of images in the size of the video that is sampled, which an upscaling node may have changed.
+
+    Args:
+        latents: ``[rows, C, h, w]``.
+        noise: ``[frames, C, H, W]``.
+
+    Raises:
+        ValueError: other channels, or another aspect, such as that of a tile: latents of the whole image don't belong to a part of it.
+    """
+    (channels, height, width), (*_, tall, wide) = latents.shape[1:], noise.shape
+    if channels != noise.shape[1] or abs(height * wide / width - tall) >= 1:
+        raise ValueError(
+            f"The image's latents have the shape {list(latents.shape)} and the video's {list(noise.shape)} (frames, channels, height, "
+            "width): another size of the same aspect is scaled, but a tile or another aspect needs an image of its own. Connect the latent "
+            "that is sampled to the node that takes the image."
+        )
+    if (height, width) == (tall, wide):
+        return latents
+    return comfy.utils.common_upscale(latents, wide, tall, "bilinear", "disabled")
 
 
 def latents_of_frames(latents: Tensor, place: ImagePlace | None, batch: int, frames: int) -> Tensor:

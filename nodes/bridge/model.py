@@ -37,9 +37,10 @@ from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, checked_frames, fold, unfold
 from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
-from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_place, latents_of_frames
+from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_place, latents_of_frames, scaled_to
 from .memory import check_pass
 from .sampling import ScaledModelSampling
+from .text import TEXT_PER_FRAME_KEY, AnyOf, text_of_frames
 
 #: Conditioning key: the model's fps condition.
 FPS_KEY = "fps"
@@ -95,6 +96,7 @@ class FoldedUNet(UNet):
         image_tokens: Tensor | None = None,
         image_strength: Tensor | None = None,
         role: Tensor | None = None,
+        text_per_frame: bool = False,
         **kwargs: Any,
     ) -> Tensor:
         """``[n, c, h, w]`` -> ``[n, 4, h, w]``, n being conditionings times videos times frames, in this order.
@@ -103,6 +105,7 @@ class FoldedUNet(UNet):
 
         Args:
             y: ignored; no model of the family has classes.
+            text_per_frame: the rows of ``context`` differ within a video.
             control: residuals, see :func:`.hooks.hooks_of`.
 
         Raises:
@@ -122,7 +125,8 @@ class FoldedUNet(UNet):
 
         videos = fold(x, frames)
         conditioning = Conditioning(
-            context[::frames], image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps)
+            context.unflatten(0, (-1, frames)) if text_per_frame else context[::frames],
+            image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps)
         )
         hooks = hooks_of(transformer_options, control, videos, timesteps[::frames], conditioning, of_video(role))
         attention = None
@@ -218,7 +222,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         return max(activations, copies) * comfy.model_management.dtype_size(dtype)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Text as in core, the number of frames per video (by default, of the batch), the role, fps, and the image tokens.
+        """Text (a row for each frame if there are several), frames per video (by default, of the batch), role, fps, and image tokens.
 
         Raises:
             ValueError: a latent, text, ControlNet or image that doesn't fit the model.
@@ -230,6 +234,10 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         batch = kwargs["noise"].shape[0]
         frames = kwargs.get(FRAMES_KEY) or batch
         out[FRAMES_KEY] = comfy.conds.CONDConstant(frames)
+        text = kwargs.get("cross_attn")
+        if text is not None and len(text) > 1:
+            out["c_crossattn"] = comfy.conds.CONDCrossAttn(text_of_frames(text, batch, frames))
+        out[TEXT_PER_FRAME_KEY] = AnyOf(text is not None and len(text) not in (1, batch // frames))
         out[ROLE_KEY] = comfy.conds.CONDRegular(role_of(kwargs.get("prompt_type", "positive")))
         fps = kwargs.get(FPS_KEY)
         out[FPS_KEY] = comfy.conds.CONDRegular(torch.tensor([self.config.unet.default_fps if fps is None else fps], dtype=torch.float32))
@@ -266,7 +274,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         """The latents of images for the concat channels, ``[n, 4, h, w]`` with a row per frame; None for models without such channels.
 
         Raises:
-            ValueError: there are none, or they have another size.
+            ValueError: there are none, or they have another aspect.
         """
         if not self.config.unet.concat_channels:
             return None
@@ -276,11 +284,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
                 f"{self.config.title} needs the latent of its image: connect vae and latent to VideoCrafter Image to Video (or to "
                 "VideoCrafter Interpolation)."
             )
-        if latents.shape[1:] != noise.shape[1:]:
-            raise ValueError(
-                f"The image's latents have the shape {list(latents.shape)} and the video's {list(noise.shape)} (frames, channels, height, "
-                "width): connect the latent that is sampled to the node that takes the image."
-            )
+        latents = scaled_to(latents, noise)
         batch = noise.shape[0]
         each_frame = latents_of_frames(latents, kwargs.get(PLACE_KEY), batch, kwargs.get(FRAMES_KEY) or batch)
         return self.process_latent_in(each_frame).to(kwargs["device"])

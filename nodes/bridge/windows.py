@@ -14,7 +14,11 @@ from .frames import FRAMES_KEY
 from .hooks import chain
 
 #: Conditions with a row per frame, which core doesn't cut to the window in some releases.
-FRAME_ROWS = ("c_concat", "image_tokens")
+FRAME_ROWS = ("c_concat", "image_tokens", "c_crossattn")
+#: Key of ``transformer_options`` by which packs are told of windows, in the form of AnimateDiff-Evolved's.
+TOLD_KEY = "ad_params"
+#: Key of ``model_options``: the frames of all windows together.
+FRAMES_IN_ALL = "videocrafter_frames"
 
 
 def install(patcher: Any) -> None:
@@ -28,9 +32,12 @@ def install(patcher: Any) -> None:
 def one_timestep(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any) -> Any:
     """Wraps a prediction by context windows: the timestep is passed as one number, since ComfyUI 0.3.75 looks it up in the sigmas.
 
-    :func:`one_window` repeats it for every frame. The arguments are those of a guider's ``predict_noise``.
+    :func:`one_window` repeats it for every frame, and is told the number of all frames. The arguments are those of a guider's
+    ``predict_noise``.
     """
-    return executor(x, timestep[:1] if "context_handler" in model_options else timestep, model_options, seed)
+    if "context_handler" not in model_options:
+        return executor(x, timestep, model_options, seed)
+    return executor(x, timestep[:1], {**model_options, FRAMES_IN_ALL: len(x)}, seed)
 
 
 def one_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> Any:
@@ -44,15 +51,19 @@ def one_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep:
     Raises:
         ValueError: windows over another dimension than frames, or across videos.
     """
-    window = model_options.get("transformer_options", {}).get("context_window")
+    options = model_options.get("transformer_options", {})
+    window = options.get("context_window")
     if window is None:
+        frames = (options.get(TOLD_KEY) or {}).get("sub_idxs")  # of another pack's windows, which cut the conditions themselves
+        conds = conds if frames is None else _Window(list(frames), 0).videos(conds)
         return executor(model, conds, x, timestep.expand(len(x)) if timestep.numel() == 1 else timestep, model_options)
     if window.dim != 0:
         raise ValueError(f"The context windows are over dim {window.dim}; frames are dim 0: set dim to 0 in ContextWindowsManual.")
     anchor = getattr(window, "causal_anchor_index", None)
     ahead = int(anchor is not None and anchor >= 0)
     view = _Window(list(window.index_list), ahead)
-    inside = [None if cond is None else [view.condition(each) for each in cond] for cond in conds]
+    model_options = _telling(model_options, view.frames)
+    inside = view.videos([None if cond is None else [view.condition(each) for each in cond] for cond in conds])
     try:
         if ahead:
             window.causal_anchor_index = None  # other wrappers use the window to select frames
@@ -61,6 +72,13 @@ def one_window(executor: Any, model: Any, conds: list[Any], x: Tensor, timestep:
         if ahead:
             window.causal_anchor_index = anchor
     return [torch.cat([each.new_zeros(ahead, *each.shape[1:]), each]) for each in predicted]
+
+
+def _telling(model_options: dict[str, Any], frames: list[int]) -> dict[str, Any]:
+    """A copy of the options that tells other packs which frames of a video are evaluated."""
+    total = model_options.get(FRAMES_IN_ALL, max(frames) + 1)
+    told = {"sub_idxs": frames, "full_length": total, "context_length": len(frames)}
+    return {**model_options, "transformer_options": {**model_options["transformer_options"], TOLD_KEY: told}}
 
 
 @dataclass(frozen=True)
@@ -77,8 +95,16 @@ class _Window:
         for key, value in values.items():
             if isinstance(getattr(value, "cond", None), Tensor):
                 values[key] = value._copy_with(self._rows(value.cond, per_frame=key in FRAME_ROWS))
-        values[FRAMES_KEY] = comfy.conds.CONDConstant(self._per_video(cond.get(FRAMES_KEY)))
         return {**own, "model_conds": values}
+
+    def videos(self, conds: list[Any]) -> list[Any]:
+        """The conditionings with the frames per video inside this window."""
+
+        def own(cond: dict[str, Any]) -> dict[str, Any]:
+            frames = comfy.conds.CONDConstant(self._per_video(cond.get(FRAMES_KEY)))
+            return {**cond, "model_conds": {**cond["model_conds"], FRAMES_KEY: frames}}
+
+        return [None if group is None else [own(each) for each in group] for group in conds]
 
     def _rows(self, tensor: Tensor, per_frame: bool = False) -> Tensor:
         """The window's rows of a tensor.
@@ -118,7 +144,9 @@ def hints_by_window(executor: Any, model: Any, conds: list[Any], x: Tensor, time
     """
     window = model_options.get("transformer_options", {}).get("context_window")
     controls = {id(each): each for group in conds for cond in group or () for each in chain(cond.get("control"))}.values()
-    hinted = [each for each in controls if each.cond_hint_original is not None and len(each.cond_hint_original) > 1]
+    # Other packs' ControlNets choose their hints by what they are told of the window.
+    own = [each for each in controls if type(each).__module__.startswith("comfy.")]
+    hinted = [each for each in own if each.cond_hint_original is not None and len(each.cond_hint_original) > 1]
     if window is None or not hinted:
         return executor(model, conds, x, timestep, model_options)
     frames = window.get_tensor(torch.arange(max(window.index_list) + 1), dim=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -80,6 +81,23 @@ def test_a_model_that_the_file_does_not_hold_can_not_be_chosen(comfyui: Server):
     loader = graph.add("VideoCrafterLoader", ckpt_name="t2v_512_v2.safetensors", weight_dtype="default", model="dynamicrafter_256_v1")
     graph.add("PreviewAny", source=out(loader, 0))
     assert_fails(comfyui, graph, "VideoCrafterLoader", "dynamicrafter_256_v1", "t2v_512_v2")
+
+
+@pytest.mark.parametrize("node", ["CheckpointLoaderSimple", "UNETLoader"])
+@pytest.mark.parametrize("name", ["t2v_512_v2", "dynamicrafter_512_v1"])
+def test_core_s_loaders_refuse_the_family(comfyui: Server, node: str, name: str):
+    """They took it for Stable Diffusion 2, without its temporal layers."""
+    goldens.write_checkpoint(name, comfyui.checkpoints / f"{name}.safetensors")
+    graph = Graph()
+    folder = comfyui.base / "models" / "diffusion_models"
+    if node == "UNETLoader":
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(comfyui.checkpoints / f"{name}.safetensors", folder)
+        loader = graph.add(node, unet_name=f"{name}.safetensors", weight_dtype="default")
+    else:
+        loader = graph.add(node, ckpt_name=f"{name}.safetensors")
+    graph.add("PreviewAny", source=out(loader, 0))
+    assert_fails(comfyui, graph, node, "VideoCrafter family", "Load VideoCrafter Model")
 
 
 def test_scaled_fp8_is_loaded_as_what_it_means(comfyui: Server):

@@ -14,8 +14,9 @@ from torch import Tensor
 class Guidance:
     """The scales of guidance. A scale of 1 needs no negative pass, and a temporal scale of 0 no pass without time."""
 
-    #: How far the result goes from the negative to the positive prediction; 1 is the positive one.
-    scale: float = 1.0
+    #: How far the result goes from the negative to the positive prediction; 1 is the positive one. A tensor that fits predictions
+    #: ``[B, C, T, h, w]`` has one for each frame.
+    scale: float | Tensor = 1.0
     #: How far the result is brought to the positive's standard deviation over each video, 0 to 1.
     rescale: float = 0.0
     #: How far the result is pushed away from the prediction without temporal attention.
