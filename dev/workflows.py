@@ -51,6 +51,41 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
     return flow
 
 
+def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
+    """Text to video with a prompt that changes along the clip."""
+    flow = WorkflowBuilder(info)
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": BUNDLED_TEXT_TO_VIDEO}, at=(0, 60), size=(330, 220))
+    flow.note(
+        'A line for each key: *"frame": "prompt"*. "-1" is the last frame, "0.5" the middle. "0:6" keeps a prompt from frame 0 to 5. '
+        "Between two keys the prompts are mixed.\n\nFor real videos choose VideoCrafter2 in **Load VideoCrafter Model**. Set 512x320, "
+        "fps 28, 50 steps and cfg 12.",
+        at=(0, 340), size=(330, 230), title="Change the prompts",
+    )
+    latent = flow.node("EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(380, 60), size=(330, 130))
+    schedule = flow.node(
+        "VideoCrafterPromptSchedule",
+        {
+            "clip": loader["CLIP"], "latent": latent["LATENT"],
+            "schedule": '"0:6": "a red circle moving right",\n"10": "a blue circle moving right"',
+        },
+        at=(380, 240), size=(330, 270), title="Prompts over time",
+    )
+    negative = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, 570), size=(330, 110), title="Negative prompt")
+    conditioning = flow.node(
+        "VideoCrafterConditioning",
+        {"positive": schedule["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0, "latent": latent["LATENT"]},
+        at=(760, 60), size=(320, 120),
+    )
+    sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
+    preview = flow.node("PreviewImage", {"images": schedule["plot"]}, at=(760, 640), size=(320, 260), title="The schedule")
+    flow.group("Model", [loader], color="#3f789e")
+    flow.group("Size and prompts", [latent, schedule, negative], color="#3f5e3f")
+    flow.group("Sampling", [conditioning, sampler, preview], color="#5e3f5e")
+    decode = decoded(flow, loader, sampler, top=60)
+    saved(flow, decode["IMAGE"], [decode], top=60, prefix="VideoCrafter_prompt_schedule")
+    return flow
+
+
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     """Image to video. ComfyUI's nodes draw the image, so that it runs without a file; your own image is one link away."""
     flow = WorkflowBuilder(info)
@@ -144,6 +179,7 @@ def _image_to_video(flow: WorkflowBuilder, image: Output, motion: str, prefix: s
 
 WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "text_to_video": text_to_video,
+    "prompt_schedule": prompt_schedule,
     "image_to_video": image_to_video,
     "text_to_image_to_video": text_to_image_to_video,
     "dynamicrafter_image_to_video": dynamicrafter.image_to_video,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .bridge import detection
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
 from .joining import VideoCrafterJoinClips
@@ -11,11 +12,13 @@ from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
 from .measuring import VideoCrafterPictureKept
 from .patching import VideoCrafterDeepCache
+from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
+    VideoCrafterPromptSchedule,
     VideoCrafterConditioning,
     VideoCrafterImageToVideo,
     VideoCrafterInterpolation,
@@ -43,4 +46,5 @@ class VideoCrafterExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> VideoCrafterExtension:
     """Called by ComfyUI when it loads the pack."""
+    detection.register()
     return VideoCrafterExtension()

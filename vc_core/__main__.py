@@ -30,6 +30,7 @@ from .generating import generate, in_options, sampling_options
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
 from .pipeline import load
+from .prompt_schedule import INTERPOLATIONS
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -184,6 +185,9 @@ def parser() -> argparse.ArgumentParser:
 def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("prompt", type=words, help="what the video shows and how it moves")
     make.add_argument("--negative-prompt", type=words, default="", help="negative prompt")
+    text = """prompts over time, each after the prompt, such as '"0": "a red circle", "-1": "a blue circle"'"""
+    make.add_argument("--prompt-schedule", type=words, help=text)
+    make.add_argument("--prompt-interpolation", choices=INTERPOLATIONS, default="linear", help="how the schedule's prompts are mixed")
     make.add_argument("--image", type=Path, help="first image, for image-to-video models")
     make.add_argument("--end-image", type=Path, help="last image, for interpolation models")
     make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")

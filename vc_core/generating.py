@@ -22,6 +22,7 @@ from .family.model_file import ModelFile
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
 from .pipeline import load
+from .prompt_schedule import Prompt, read_schedule
 from .sampling import Sampling, check_size
 
 
@@ -49,6 +50,10 @@ def generate(arguments: argparse.Namespace) -> None:
         given["width"], given["height"] = suggested_size(config.sampling, inputs.image.shape[2], inputs.image.shape[1])
     settings = Sampling.of(config, **given)
     check_run(config, settings, inputs, given, loop=arguments.loop)
+    prompt: Prompt = arguments.prompt
+    if arguments.prompt_schedule is not None:
+        prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation)
+        prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
     height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
     check_target(arguments.output, width, height, settings.playback_fps)
     model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
@@ -58,7 +63,7 @@ def generate(arguments: argparse.Namespace) -> None:
             bar.total = total
             bar.update()
 
-        sampling, prompts = settings.changed(callback=advance), (arguments.prompt, arguments.negative_prompt)
+        sampling, prompts = settings.changed(callback=advance), (prompt, arguments.negative_prompt)
         if inputs.image is None:
             made = model.text_to_video(*prompts, video=inputs.video, sampling=sampling)
         else:

@@ -37,6 +37,7 @@ from .models.image_encoder import ImageEncoder, prepare_images
 from .models.projector import Projector
 from .models.text_encoder import TextEncoder, tokenize
 from .models.unet import UNet
+from .prompt_schedule import Prompt, PromptSchedule, encode_prompt
 from .sampling import Sampling, check_size
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -139,8 +140,8 @@ class VideoModel:
     @torch.inference_mode()
     def text_to_video(
         self,
-        prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        prompt: Prompt,
+        negative_prompt: Prompt = "",
         video: Tensor | None = None,
         sampling: Sampling | None = None,
         **settings: object,
@@ -148,7 +149,7 @@ class VideoModel:
         """Make clips from prompts.
 
         Args:
-            prompt: one prompt, or a list for a batch of clips.
+            prompt: one prompt, a list for a batch of clips, or a schedule, see :func:`vc_core.prompt_schedule.read_schedule`.
             negative_prompt: likewise; the authors use the empty prompt.
             video: frames ``[B, 3, T, H, W]`` in [-1, 1] to start from, with ``denoise`` below 1; they decide the size.
             sampling: the settings of the run; the model's own if not given.
@@ -160,20 +161,20 @@ class VideoModel:
         Raises:
             InputError: an invalid setting, or tensors of the wrong shape.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if self.config.image_problem(None):
             raise InputError(f"{self.config.title} makes videos from an image: use image_to_video.")
         run = self._settings(sampling, settings)
-        positive = Conditioning(self.encode_text(prompts))
-        negative = Conditioning(self.encode_text(_one_each(negative_prompt, len(prompts))))
-        return self.decode(self.sample(positive, negative, self._latents(video, run), run))
+        latents = self._latents(video, run)
+        clips = 1 if isinstance(prompt, (str, PromptSchedule)) else len(prompt)
+        texts = [encode_prompt(self.encode_text, each, clips, self._size(run, latents)[0]) for each in (prompt, negative_prompt)]
+        return self.decode(self.sample(Conditioning(texts[0]), Conditioning(texts[1]), latents, run))
 
     @torch.inference_mode()
     def image_to_video(
         self,
         image: Tensor,
-        prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        prompt: Prompt,
+        negative_prompt: Prompt = "",
         end_image: Tensor | None = None,
         loop: bool = False,
         video: Tensor | None = None,
@@ -211,8 +212,8 @@ class VideoModel:
         self,
         first: Tensor,
         last: Tensor | None,
-        prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str],
+        prompt: Prompt,
+        negative_prompt: Prompt,
         size: tuple[int, int, int],
     ) -> tuple[Conditioning, Conditioning]:
         """The positive and the negative conditioning of clips made from images.
@@ -228,7 +229,7 @@ class VideoModel:
         if self.config.unet.concat_channels:
             images = [None if each is None else self.encode(fit_image(each, height, width)[:, :, None]) for each in (first, last)]
             concat = place_keyframes(cast(Tensor, images[0]), images[1], frames)
-        texts = [self.encode_text(_one_each(each, len(first))) for each in (prompt, negative_prompt)]
+        texts = [encode_prompt(self.encode_text, each, len(first), frames) for each in (prompt, negative_prompt)]
         return Conditioning(texts[0], tokens, concat=concat), Conditioning(texts[1], empty, concat=concat)
 
     @torch.inference_mode()
@@ -382,10 +383,3 @@ def load(
     networks = {part: file.load(part, device, dtype) for part in file.parts}
     loaded = {each.stem: load_adapter(each, file.config, device, dtype) for each in paths}
     return VideoModel(file.config, networks, loaded)
-
-
-def _one_each(prompts: str | Sequence[str], count: int) -> list[str]:
-    each = [prompts] * count if isinstance(prompts, str) else list(prompts)
-    if len(each) != count:
-        raise InputError(f"There are {len(each)} prompts for {count} clips; give one for all, or one for each.")
-    return each
