@@ -5,11 +5,13 @@ The backend here runs the graph as it was traced; generating code takes minutes 
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch._inductor import metrics
 
 from benchmarks.models import random_networks
 from benchmarks.parts import Clip, conditioning
@@ -18,7 +20,7 @@ from tests.networks import UNETS, randomize
 from tests.test_waiting import configuration
 from vc_core.config import ModelConfig, load_config
 from vc_core.diffusion.acceleration import compiled
-from vc_core.models.transformers import SpatialTransformer, TemporalTransformer
+from vc_core.models.transformers import GatedGELU, SpatialTransformer, TemporalTransformer
 from vc_core.models.unet import ResidualBlock, UNet
 
 FORMS = {**UNETS, "image for each frame": replace(UNETS["image for each frame"], in_channels=8)}
@@ -112,3 +114,24 @@ def test_a_published_network_is_one_graph(name):
         x, timesteps, given = inputs(config, SIZES[0], device="meta")
         assert one_graph(x, timesteps, given).shape == (2, 4, *x.shape[2:])
     assert counter.frame_count == 1
+
+
+def kernels(run, *given) -> int:
+    """How many kernels inductor makes of a function; its result is the function's."""
+    torch.compiler.reset()
+    metrics.reset()
+    with torch.inference_mode():
+        assert error(torch.compile(run)(*given), run(*given)) <= TOLERANCE
+    return metrics.generated_kernel_count
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler: apt-get install g++")
+def test_activations_take_no_kernels_of_their_own():
+    """SiLU is computed where the norm is, and GEGLU's product where its GELU is."""
+    unet = randomize(UNet(form("text").unet))
+    [norm, silu, _] = next(each for each in unet.modules() if isinstance(each, ResidualBlock)).in_layers
+    gated = next(each for each in unet.modules() if isinstance(each, GatedGELU))
+    x, tokens = torch.randn(6, 32, 8, 8), torch.randn(2, 64, 32)
+    assert kernels(lambda x: silu(norm(x)), x) == kernels(norm, x)
+    assert kernels(gated, tokens) == 1
