@@ -11,7 +11,7 @@ from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
 from .measuring import VideoCrafterPictureKept
-from .patching import VideoCrafterDeepCache
+from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
@@ -30,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterScheduler,
     VideoCrafterGuider,
     VideoCrafterDeepCache,
+    VideoCrafterMotionStrength,
     VideoCrafterDecode,
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,

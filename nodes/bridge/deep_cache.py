@@ -12,7 +12,7 @@ import comfy.patcher_extension
 from torch import Tensor
 
 from ...vc_core.diffusion.deep_cache import DeepCache, DeepFeatures
-from .windows import TOLD_KEY
+from .hooks import TOLD_KEY
 
 #: Key of ``transformer_options``: a run's :class:`RunFeatures`.
 KEY = "videocrafter_deep_cache"

@@ -24,6 +24,8 @@ from ...vc_core.models.layers import Attention
 HOOKS_KEY = "videocrafter_hooks"
 #: Condition of a pass: the role of each row, as its number in :data:`ROLES`.
 ROLE_KEY = "role"
+#: Key of ``transformer_options`` by which packs tell each other of windows of frames, in the form of AnimateDiff-Evolved's.
+TOLD_KEY = "ad_params"
 #: The roles of :class:`PassInputs`.
 ROLES = ("positive", "negative", "image")
 #: Kinds of patches; each is called with the options as its last argument.
@@ -59,7 +61,8 @@ def pass_inputs(options: dict[str, Any], x: Tensor, timesteps: Tensor, condition
     if sigmas is not None and "sigmas" in options:
         steps = max(1, len(sigmas) - 1)
         step = min(steps - 1, int((sigmas - options["sigmas"].max().to(sigmas)).abs().argmin()))
-    return PassInputs(roles, x, timesteps, conditioning, step, steps)
+    window = (options.get(TOLD_KEY) or {}).get("sub_idxs")
+    return PassInputs(roles, x, timesteps, conditioning, step, steps, window=None if window is None else tuple(window))
 
 
 def hooks_of(

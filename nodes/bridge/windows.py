@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from .frames import FRAMES_KEY
-from .hooks import chain
+from .hooks import TOLD_KEY, chain
 
 #: Conditions with a row per frame, which core doesn't cut to the window in some releases.
 FRAME_ROWS = ("c_concat", "image_tokens", "c_crossattn")
-#: Key of ``transformer_options`` by which packs are told of windows, in the form of AnimateDiff-Evolved's.
-TOLD_KEY = "ad_params"
 #: Key of ``model_options``: the frames of all windows together.
 FRAMES_IN_ALL = "videocrafter_frames"
 

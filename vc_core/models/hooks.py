@@ -111,6 +111,17 @@ class Hooks:
         """The hooks of one block of a temporal transformer; None leaves it as it is."""
         return None
 
+    def over_time(self, part: str, block: int, frames: int, added: Tensor) -> Tensor:
+        """What a layer over time adds to its input, ``[(b t), c, h, w]`` -> the same shape.
+
+        These are the temporal transformers, and the convolutions over time of residual blocks.
+
+        Args:
+            part, block: as in :class:`Site`.
+            frames: t.
+        """
+        return added
+
     def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         """The input of the next block and the skip for the output block on the other side, each ``[(b t), c, h, w]``.
 
@@ -138,6 +149,7 @@ class PassInputs:
         timesteps: ``[B]``, or ``[B, T]`` where each frame has its own.
         step, steps: the number of this sampling step, from 0, and of all steps.
         temporal_attention: False for the pass without temporal transformers, of temporal guidance.
+        window: the numbers of the frames in their video, where the pass has a window of them; None: all, from the first on.
     """
 
     roles: tuple[str, ...]
@@ -147,6 +159,7 @@ class PassInputs:
     step: int = 0
     steps: int = 1
     temporal_attention: bool = True
+    window: tuple[int, ...] | None = None
 
 
 #: Makes the hooks of one pass; None for a pass without.
@@ -180,6 +193,11 @@ class CombinedHooks(Hooks):
     def temporal(self, site: Site) -> TemporalHooks | None:
         found = [each for hooks in self.hooks if (each := hooks.temporal(site)) is not None]
         return _CombinedTemporal(found) if len(found) > 1 else found[0] if found else None
+
+    def over_time(self, part: str, block: int, frames: int, added: Tensor) -> Tensor:
+        for hooks in self.hooks:
+            added = hooks.over_time(part, block, frames, added)
+        return added
 
     def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         for hooks in self.hooks:

@@ -194,4 +194,7 @@ class TemporalTransformer(nn.Module):
         for depth, block in enumerate(self.transformer_blocks):
             hooks = None if run.hooks is None else run.hooks.temporal(self.location.site(depth, x, run.frames))
             hidden = block(hidden, run, hooks)
-        return x + rearrange(self.proj_out(hidden), "b t (h w) c -> (b t) c h w", h=x.shape[-2])
+        added = rearrange(self.proj_out(hidden), "b t (h w) c -> (b t) c h w", h=x.shape[-2])
+        if run.hooks is not None:
+            added = run.hooks.over_time(self.location.part, self.location.block, run.frames, added)
+        return x + added

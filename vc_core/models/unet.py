@@ -51,16 +51,25 @@ class TemporalConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, c, t, l]``, l being the positions -> the same shape."""
-        hidden = self.conv4(self.conv3(self.conv2(self.conv1(x))))
+        hidden = self.added(x)
         hidden += x
         return hidden
 
+    def added(self, x: Tensor) -> Tensor:
+        """What is added to the input."""
+        return self.conv4(self.conv3(self.conv2(self.conv1(x))))
+
 
 class ResidualBlock(nn.Module):
-    """Two convolutions in space with the embedding of time between them; in some models convolutions over time follow."""
+    """Two convolutions in space with the embedding of time between them; in some models convolutions over time follow.
 
-    def __init__(self, config: UNetConfig, inputs: int, outputs: int, layers: LayerFactory) -> None:
+    Args:
+        location: for hooks.
+    """
+
+    def __init__(self, config: UNetConfig, inputs: int, outputs: int, layers: LayerFactory, location: Location) -> None:
         super().__init__()
+        self.location = location
         self.in_layers = nn.Sequential(layers.group_norm(inputs), nn.SiLU(inplace=True), layers.conv2d(inputs, outputs, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), layers.linear(config.embedding_width, outputs))
         self.out_layers = nn.Sequential(
@@ -77,8 +86,11 @@ class ResidualBlock(nn.Module):
         hidden = self.out_layers(hidden)
         hidden += self.skip_connection(x)
         if self.temopral_conv is not None:
-            plane = self.temopral_conv(rearrange(hidden, "(b t) c h w -> b c t (h w)", t=run.frames))
-            hidden = rearrange(plane, "b c t (h w) -> (b t) c h w", h=x.shape[-2])
+            plane = rearrange(hidden, "(b t) c h w -> b c t (h w)", t=run.frames)
+            if run.hooks is None:
+                return rearrange(self.temopral_conv(plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
+            added = rearrange(self.temopral_conv.added(plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
+            hidden = hidden + run.hooks.over_time(self.location.part, self.location.block, run.frames, added)
         return hidden
 
 
@@ -131,9 +143,9 @@ class UNet(nn.Module):
         inner = width * config.channel_mult[last]
         # The middle block has transformers even if its level has none.
         self.middle_block = nn.ModuleList([
-            ResidualBlock(config, inner, inner, layers),
+            ResidualBlock(config, inner, inner, layers, Location("middle", 0)),
             *self._transformers(inner, "middle", 0, layers),
-            ResidualBlock(config, inner, inner, layers),
+            ResidualBlock(config, inner, inner, layers, Location("middle", 0)),
         ])
         self._build_output_blocks(layers)
         self.out = nn.Sequential(
@@ -157,7 +169,7 @@ class UNet(nn.Module):
         channels = self.config.channel_mult[level] * self.config.model_channels
         attends = 2**level in self.config.attention_resolutions
         transformers = self._transformers(channels, part, block, layers) if attends else []
-        return [ResidualBlock(self.config, inputs, channels, layers), *transformers]
+        return [ResidualBlock(self.config, inputs, channels, layers, Location(part, block)), *transformers]
 
     def _build_input_blocks(self, layers: LayerFactory) -> None:
         config = self.config

@@ -19,6 +19,9 @@ class Shift:
     def temporal(self, site):
         return self
 
+    def over_time(self, part, block, frames, added):
+        return added
+
     def after_input_block(self, number, hidden, skip):
         return hidden, skip
 
