@@ -87,7 +87,7 @@ class VideoCrafterMotionStrength(io.ComfyNode):
                 io.Combo.Input("blocks", options=["all", *PARTS], default="all", tooltip="The blocks of the UNet that are scaled."),
                 advanced(
                     io.String.Input(
-                        "strengths", default="",
+                        "strengths", default="", optional=True,
                         tooltip="In place of strength: a number for each frame, such as 1, 1, 0.5. The last one stays. Empty: strength.",
                     )
                 ),

@@ -38,8 +38,8 @@ class VideoCrafterPromptSchedule(io.ComfyNode):
                     "interpolation", options=list(INTERPOLATIONS), default="linear",
                     tooltip="How prompts are mixed between two keys. none: each prompt stays until the next key.",
                 ),
-                advanced(io.String.Input("before", default="", tooltip="Put before every prompt.")),
-                advanced(io.String.Input("after", default="", tooltip="Put after every prompt.")),
+                advanced(io.String.Input("before", default="", optional=True, tooltip="Put before every prompt.")),
+                advanced(io.String.Input("after", default="", optional=True, tooltip="Put after every prompt.")),
                 io.Latent.Input("latent", optional=True, tooltip="The latent that is sampled: its number of frames is taken."),
             ],
             outputs=[
