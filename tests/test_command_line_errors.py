@@ -339,7 +339,12 @@ def test_an_ascii_console(tmp_path):
 def test_ctrl_c(tmp_path):
     long = ["--steps", "1000", "--frames", "2"]
     command = [sys.executable, "-m", "vc_core", "generate", T2V, "a cat", "--output", tmp_path / "clip.webp", *long]
-    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+
+    def hear_ctrl_c() -> None:
+        """A shell's background jobs, of which this test can be one, don't."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c) as process:
         read = ""
         while "1/1000" not in read and (more := process.stderr.read(1)):
             read += more

@@ -25,11 +25,9 @@ from vc_core.models.unet import ResidualBlock, UNet
 
 FORMS = {**UNETS, "image for each frame": replace(UNETS["image for each frame"], in_channels=8)}
 FORMS["one level"] = replace(FORMS["image for each frame"], channel_mult=[1], attention_resolutions=[1])
-#: Frames, height and width in pixels. At 16 frames or more torch's convolution on a CPU is another one, and so is the graph; where
-#: height and width are equal on some level, torch makes a graph for squares.
-SIZES = (Clip(3, 64, 104, 1), Clip(5, 112, 88, 1))
-
-
+#: Frames, height and width in pixels. At 16 frames or more torch's convolution on a CPU is another one, and so is the graph. In the
+#: first one no two sizes of a level are equal (videos, frames, both together, height, width), as torch would take them for one.
+SIZES = (Clip(3, 112, 200, 1), Clip(5, 176, 88, 1))
 COMPILED_LAYERS = (ResidualBlock, SpatialTransformer, TemporalTransformer)
 
 

@@ -119,8 +119,10 @@ def in_float32_where_broken(network: Network, decode: Callable[[Network, Tensor]
     Returns:
         The frames, those that were broken decoded again.
     """
+    if z.dtype == torch.float32:
+        return frames
     broken = (~frames.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
-    if not broken or z.dtype == torch.float32:
+    if not broken:
         return frames
     wide, frames = deepcopy(network).to(z.device, torch.float32), frames.clone()
     for index in broken:
