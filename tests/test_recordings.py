@@ -190,6 +190,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.full
 def test_other_sizes_texts_and_seeds_are_compared(folder):
     status, output = compare(folder)
     assert status == 0, output
@@ -205,6 +206,7 @@ def test_other_sizes_texts_and_seeds_are_compared(folder):
     }
 
 
+@pytest.mark.full
 def test_each_wrong_number_is_a_failure(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "changed")
     for model, kind, name in (

@@ -59,6 +59,7 @@ def with_sage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             yield server
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("model", [T2V, T2V_V1, BUNDLED])
 def test_an_attention_with_limits_that_the_user_chose(with_sage, model):
     """Core's choice passes through: width 64 where the model has it, every refusal falls back, and the video is the same."""
@@ -76,6 +77,7 @@ def test_an_attention_with_limits_that_the_user_chose(with_sage, model):
         assert apart(latent, core_latent(bench.path, guidance_scale=2.0, height=SIZE, width=SIZE)) <= TOLERANCE
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("model", [T2V, BUNDLED])
 def test_a_node_s_attention_with_limits(with_sage, model):
     """A node that overrides attention with a kernel: what it refuses is computed without it, call by call."""
@@ -89,6 +91,7 @@ def test_a_node_s_attention_with_limits(with_sage, model):
     assert {json.loads(line)[-1] for line in computed} <= {64, 96, 128}
 
 
+@pytest.mark.full
 def test_a_frame_beyond_float16_is_an_error_that_names_it(with_sage):
     """One of 16, whose latent float16 can't hold, so that float32 doesn't help either: never black in silence."""
     torch.manual_seed(0)

@@ -38,7 +38,7 @@ def test_the_video_is_the_core_s(comfyui):
     assert torch.equal(results["one"], results["plain"])
 
 
-@pytest.mark.parametrize("model", [T2V, DYNAMICRAFTER])
+@pytest.mark.parametrize("model", [T2V, pytest.param(DYNAMICRAFTER, marks=pytest.mark.full)])
 def test_windows_have_the_strengths_of_their_frames(comfyui, model):
     """The second window's first frame is frame 4."""
     bench = Bench(comfyui, model, frames=8)

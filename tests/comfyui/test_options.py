@@ -48,7 +48,7 @@ def test_options_that_do_not_change_the_numbers(with_options: Server, model: str
 
 
 @pytest.mark.parametrize(
-    "flag", [pytest.param(flag, id=flag.option, marks=[] if flag.option == "--bf16-unet" else pytest.mark.full) for flag in FLAGS]
+    "flag", [pytest.param(flag, id=flag.option, marks=pytest.mark.full) for flag in FLAGS]
 )
 def test_a_video_under_an_option_is_close_to_float32_s(tmp_path: Path, flag: Flag) -> None:
     if flag.needs_gpu and not torch.cuda.is_available():

@@ -35,7 +35,7 @@ def by_core(bench: Bench, rows: str, frames: int = 4) -> Tensor:
     return model.sample(positive, negative, **settings).transpose(1, 2).flatten(0, 1) / SCALE
 
 
-@pytest.mark.parametrize("rows", ["0011", "0101"])
+@pytest.mark.parametrize("rows", ["0011", pytest.param("0101", marks=pytest.mark.full)])
 def test_each_frame_has_its_text(comfyui, rows):
     """In both samplers, with a negative of one row in the same batch."""
     bench = Bench(comfyui, T2V)
@@ -49,7 +49,7 @@ def test_each_frame_has_its_text(comfyui, rows):
     assert apart(results["ours"], results["first"]) > APART and apart(results["core frames"], results["core plain"]) > APART
 
 
-@pytest.mark.parametrize("rows", ["01", "00001111"])
+@pytest.mark.parametrize("rows", ["01", pytest.param("00001111", marks=pytest.mark.full)])
 def test_each_video_has_its_text(comfyui, rows):
     """Of two: a row for each video, or for each frame."""
     bench = Bench(comfyui, T2V, videos=2)
@@ -61,7 +61,7 @@ def test_each_video_has_its_text(comfyui, rows):
     assert apart(results["0"], results["1"]) > APART
 
 
-@pytest.mark.parametrize("model", [T2V, DYNAMICRAFTER])
+@pytest.mark.parametrize("model", [T2V, pytest.param(DYNAMICRAFTER, marks=pytest.mark.full)])
 def test_windows_have_the_texts_of_their_frames(comfyui, model):
     """Core's windows and those of another pack, each as if its frames were sampled alone."""
     bench = Bench(comfyui, model, frames=8)
@@ -86,7 +86,7 @@ def test_windows_have_the_texts_of_their_frames(comfyui, model):
         same(results["core's"], torch.cat([results["alone 0"], results["alone 4"]]))
 
 
-@pytest.mark.parametrize("patch", ["PAG", "DeepCache"])
+@pytest.mark.parametrize("patch", ["DeepCache", pytest.param("PAG", marks=pytest.mark.full)])
 def test_a_text_for_each_frame_beside_patches(comfyui, patch):
     """Equal rows give what one gives; other rows count."""
     bench = Bench(comfyui, T2V)
@@ -102,7 +102,7 @@ def test_a_text_for_each_frame_beside_patches(comfyui, patch):
     assert apart(results["others"], results["one"]) > APART
 
 
-@pytest.mark.parametrize("frames", [range(8), range(0, 16, 2), range(5), [0]])
+@pytest.mark.parametrize("frames", [range(0, 16, 2), *(pytest.param(each, marks=pytest.mark.full) for each in (range(8), range(5), [0]))])
 def test_frames_taken_out_of_a_video_are_a_video(comfyui, frames):
     """By a node that leaves the LATENT's other values: as an empty one of that length."""
     bench = Bench(comfyui, T2V, frames=16)

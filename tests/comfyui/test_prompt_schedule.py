@@ -20,7 +20,7 @@ def scheduled(bench: Bench, schedule: str = SCHEDULE, **changes) -> str:
     return bench.add("VideoCrafterPromptSchedule", **(settings | changes))
 
 
-@pytest.mark.parametrize("interpolation", ["linear", "slerp"])
+@pytest.mark.parametrize("interpolation", ["slerp", pytest.param("linear", marks=pytest.mark.full)])
 def test_the_video_is_the_core_s(comfyui, interpolation):
     bench = Bench(comfyui, T2V)
     node = scheduled(bench, interpolation=interpolation, before="a photo of")

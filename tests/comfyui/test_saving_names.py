@@ -158,6 +158,7 @@ def test_metadata_of_any_kind_is_kept(saving):
         assert json.loads(file.metadata["workflow"]) == extra["workflow"] and json.loads(file.metadata["prompt"]) == {"1": {}}
 
 
+@pytest.mark.full
 def test_two_servers_on_one_folder_never_overwrite(tmp_path):
     """30 clips each, as fast as they can; a clip's brightness says whose it is."""
     count, processes = 30, [Saving(tmp_path, colour) for colour in (0.25, 0.75)]
