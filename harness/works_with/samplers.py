@@ -40,8 +40,10 @@ def every_sampler(bench: Bench) -> Check:
     return check
 
 
-@row(SAMPLERS, "KSampler, every sampler", "each ends in finite numbers from a schedule without signal at its end", DYNAMICRAFTER, frames=2,
-    long=True)
+@row(
+    SAMPLERS, "KSampler, every sampler", "each ends in finite numbers from a schedule without signal at its end", DYNAMICRAFTER, frames=2,
+    long=True,
+)
 def every_sampler_of_v(bench: Bench) -> Check:
     names = bench.options("KSampler", "sampler_name")
     for name in names:
