@@ -77,7 +77,9 @@ def _run_with_features(
 
 def _at_each_step(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any) -> Any:
     """Wraps a guider's ``predict_noise``: the passes of a step are counted anew."""
-    model_options["transformer_options"][KEY].seen.clear()
+    run: RunFeatures | None = model_options["transformer_options"].get(KEY)
+    if run is not None:
+        run.seen.clear()
     return executor(x, timestep, model_options, seed)
 
 
