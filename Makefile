@@ -1,6 +1,6 @@
 # make demo      a video from a sentence and one from a picture, in a real ComfyUI without a window
 #                (PROMPT=sentence, IMAGE=file, MOTION=sentence)
-# make test      ruff, mypy and the tests, in about 10 minutes on two cores (WORKERS=2: processes of tests, each with a ComfyUI of its own)
+# make test      ruff, mypy and the tests, in about 14 minutes on two cores (WORKERS=2: processes of tests, each with a ComfyUI of its own)
 # make test-all  everything: also the long tests, and what works with what on the oldest ComfyUI supported
 # make test-golden  the core against recordings: GOLDEN=folder with one folder a model, SEED=seed of their weights (unless given
 #                tests/data/golden and 11); what no test reads and what is not recorded is listed at the end
