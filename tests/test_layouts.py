@@ -200,6 +200,10 @@ QUANTISED = {
         f"{LAYER}.weight": torch.zeros(32, 32).to(torch.float8_e4m3fn), f"{LAYER}.weight_scale": torch.ones(()),
         f"{LAYER}.comfy_quant": torch.tensor([123], dtype=torch.uint8),
     },
+    "two scales": {
+        f"{LAYER}.weight": torch.zeros(32, 32).to(torch.float8_e4m3fn),
+        f"{LAYER}.weight_scale": torch.ones(()), f"{LAYER}.scale_weight": torch.ones(()),
+    },
     "a scale of no weight": {f"{UNET}out.7.weight_scale": torch.ones(1)},
     "a mark alone": {"scaled_fp8": torch.ones(1)},
 }  # fmt: skip
@@ -208,7 +212,7 @@ QUANTISED = {
 @pytest.mark.parametrize("form", QUANTISED)
 def test_other_quantised_weights_are_refused_as_such(form, tmp_path):
     save_file(weights() | QUANTISED[form], tmp_path / "model.safetensors")
-    named = "scaled_fp8" if "mark" in form else "weight_scale|comfy_quant"
+    named = "scaled_fp8" if "mark" in form else "weight_scale|scale_weight|comfy_quant"
     with pytest.raises(CheckpointError, match=f"quantised weights.*({named}).*fp16, bf16 or fp8"):
         ModelFile.open(tmp_path / "model.safetensors")
 

@@ -10,9 +10,10 @@ import comfy.supported_models_base
 from torch import Tensor
 
 from ...vc_core.family.identify import SHORT_PREFIX, TEMPORAL
+from ...vc_core.family.parts import PARTS
 
 #: The prefixes under which files have a UNet.
-PREFIXES = ("model.diffusion_model.", SHORT_PREFIX, "model.", "")
+PREFIXES = (PARTS["unet"].prefix, SHORT_PREFIX, "model.", "")
 
 
 class RefusedModel(comfy.supported_models_base.BASE):

@@ -64,6 +64,8 @@ def _known(tensors: Mapping[str, StoredTensor], layer: str, name: str) -> bool:
     weight, scale = tensors.get(f"{layer}.weight"), tensors[name]
     if weight is None or weight.dtype not in EIGHT_BITS or scale.shape not in ((), (1,)) or not scale.dtype.is_floating_point:
         return False
+    if sum(f"{layer}.{each}" in tensors for each in SCALES) > 1:
+        return False
     described = tensors.get(f"{layer}.comfy_quant")
     return described is None or _format(described) in FORMATS
 
