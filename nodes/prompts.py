@@ -58,12 +58,15 @@ class VideoCrafterPromptSchedule(io.ComfyNode):
         if latent is not None:
             frames = frames_per_video(latent)
             videos = len(latent["samples"]) // frames
-        pooled = []
+        values: dict[str, Any] = {}
 
         def encode(texts: list[str]) -> Any:
-            tokens, vector = clip.encode_from_tokens(clip.tokenize(texts[0]), return_pooled=True)
-            pooled.append(vector)
+            """As CLIPTextEncode: what else a conditioning holds (hooks of the CLIP) is the same for all texts."""
+            [[tokens, more], *later] = clip.encode_from_tokens_scheduled(clip.tokenize(texts[0]))
+            if later:
+                raise ValueError("This CLIP changes during sampling (Set CLIP Hooks with schedule_clip): turn schedule_clip off.")
+            values.update(more)
             return tokens
 
         rows = encode_prompt(encode, prompts, videos, frames).flatten(0, 1)
-        return io.NodeOutput([[rows, {"pooled_output": pooled[0]}]], plot(prompts, frames))
+        return io.NodeOutput([[rows, values]], plot(prompts, frames))

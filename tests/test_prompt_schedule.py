@@ -9,7 +9,7 @@ import vc_core
 from vc_core.__main__ import main
 from vc_core.errors import InputError
 from vc_core.models.conditioning import Conditioning
-from vc_core.prompt_schedule import Mix, PromptSchedule, encode_prompt, read_schedule
+from vc_core.prompt_schedule import Mix, encode_prompt, read_schedule
 
 LONG = " ".join(["dark cold road with dead trees"] * 15)
 
@@ -151,8 +151,8 @@ def test_a_schedule_of_one_text_is_the_prompt(model):
 
 def test_a_schedule_for_a_batch(model):
     schedule = read_schedule('"0": "a red circle", "2": "a blue square"')
-    assert encode_prompt(model.encode_text, schedule, 3, 4).shape[:2] == (3, 4)
-    assert isinstance(schedule, PromptSchedule)
+    tokens = encode_prompt(model.encode_text, schedule, 3, 4)
+    assert tokens.shape[:2] == (3, 4) and torch.equal(tokens[0], tokens[2]) and not torch.equal(tokens[0, 0], tokens[0, 2])
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -160,5 +160,7 @@ def test_the_command_line(tmp_path, capsys):
     assert main([*given, "--prompt-schedule", '"0": "a red circle", "-1": "a blue square"']) == 0 and (tmp_path / "a.gif").is_file()
     assert main([*given, "--prompt-schedule", '"0" "a"']) != 0
     assert "line 1, column 5" in capsys.readouterr().err
+    assert main([*given, "--prompt-interpolation", "ease"]) != 0
+    assert "give --prompt-schedule" in capsys.readouterr().err
     assert main([*given, "--prompt-schedule", '"-9": "a"']) != 0
     assert "before the first of 2 frames" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--negative-prompt", type=words, default="", help="negative prompt")
     text = """prompts over time, each after the prompt, such as '"0": "a red circle", "-1": "a blue circle"'"""
     make.add_argument("--prompt-schedule", type=words, help=text)
-    make.add_argument("--prompt-interpolation", choices=INTERPOLATIONS, default="linear", help="how the schedule's prompts are mixed")
+    make.add_argument("--prompt-interpolation", choices=INTERPOLATIONS, help="how the schedule's prompts are mixed (default: linear)")
     make.add_argument("--image", type=Path, help="first image, for image-to-video models")
     make.add_argument("--end-image", type=Path, help="last image, for interpolation models")
     make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")

@@ -52,7 +52,7 @@ def generate(arguments: argparse.Namespace) -> None:
     check_run(config, settings, inputs, given, loop=arguments.loop)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
-        prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation)
+        prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")
         prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
     height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
     check_target(arguments.output, width, height, settings.playback_fps)
@@ -99,6 +99,10 @@ def check_options(arguments: argparse.Namespace) -> None:
     checks = (
         (image is None and (end_image is not None or loop), "--end-image and --loop need a first image: give --image."),
         (end_image is not None and loop, "A loop ends with the image that it starts with: give --loop or --end-image, not both."),
+        (
+            arguments.prompt_interpolation is not None and arguments.prompt_schedule is None,
+            "--prompt-interpolation mixes the prompts of a schedule: give --prompt-schedule.",
+        ),
         (arguments.keep_last_frame and not loop, "--keep-last-frame is for --loop; other videos have their last frame in any case."),
         (video is not None and has_size, "--video decides the number of frames and the size: leave --frames, --height and --width out."),
         (

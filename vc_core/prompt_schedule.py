@@ -151,7 +151,8 @@ def encode_prompt(encode: Callable[[list[str]], Tensor], prompt: Prompt, clips: 
         InputError: another number of prompts than of clips, or a schedule that doesn't fit the frames.
     """
     if isinstance(prompt, PromptSchedule):
-        mixed = prompt.mixed([encode([text])[0] for text in prompt.texts], frames)
+        tokens = {text: encode([text])[0] for text in prompt.texts}
+        mixed = prompt.mixed([tokens[text] for text in prompt.texts], frames)
         return mixed.expand(clips, *mixed.shape)
     each = [prompt] * clips if isinstance(prompt, str) else list(prompt)
     if len(each) != clips:
