@@ -20,6 +20,11 @@ FRAMES_PER_VIDEO = "frames_per_video"
 FRAME_INDICES = "batch_index"
 #: Conditioning key: how many frames a video of the batch has. Core's SVD uses it, and context windows set it.
 FRAMES_KEY = "num_video_frames"
+#: The end of an error about videos that can't be told apart.
+UNKNOWN_FRAMES = (
+    "frames were removed or added by a node that doesn't tell which. For part of a batch of videos use LatentFromBatch, or sample one "
+    "video at a time."
+)
 #: Bounds of a video's width and height in pixels.
 SMALLEST, LARGEST = 8, 4096
 
@@ -103,8 +108,7 @@ def frames_per_video(latent: dict[str, Any]) -> int:
         lengths = set(_lengths(indices, stored)) if len(indices) == rows and stored > 0 else set()
     if not lengths:
         raise ValueError(
-            f"The latent has {rows} frames, but it was made for {len(indices) if indices else 'videos'} of {stored}: frames were removed "
-            "or added by a node that doesn't tell which. For part of a batch of videos use LatentFromBatch, or sample one video at a time."
+            f"The latent has {rows} frames, but it was made for {len(indices) if indices else 'videos'} of {stored}: {UNKNOWN_FRAMES}"
         )
     if len(lengths) > 1:
         raise ValueError(
@@ -112,6 +116,17 @@ def frames_per_video(latent: dict[str, Any]) -> int:
             "have the same length. Sample them separately, or make them equally long."
         )
     return lengths.pop()
+
+
+def check_noise(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Wraps a guider's ``outer_sample``: core draws noise by the indices of a batch, which other packs' nodes don't cut.
+
+    Raises:
+        ValueError: the noise is for another number of frames.
+    """
+    if noise.ndim == latent_image.ndim == 4 and len(noise) != len(latent_image):
+        raise ValueError(f"There is noise for {len(noise)} frames, but the latent has {len(latent_image)}: {UNKNOWN_FRAMES}")
+    return executor(noise, latent_image, *args, **kwargs)
 
 
 def _lengths(indices: Sequence[int], stored: int) -> Iterator[int]:

@@ -44,15 +44,10 @@ def check_pass(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, *
     """Wraps a guider's ``outer_sample``: checks the memory of one pass over one conditioning, unless something splits it.
 
     Raises:
-        ValueError: less memory is free, or the noise is for another number of frames.
+        ValueError: less memory is free.
     """
     guider = executor.class_obj
     patcher = guider.model_patcher
-    if noise.ndim == latent_image.ndim == 4 and len(noise) != len(latent_image):
-        raise ValueError(
-            f"There is noise for {len(noise)} frames, but the latent has {len(latent_image)}: frames of a batch of videos were removed or "
-            "added by a node that doesn't tell which. For part of a batch of videos use LatentFromBatch, or sample one video at a time."
-        )
     if noise.ndim == 4 and not _may_be_split(guider.model_options):
         frames, _, height, width = noise.shape
         needed = patcher.model.memory_required(list(noise.shape))

@@ -35,7 +35,7 @@ from ...vc_core.models.unet import UNet
 from . import previews, windows
 from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen_attention
 from .deep_cache import deep_features_of
-from .frames import FRAMES_KEY, checked_frames, fold, unfold
+from .frames import FRAMES_KEY, check_noise, checked_frames, fold, unfold
 from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
 from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_place, latents_of_frames, scaled_to
 from .memory import check_pass
@@ -349,7 +349,9 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     # Of several wrappers of the same kind, the first one added runs outermost.
     windows.install(patcher)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "videocrafter memory", check_pass)
+    outer_sample = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+    patcher.add_wrapper_with_key(outer_sample, "videocrafter noise", check_noise)
+    patcher.add_wrapper_with_key(outer_sample, "videocrafter memory", check_pass)
     previews.install(patcher)
     patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI loads it again
     file.load_into("unet", model.diffusion_model)
