@@ -118,8 +118,8 @@ def test_what_is_refused(given, message):
         motion_strength(**given)
 
 
-def test_a_video_stands_still():
-    """The bundled model without its layers over time makes frames that don't know of each other; with more, frames that move."""
+def test_hooks_of_a_run():
+    """The bundled model with strength 1 makes the same video, bit by bit; with 0 another."""
     model = vc_core.load("videocrafter_tiny_t2v")
     settings = {"steps": 4, "frames": 4, "seed": 0}
     plain, without = (model.text_to_video("a red circle", hooks=(motion_strength(each),), **settings) for each in (1.0, 0.0))
