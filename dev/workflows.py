@@ -14,7 +14,7 @@ from harness.graph import ObjectInfo
 from harness.server import running
 
 from . import dynamicrafter_workflows as dynamicrafter
-from .workflow_builder import Output, WorkflowBuilder
+from .workflow_builder import Node, Output, WorkflowBuilder
 from .workflow_parts import FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 
 FOLDER = REPOSITORY / "workflows"
@@ -37,12 +37,7 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
     )
     negative = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, 240), size=(330, 110), title="Negative prompt")
     latent = flow.node("EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(380, 400), size=(330, 130))
-    conditioning = flow.node(
-        "VideoCrafterConditioning",
-        {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0, "latent": latent["LATENT"]},
-        at=(760, 60), size=(320, 120),
-    )
-    sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
+    conditioning, sampler = _sampled(flow, loader, positive, negative, latent)
     flow.group("Model", [loader], color="#3f789e")
     flow.group("Prompt and size", [positive, negative, latent], color="#3f5e3f")
     flow.group("Sampling", [conditioning, sampler], color="#5e3f5e")
@@ -71,12 +66,7 @@ def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
         at=(380, 240), size=(330, 270), title="Prompts over time",
     )
     negative = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, 570), size=(330, 110), title="Negative prompt")
-    conditioning = flow.node(
-        "VideoCrafterConditioning",
-        {"positive": schedule["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0, "latent": latent["LATENT"]},
-        at=(760, 60), size=(320, 120),
-    )
-    sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
+    conditioning, sampler = _sampled(flow, loader, schedule, negative, latent)
     preview = flow.node("PreviewImage", {"images": schedule["plot"]}, at=(760, 640), size=(320, 260), title="The schedule")
     flow.group("Model", [loader], color="#3f789e")
     flow.group("Size and prompts", [latent, schedule, negative], color="#3f5e3f")
@@ -84,6 +74,16 @@ def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
     decode = decoded(flow, loader, sampler, top=60)
     saved(flow, decode["IMAGE"], [decode], top=60, prefix="VideoCrafter_prompt_schedule")
     return flow
+
+
+def _sampled(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node) -> tuple[Node, Node]:
+    """The third column of a graph from text: the conditioning, and the sampler below it."""
+    conditioning = flow.node(
+        "VideoCrafterConditioning",
+        {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0, "latent": latent["LATENT"]},
+        at=(760, 60), size=(320, 120),
+    )
+    return conditioning, sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
