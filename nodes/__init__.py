@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .bridge import detection
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .images import VideoCrafterExampleImage
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
@@ -15,14 +16,17 @@ from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
+from .settings import VideoCrafterModelSettings
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
+    VideoCrafterModelSettings,
     VideoCrafterPromptSchedule,
     VideoCrafterConditioning,
     VideoCrafterImageToVideo,
     VideoCrafterInterpolation,
     VideoCrafterKeyframes,
+    VideoCrafterExampleImage,
     VideoCrafterImageSize,
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,

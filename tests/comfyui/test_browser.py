@@ -104,7 +104,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def interface(browser: Any, server: Server, screenshots: Path) -> Iterator[Interface]:
     server.free()  # what is cached of another test's graph is not run, and its nodes show nothing
-    page = browser.new_page(viewport={"width": 2000, "height": 1250})
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(PATIENCE)
     page.route(lambda url: not url.startswith((server.address, "blob:", "data:")), lambda route: route.abort())
     interface = Interface(page, screenshots)
