@@ -19,8 +19,8 @@ class VideoCrafterExampleImage(io.ComfyNode):
             node_id="VideoCrafterExampleImage",
             display_name="VideoCrafter Example Image",
             category="VideoCrafter",
-            description="Draws an image for the bundled models, 64x64 pixels, so that a graph runs without a file. Connect your own image to "
-            "use it instead.",
+            description="Draws an image for the bundled models, 64x64 pixels, so that a graph runs without a file. Connect your own "
+            "image to use it instead.",
             search_aliases=["draw", "test image", "placeholder", "shape", "videocrafter"],
             inputs=[
                 io.Combo.Input("shape", options=list(SHAPES), default="square", tooltip="The shape that is drawn."),

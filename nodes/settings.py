@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vc_core.config import SamplingConfig, suggested_size
+from ..vc_core.config import suggested_size
 from .bridge.frames import LARGEST, size_problem
 from .bridge.images import rgb_images
 from .bridge.model import VideoCrafterModel
@@ -55,7 +55,9 @@ class VideoCrafterModelSettings(io.ComfyNode):
 
     @classmethod
     @checked_inputs
-    def execute(cls, model: Any, width: int, height: int, length: int, fps: float, steps: int, image: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, width: int, height: int, length: int, fps: float, steps: int, image: Tensor | None = None
+    ) -> io.NodeOutput:
         if not isinstance(model.model, VideoCrafterModel):
             raise ValueError(
                 f"This node needs a VideoCrafter model, but got {type(model.model).__name__}. Connect MODEL of Load VideoCrafter Model."
