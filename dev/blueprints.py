@@ -194,7 +194,7 @@ def _finish(
     decode = flow.node(
         "VideoCrafterDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(COLUMNS[4] + 390, 60), size=(260, 80)
     )
-    save = flow.node(
+    flow.node(
         "VideoCrafterSaveVideo", {"images": decode["IMAGE"], "filename_prefix": "video/VideoCrafter", "fps": settings["playback_fps"]},
         at=(COLUMNS[4] + 740, 60), size=(320, 460),
     )
@@ -203,9 +203,11 @@ def _finish(
         *(Shown(each, settings, each, f"{each} (0: the model's)") for each in ("width", "height", "length", "steps")),
         Shown("seed", sampler, "seed"),
     ]
+    # The interface shows images of a node inside, but no videos: the frames are seen on the blueprint.
+    preview = flow.node("PreviewImage", {"images": decode["IMAGE"]}, at=(COLUMNS[4] + 390, 230), size=(260, 260))
     kind = name.partition(" (")[0]
     return Blueprint(
-        flow, name, description, f"Video generation and editing/{kind}", inputs, [("frames", decode, "IMAGE")], save
+        flow, name, description, f"Video generation and editing/{kind}", inputs, [("frames", decode, "IMAGE")], preview
     )
 
 
