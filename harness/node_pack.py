@@ -14,7 +14,7 @@ NAME = "pack"
 
 
 def import_pack(output: Path) -> ModuleType:
-    """Import the pack as ComfyUI does, which saves into ``output`` then.
+    """Import the pack as ComfyUI does, which saves into ``output`` then, and previews beside it.
 
     Call it once a process, which should be a process of its own: ComfyUI's modules have names such as ``nodes`` and ``utils``.
     """
@@ -27,6 +27,7 @@ def import_pack(output: Path) -> ModuleType:
     import folder_paths
 
     folder_paths.set_output_directory(str(output))
+    folder_paths.set_temp_directory(str(output.with_name(f"{output.name}_temp")))
     spec = importlib.util.spec_from_file_location(NAME, REPOSITORY / "__init__.py", submodule_search_locations=[str(REPOSITORY)])
     module = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = module
