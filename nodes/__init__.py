@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .bridge import detection
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .fitting import VideoCrafterFitVideo
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterInterpolation,
     VideoCrafterKeyframes,
     VideoCrafterImageSize,
+    VideoCrafterFitVideo,
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,
     VideoCrafterDDIM,

@@ -128,7 +128,7 @@ def read_video(path: Path, max_frames: int | None = None) -> Tensor:
         VideoFileError: no such file, it can't be read or is too large, or PyAV is missing for a video.
     """
     with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV, or an animated WebP, GIF or PNG."):
-        frames = list(islice(_image_frames(path) if is_image(path) else _container_frames(path), max_frames))
+        frames = list(islice(_image_frames(path) if is_image(path) else _container_frames(path, max_frames), max_frames))
         if not frames:
             raise Unsuitable("it has no frames")
         video = torch.empty(3, len(frames), *frames[0].shape[:2])
@@ -152,7 +152,21 @@ def _image_frames(path: Path) -> Iterator[np.ndarray]:
             yield rgb_array(frame, image.format)
 
 
-def _container_frames(path: Path) -> Iterator[np.ndarray]:
+def _container_frames(path: Path, max_frames: int | None) -> Iterator[np.ndarray]:
+    for number, frame in enumerate(decoded(path, max_frames), 1):
+        check_video_pixels(frame.width, frame.height, number)
+        yield upright_pixels(frame)
+
+
+def decoded(path: Path, kept: int | None = None) -> Iterator[Any]:
+    """PyAV's frames of a video file, decoded when they are asked for.
+
+    Args:
+        kept: how many of them will be in memory together; None for all.
+
+    Raises:
+        Unsuitable: it can't be read, a frame is of another size than the first, or they are too large. PyAV raises others.
+    """
     name = container_of(path)
     if name is None:
         raise Unsuitable("it is damaged, or of a kind that isn't read")
@@ -163,15 +177,14 @@ def _container_frames(path: Path) -> Iterator[np.ndarray]:
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.codec_context is None:
             raise Unsuitable("it has no pictures, or of an unknown codec")
-        check_video_pixels(stream.width, stream.height, max(stream.frames, 1))
+        check_video_pixels(stream.width, stream.height, max(1, stream.frames if kept is None else min(kept, stream.frames)))
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         size = None
         for number, frame in enumerate(container.decode(stream), 1):
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
                 raise Unsuitable(f"frame {number} is {frame.width}x{frame.height} and the first {size[0]}x{size[1]}")
-            check_video_pixels(*size, number)
-            yield upright_pixels(frame)
+            yield frame
 
 
 def upright_pixels(frame: Any) -> np.ndarray:
