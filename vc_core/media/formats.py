@@ -76,7 +76,7 @@ FORMATS = {
     ),
     "av1": Format(
         "WebM (AV1)", ".webm", 8704, smallest=4, container="webm", encoder="libsvtav1", pixels="yuv420p10le", sound="libopus", bits=16,
-        even=True, options={**COLOURS, "preset": "8"},
+        even=True, options={**COLOURS, "preset": "6"},
     ),
     "prores": Format(
         "MOV (ProRes 422 HQ)", ".mov", 16384, container="mov", encoder="prores_ks", pixels="yuv422p10le", sound="pcm_s16le", bits=16,
