@@ -4,7 +4,7 @@
     loader = flow.node("CheckpointLoaderSimple", {"ckpt_name": "model.safetensors"}, at=(0, 0))
     prompt = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": "a red circle"}, at=(400, 0), title="Prompt")
     flow.note("Write what you want to see.", at=(400, 250))
-    flow.group("Text", [prompt])
+    flow.group("Text: what the video shows", [prompt])
     flow.save(Path("workflows/example.json"))
 """
 
@@ -20,13 +20,12 @@ from typing import Any
 from harness.graph import GraphError, ObjectInfo, Workflow, chosen_inputs, default_of, has_control, input_specs, is_widget, options_of
 from vc_core.fetch import published_files
 
-TITLE_HEIGHT = 30  # above a node's position
-SLOT_HEIGHT = 20
-WIDGET_HEIGHT = 24
-TEXT_HEIGHT = 100  # of a widget with several lines
+from .workflow_routes import SLOT_HEIGHT, TEXT_HEIGHT, TITLE_HEIGHT, WIDGET_HEIGHT, add_routes
+
 DEFAULT_WIDTH = 300
 GROUP_MARGIN = 20
-GROUP_TITLE = 50
+GROUP_TITLE = 80  # with room for links between it and the nodes
+GROUP_FONT = 18  # pixels; small enough for a line of help as wide as a node
 #: What a loader may be asked for, in the form of ComfyUI's own templates: the interface offers what a graph names and isn't there.
 MODELS = {
     "VideoCrafterLoader": [
@@ -121,7 +120,7 @@ class WorkflowBuilder:
         return Node(data)
 
     def group(self, title: str, nodes: Sequence[Node], color: str = "#3f789e") -> None:
-        """Draws a frame around nodes."""
+        """Draws a frame around nodes. The title says what they are and, after a colon, what to do with them."""
         boxes = [(*node.data["pos"], *node.data["size"]) for node in nodes]
         left, top = min(box[0] for box in boxes) - GROUP_MARGIN, min(box[1] for box in boxes) - TITLE_HEIGHT - GROUP_TITLE
         right, bottom = max(box[0] + box[2] for box in boxes) + GROUP_MARGIN, max(box[1] + box[3] for box in boxes) + GROUP_MARGIN
@@ -131,14 +130,14 @@ class WorkflowBuilder:
                 "title": title,
                 "bounding": [left, top, right - left, bottom - top],
                 "color": color,
-                "font_size": 24,
+                "font_size": GROUP_FONT,
                 "flags": {},
             }
         )
 
     def workflow(self) -> Workflow:
-        """The workflow as the interface saves it."""
-        return {
+        """The workflow as the interface saves it, its links led around its nodes."""
+        workflow: Workflow = {
             "id": str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(self._nodes))),  # the same for the same nodes
             "revision": 0,
             "last_node_id": len(self._nodes),
@@ -150,6 +149,8 @@ class WorkflowBuilder:
             "extra": {},
             "version": 0.4,
         }
+        add_routes(workflow)
+        return workflow
 
     def save(self, path: Path) -> None:
         """Writes the workflow's file."""

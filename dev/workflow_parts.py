@@ -1,61 +1,84 @@
-"""What several workflows have: a drawn image, sampling, and saving, each in its place."""
+"""What several workflows have: models, texts, sampling, and saving, each in its place.
+
+A row of nodes has six columns, with room for links between them.
+"""
 
 from __future__ import annotations
 
 from .workflow_builder import Node, Output, WorkflowBuilder
 
-GROUND, RED = 0x121218, 0xE42A2A  # as the bundled models know them
-FIRST_ROW, SECOND_ROW = 60, 660  # images, and the video that is made of them
-COLUMNS = (0, 380, 760, 1130, 1470)
+FIRST_ROW, SECOND_ROW = 60, 620  # images, and the video that is made of them
+COLUMNS = (0, 390, 780, 1170, 1560, 1900)
+WIDTH = 300  # of most nodes
+BLUE, GREEN, PURPLE, OLIVE, TEAL = "#7fb2e5", "#8fce8f", "#d79fd7", "#d6d68a", "#8fcfcf"  # light: a group's title has its color
 
 
-def drawn_square(flow: WorkflowBuilder, x: int, y: int, column: int, top: float, title: str) -> tuple[Output, list[Node]]:
-    """A red square drawn by ComfyUI's own nodes, its left upper corner at (x, y) of 64x64; in two columns from `column` on."""
-    values = {"width": 64, "height": 64, "color": GROUND}
-    ground = flow.node("EmptyImage", values, at=(COLUMNS[column], top), size=(320, 150), title="Background")
-    square = flow.node(
-        "EmptyImage", {"width": 19, "height": 19, "color": RED}, at=(COLUMNS[column], top + 200), size=(320, 150), title="Square"
-    )
-    made = flow.node(
-        "ImageCompositeMasked",
-        {"destination": ground["IMAGE"], "source": square["IMAGE"], "x": x, "y": y},
-        at=(COLUMNS[column + 1], top), size=(300, 170), title=title,
-    )
-    return made["IMAGE"], [ground, square, made]
+def model(flow: WorkflowBuilder, name: str, top: float, note: str, title: str = "Model") -> Node:
+    """The loader in the first column, and a note below it on what to change for other models."""
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": name}, at=(COLUMNS[0], top), size=(WIDTH, 220), title=title)
+    flow.group(f"{title}: choose a file", [loader], color=BLUE)
+    flow.note(note, at=(COLUMNS[0], top + 290), size=(WIDTH, 240), title="Use another model")
+    return loader
+
+
+def texts(flow: WorkflowBuilder, clip: Output, prompt: str, top: float, title: str = "Prompt") -> tuple[Node, Node]:
+    """The prompt and the negative prompt, in the second column."""
+    positive = flow.node("CLIPTextEncode", {"clip": clip, "text": prompt}, at=(COLUMNS[1], top), size=(WIDTH, 110), title=title)
+    return positive, negative_prompt(flow, clip, top + 170)
+
+
+def negative_prompt(flow: WorkflowBuilder, clip: Output, top: float) -> Node:
+    """What the video must not show, in the second column; the authors leave it empty."""
+    return flow.node("CLIPTextEncode", {"clip": clip, "text": ""}, at=(COLUMNS[1], top), size=(WIDTH, 90), title="Negative prompt")
 
 
 def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float, rescale: float = 0.0) -> Node:
-    """The authors' sampler with the bundled models' settings, in the third column below the conditioning."""
-    return flow.node(
+    """The authors' sampler with the bundled models' settings, in the fourth column."""
+    sampler = flow.node(
         "VideoCrafterSampler",
         {
             "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
             "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale,
         },
-        at=(COLUMNS[2], top), size=(320, 290),
+        at=(COLUMNS[3], top), size=(WIDTH, 300),
     )
+    flow.group("Sampling: new seed, new video", [sampler], color=PURPLE)
+    return sampler
 
 
 def decoded(flow: WorkflowBuilder, loader: Node, sampler: Node, top: float) -> Node:
-    """The frames, in the fourth column."""
-    return flow.node("VideoCrafterDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(COLUMNS[3], top), size=(300, 80))
+    """The frames, in the fifth column."""
+    return flow.node("VideoCrafterDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(COLUMNS[4], top), size=(260, 80))
 
 
-def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str) -> None:
-    """The fifth column, and a note in the fourth below what is `shown` there already: a video file and an animated image."""
-    below = max(node.data["pos"][1] + node.data["size"][1] for node in shown) + 60
+def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str, webp_top: float | None = None) -> None:
+    """A video file in the sixth column, always at the top, where the interface's minimap hides nothing, and an animated image.
+
+    top:      of the row
+    webp_top: of the animated image in the fifth column; below what is `shown` there already, if not given
+    """
+    below = max(node.data["pos"][1] + node.data["size"][1] for node in shown)
     save = flow.node(
-        "VideoCrafterSaveVideo", {"images": frames, "filename_prefix": f"video/{prefix}", "fps": 8.0}, at=(COLUMNS[4], top), size=(320, 420)
+        "VideoCrafterSaveVideo", {"images": frames, "filename_prefix": f"video/{prefix}", "fps": 8.0},
+        at=(COLUMNS[5], FIRST_ROW), size=(320, 460),
     )
     webp = flow.node(
         "SaveAnimatedWEBP",
         {"images": frames, "filename_prefix": prefix, "fps": 8.0, "lossless": True},
-        at=(COLUMNS[4], top + 480), size=(320, 340),
+        at=(COLUMNS[4], below + 130 if webp_top is None else webp_top), size=(260, 320),
     )
     flow.note(
         "fps in the conditioning sets the speed of the motion: higher means less motion from frame to frame. fps in the saving nodes "
         "sets the playback speed.",
-        at=(COLUMNS[3], below), size=(300, 140), title="Two kinds of fps",
+        at=(COLUMNS[3], top + 390), size=(WIDTH, 110), title="Two kinds of fps",
     )
-    flow.group("Frames", shown, color="#5e5e3f")
-    flow.group("Saved", [save, webp], color="#3f5e5e")
+    flow.group("Frames: nothing to set", shown, color=OLIVE)
+    flow.group("Saved: an animated image", [webp], color=TEAL)
+    flow.group("Saved: a video file", [save], color=TEAL)
+
+
+def example(flow: WorkflowBuilder, x: int, y: int, at: tuple[float, float], title: str) -> Node:
+    """A drawn red square with its middle at (x, y); a link to it replaces it by the user's own image."""
+    return flow.node(
+        "VideoCrafterExampleImage", {"shape": "square", "color": "red", "x": x, "y": y}, at=at, size=(WIDTH, 150), title=title
+    )

@@ -8,6 +8,7 @@ from .bridge import detection
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
 from .fitting import VideoCrafterFitVideo
+from .images import VideoCrafterExampleImage
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
@@ -16,14 +17,17 @@ from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
+from .settings import VideoCrafterModelSettings
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
+    VideoCrafterModelSettings,
     VideoCrafterPromptSchedule,
     VideoCrafterConditioning,
     VideoCrafterImageToVideo,
     VideoCrafterInterpolation,
     VideoCrafterKeyframes,
+    VideoCrafterExampleImage,
     VideoCrafterImageSize,
     VideoCrafterFitVideo,
     EmptyVideoCrafterLatent,

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .bridge.frames import FRAMES_KEY, LARGEST, SMALLEST, empty_latent, frames_per_video, size_problem
-from .bridge.images import check_count, image_features, keyframe_latents
+from .bridge.images import check_count, image_features, keyframe_latents, one_batch
 from .bridge.keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, ImagePlace
 from .bridge.model import FPS_KEY, STRENGTH_KEY
 from .bridge.schema import checked_inputs, schema
@@ -23,6 +23,8 @@ FPS_TOOLTIP = (
     "512 ignores fps."
 )
 CLIP_VISION_TOOLTIP = "The image encoder: CLIP_VISION of Load VideoCrafter Model, or OpenCLIP ViT-H/14 from CLIPVisionLoader."
+#: Optional inputs of the keyframes node.
+MORE_KEYFRAMES = ("keyframes_2", "keyframes_3", "keyframes_4")
 LATENT_TOOLTIP = (
     "The latent to be sampled. Needed only for several videos in one batch: it gives the number of frames per video. "
     "VideoCrafter Sampler works without it."
@@ -204,7 +206,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The model's VAE, or any VAE for Stable Diffusion 1 or 2."),
                 io.Image.Input(
                     "keyframes",
-                    tooltip="Two or more images, in order, as one batch. Use Batch Images to combine them.",
+                    tooltip="The first image, or several as one batch, in order. At least two images are needed in all.",
                 ),
                 io.Int.Input(
                     "width", default=512, min=SMALLEST, max=LARGEST, step=8,
@@ -221,6 +223,7 @@ class VideoCrafterKeyframes(io.ComfyNode):
                 io.Boolean.Input("loop", default=False, tooltip="Add a clip from the last image back to the first."),
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 _strength(),
+                *(io.Image.Input(name, optional=True, tooltip="More images, after those of the inputs above.") for name in MORE_KEYFRAMES),
             ],
             outputs=[*_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
         )
@@ -234,11 +237,13 @@ class VideoCrafterKeyframes(io.ComfyNode):
     @checked_inputs
     def execute(
         cls, positive: Any, negative: Any, clip_vision: Any, vae: Any, keyframes: Tensor, width: int, height: int, length: int, loop: bool,
-        fps: float, strength: float,
+        fps: float, strength: float, **more: Tensor,
     ) -> io.NodeOutput:
+        keyframes = one_batch([keyframes, *(more[name] for name in MORE_KEYFRAMES if more.get(name) is not None)])
         if len(keyframes) < 2:
             raise ValueError(
-                f"keyframes has {len(keyframes)} image; at least 2 are needed. Use Batch Images to combine them."
+                f"keyframes has {len(keyframes)} image; at least 2 are needed. Connect another one to {MORE_KEYFRAMES[0]}, or use Batch "
+                "Images to combine them."
             )
         ends = torch.cat([keyframes[1:], keyframes[:1]]) if loop else keyframes[1:]
         starts = keyframes[: len(ends)]

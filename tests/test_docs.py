@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from dev.gallery import page as gallery_page
 from dev.models_table import PAGE as MODELS_PAGE
 from dev.models_table import table
+from dev.workflow_routes import box_of, crossed, curve, input_place, output_place
 from harness.comfyui import REPOSITORY
 from vc_core.fetch import published_files
 
@@ -72,6 +74,28 @@ def test_a_workflow_lies_in_order(path: Path):
     assert [(one[0], other[0]) for index, one in enumerate(groups) for other in groups[index + 1 :] if overlap(one, other)] == []
     assert [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]  # that says what to change
     assert [box[0] for box in boxes for group in groups if overlap(box, group) and not inside(box, group)] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_link_runs_behind_a_node(path: Path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    reroutes = {reroute["id"]: reroute for reroute in workflow["extra"].get("reroutes", [])}
+    last = {each["id"]: each["parentId"] for each in workflow["extra"].get("linkExtensions", [])}
+    for number, source, slot, target, target_slot, _ in workflow["links"]:
+        corners, reroute = [], last.get(number)
+        while reroute is not None:
+            corners.insert(0, tuple(reroutes[reroute]["pos"]))
+            reroute = reroutes[reroute].get("parentId")
+        way = [output_place(nodes[source], slot), *corners, input_place(nodes[target], target_slot)]
+        places = curve(*way) if len(way) == 2 else [place for one, other in pairwise(way) for place in straight(one, other)]
+        behind = [node["type"] for node in nodes.values() if crossed(places, [box_of(node)])]
+        assert not behind, (path.stem, nodes[source]["type"], nodes[target]["type"], behind)
+
+
+def straight(one: tuple[float, float], other: tuple[float, float], pieces: int = 20) -> list[tuple[float, float]]:
+    """Places on the line between two points."""
+    return [tuple(a + (b - a) * index / pieces for a, b in zip(one, other, strict=True)) for index in range(pieces + 1)]
 
 
 def overlap(one: tuple, other: tuple) -> bool:

@@ -16,13 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHAPES = ("circle", "square", "triangle")
-COLOURS = {
-    "red": (228, 42, 42), "green": (40, 186, 66), "blue": (44, 84, 236),
-    "yellow": (240, 214, 48), "white": (240, 240, 240), "purple": (166, 48, 196),
-}
+from vc_core.media.shapes import COLOURS, RADIUS, SHAPES, SIZE, draw_shapes
+
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # image coordinates: y grows downwards
-BACKGROUND = (18, 18, 24)
 UNSAID = -1
 THROUGH, ONWARDS, BETWEEN, ROUND = MOTIONS = ("through", "onwards", "between", "round")
 
@@ -56,9 +52,9 @@ IMAGE_WORDINGS = (  # prompts beside an image, which shows colour and shape
 class World:
     """Sizes of the world. `spread` is how far, in pixels, the middle of a `through` path can be from the image's middle."""
 
-    size: int = 64
+    size: int = SIZE
     frames: int = 16
-    radius: float = 9.0
+    radius: float = RADIUS
     speed: float = 20.0  # pixels a second
     fps_min: int = 8
     fps_max: int = 28
@@ -95,26 +91,9 @@ class Clips:
     said: Tensor  # [B, 3] colour, shape, direction in the sentence, UNSAID if it has none
 
 
-def _signed_distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: float) -> Tensor:
-    """Distance in pixels to the outline of each shape, negative inside. `shape [N,1,1]`, `dx, dy [N,H,W]`."""
-    circle = (dx**2 + dy**2).sqrt() - radius
-    square = torch.maximum(dx.abs(), dy.abs()) - 1.06 * radius
-    # Pointing up, as wide as high: the base at +radius, the two slanting sides meet at -radius.
-    slope = 5**0.5
-    sides = (2 * dx.abs() - dy - radius) / slope
-    triangle = torch.maximum(sides, dy - radius)
-    return torch.where(shape == 0, circle, torch.where(shape == 1, square, triangle))
-
-
 def render(world: World, colour: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Images `[N, 3, H, W]` in [-1, 1] of shapes whose middles are at pixel coordinates `x`, `y` (all `[N]`)."""
-    axis = torch.arange(world.size, dtype=torch.float32) + 0.5
-    dx = axis[None, None, :] - x.float()[:, None, None]
-    dy = axis[None, :, None] - y.float()[:, None, None]
-    cover = (0.5 - _signed_distance(shape[:, None, None], dx, dy, world.radius)).clamp(0, 1)[:, None]  # [N, 1, H, W]
-    paint = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[colour][:, :, None, None]
-    ground = torch.tensor(BACKGROUND, dtype=torch.float32)[None, :, None, None]
-    return (ground + cover * (paint - ground)) / 127.5 - 1.0
+    return draw_shapes(colour, shape, x, y, size=world.size, radius=world.radius)
 
 
 def sentence(wording: str, colour: int, shape: int, direction: int) -> str:

@@ -5,9 +5,12 @@ An IMAGE is ``[B, H, W, C]`` in [0, 1]; the core's images are ``[B, 3, H, W]`` i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
+import torch
 from torch import Tensor
 
 from ...vc_core.media.images import check_finite, fit_image
@@ -121,6 +124,16 @@ def rgb_frames(images: Tensor) -> Tensor:
         raise ValueError(f"The image has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such an image.")
     check_finite(images, "images")
     return images[..., :3].expand(*images.shape[:-1], 3)
+
+
+def one_batch(images: Sequence[Tensor]) -> Tensor:
+    """Images as one IMAGE, in their order; those of another size are scaled and cropped to the first one's, as Batch Images does."""
+    if len(images) == 1:
+        return images[0]
+    rgb = [rgb_images(each) for each in images]
+    height, width = rgb[0].shape[2:]
+    fitted = [comfy.utils.common_upscale(each, width, height, "bilinear", "center") for each in rgb]
+    return torch.cat(fitted).movedim(1, -1)
 
 
 def _run_tower(encoder: Any, images: Tensor) -> tuple[Tensor, ...]:

@@ -32,7 +32,7 @@ from ...vc_core.models.conditioning import Conditioning
 from ...vc_core.models.layers import LayerFactory
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
-from . import previews, windows
+from . import foreign_layers, previews, windows
 from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen_attention
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, check_noise, checked_frames, fold, unfold
@@ -352,6 +352,7 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     outer_sample = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
     patcher.add_wrapper_with_key(outer_sample, "videocrafter noise", check_noise)
     patcher.add_wrapper_with_key(outer_sample, "videocrafter memory", check_pass)
+    patcher.add_wrapper_with_key(outer_sample, "videocrafter foreign layers", foreign_layers.tell)
     previews.install(patcher)
     patcher.cached_patcher_init = (load_model, (file, model_options))  # how ComfyUI loads it again
     file.load_into("unet", model.diffusion_model)

@@ -20,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness.client import files_of
 from harness.comfyui import REPOSITORY
 from harness.server import DEFAULT_PACK_NAME, Server, running
 from vc_core.checkpoint.convert import CONFIG_KEY
@@ -36,8 +37,14 @@ WORKFLOWS = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "text_to_video" else pytest.mark.full)
     for path in sorted((REPOSITORY / "workflows").glob("*.json"))
 ]
+BLUEPRINTS = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem.startswith("Text") else pytest.mark.full)
+    for path in sorted((REPOSITORY / "subgraphs").glob("*.json"))
+]
 #: The interface splits a pack's folder name at its dots, so that help pages are not found under the other tests' one.
 PACK_NAME = DEFAULT_PACK_NAME
+PAGE = {"width": 1280, "height": 800}
+CANVAS = (60, 40, 1280, 800)  # the page's part beside the side bar and below the tabs: left, top, right, bottom
 PATIENCE = 180_000  # milliseconds: until the interface stands, and until a graph is done
 #: The first graph stands: its loading, which is slow on a busy machine, would replace a graph that is opened before.
 READY = "window.app?.vueAppReady && window.app.extensionManager.spinner === false && window.app.graph?.nodes.length"
@@ -64,6 +71,10 @@ class Interface:
     def nodes(self, what: str) -> list[Any]:
         """Something of every node on the canvas, in JavaScript."""
         return self.page.evaluate(f"window.app.graph.nodes.map(node => ({what}))")
+
+    def setting(self, name: str, value: Any) -> None:
+        """One of the interface's settings."""
+        self.page.evaluate("([name, value]) => window.app.extensionManager.setting.set(name, value)", [name, value])
 
     def screenshot(self, name: str) -> None:
         """Keep what is seen."""
@@ -104,7 +115,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def interface(browser: Any, server: Server, screenshots: Path) -> Iterator[Interface]:
     server.free()  # what is cached of another test's graph is not run, and its nodes show nothing
-    page = browser.new_page(viewport={"width": 2000, "height": 1250})
+    page = browser.new_page(viewport=PAGE)
     page.set_default_timeout(PATIENCE)
     page.route(lambda url: not url.startswith((server.address, "blob:", "data:")), lambda route: route.abort())
     interface = Interface(page, screenshots)
@@ -137,9 +148,12 @@ def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server
     assert path.with_suffix(".jpg").is_file()  # its thumbnail
     open_template(interface, path.stem)
     page.wait_for_function("count => window.app.graph.nodes.length == count", arg=len(workflow["nodes"]))
+    page.wait_for_timeout(500)  # the canvas draws by its own clock
+    assert [box for box in on_screen(interface) if not inside(box, CANVAS)] == []  # the whole graph is seen
+    assert page.get_by_test_id("queue-button").is_visible()
     assert sorted(interface.nodes("node.type")) == sorted(node["type"] for node in workflow["nodes"])
     assert not any(interface.nodes("!LiteGraph.registered_node_types[node.type]"))
-    page.wait_for_timeout(500)  # the canvas draws by its own clock
+    assert page.evaluate("window.app.graph.links.size") == len(workflow["links"])
     interface.screenshot(f"{path.stem}_opened")
     assert not page.locator("[data-testid*=missing], [data-testid*=error-overlay]").count()
 
@@ -155,6 +169,37 @@ def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server
     assert page.get_by_text(re.compile(r"\(tiny_\w+\)")).count()  # the loader says which model it was
     boxes = interface.nodes("[node.title, node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1]]")
     assert [pair for pair in pairs(boxes) if overlap(*pair)] == []  # nor by what grew in running
+
+
+@pytest.mark.parametrize("renderer", ["canvas", pytest.param("vue", marks=pytest.mark.full)])
+@pytest.mark.parametrize("path", BLUEPRINTS)
+def test_a_blueprint_is_placed_and_runs(interface: Interface, server: Server, path: Path, renderer: str):
+    """From an empty graph to a clip: a double click, the name, Enter, a click for the place, and Run."""
+    page = interface.page
+    interface.setting("Comfy.VueNodes.Enabled", renderer == "vue")
+    page.evaluate("window.app.graph.clear()")
+    page.mouse.dblclick(640, 400)
+    page.keyboard.type(path.stem)
+    page.get_by_text(path.stem).first.wait_for()
+    page.wait_for_timeout(1000)  # the list follows what was typed by its own clock
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(500)
+    page.mouse.click(640, 250)
+    page.wait_for_function("window.app.graph.nodes.length == 1")
+    assert interface.nodes("node.title") == [path.stem]
+    inside = json.loads(path.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]
+    assert page.evaluate("window.app.graph.nodes[0].subgraph.links.size") == len(inside["links"])
+    assert page.evaluate("window.app.graph.nodes[0].widgets.map(widget => widget.name)") == [
+        each["name"] for each in inside["inputs"] if each["type"] != "IMAGE"
+    ]
+    page.evaluate("window.app.graph.nodes[0].widgets.find(widget => widget.name == 'steps').value = 2")
+    interface.screenshot(f"{path.stem}_{renderer}_placed")
+    before = set(server.get("/history"))
+    interface.command("Comfy.QueuePrompt")
+    assert [file["filename"][-4:] for file in files_of(outputs_after(before, interface, server))] == [".mp4"]
+    page.wait_for_timeout(1500)
+    interface.screenshot(f"{path.stem}_{renderer}_done")
+    assert interface.unusual() == []
 
 
 def test_every_node_has_a_help_page_in_the_interface(interface: Interface, server: Server):
@@ -290,6 +335,30 @@ def test_a_stranger_s_file_puts_no_script_into_the_page(interface: Interface, se
     page.wait_for_timeout(1000)
     interface.screenshot(f"attack_by_{place}")
     assert page.evaluate("window.attacked") is None and not page.locator("img[src=x]").count()
+
+
+def on_screen(interface: Interface) -> list[list[Any]]:
+    """The nodes' boxes [title, left, top, right, bottom] in pixels of the page."""
+    return interface.nodes(
+        "(([x, y], [right, bottom]) => [node.title, x, y, right, bottom])"
+        "(...[[0, -30], node.size].map(([a, b]) => window.app.canvas.ds.convertOffsetToCanvas([node.pos[0] + a, node.pos[1] + b])))"
+    )
+
+
+def inside(box: list[Any], outer: tuple[float, float, float, float]) -> bool:
+    """Whether a box [title, left, top, right, bottom] lies in another one."""
+    return box[1] >= outer[0] and box[2] >= outer[1] and box[3] <= outer[2] and box[4] <= outer[3]
+
+
+def outputs_after(before: set[str], interface: Interface, server: Server) -> Any:
+    """What the first run that isn't among those `before` has made; it must end well."""
+    for _ in range(PATIENCE // 500):
+        for number, run in server.get("/history").items():
+            if number not in before:
+                assert run["status"]["status_str"] == "success", run["status"]
+                return run["outputs"]
+        interface.page.wait_for_timeout(500)
+    raise AssertionError("The run didn't end.")
 
 
 def pairs(boxes: list[list[Any]]) -> Iterator[tuple[list[Any], list[Any]]]:

@@ -251,6 +251,18 @@ def test_a_workflow_is_what_the_nodes_of_now_make_of_its_description(object_info
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_node_of_a_workflow_is_deprecated(object_info: dict[str, Any], name: str) -> None:
+    kinds = {node["type"] for node in shipped(name)["nodes"]} & set(object_info)
+    assert kinds and [kind for kind in kinds if object_info[kind].get("deprecated")] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_group_of_a_workflow_says_what_to_do(name: str) -> None:
+    titles = [group["title"] for group in shipped(name)["groups"]]
+    assert titles and [title for title in titles if not (": " in title or ", " in title or " of " in title)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_in_a_workflow_lies_on_something_else(name: str) -> None:
     saved = shipped(name)
     nodes = [(x, y - TITLE_HEIGHT, x + width, y + height) for (x, y), (width, height) in ((n["pos"], n["size"]) for n in saved["nodes"])]

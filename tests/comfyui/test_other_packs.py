@@ -227,3 +227,19 @@ def test_a_clip_turns_from_red_to_blue(comfyui):
     for name, frames in bench.results().items():
         reds = [(frame[..., 0] - frame[..., 2]).mean().item() for frame in frames]
         assert [each > 0 for each in reds] == [True] * 8 + [False] * 8, (name, reds)
+
+
+def test_nodes_that_change_core_s_blocks_are_told_of(comfyui):
+    """They change nothing here, and the log says so, once."""
+    bench = Bench(comfyui, T2V)
+    bench.save("plain", latent=bench.one_step())
+    bench.results()
+    warning = "looks for transformer blocks of ComfyUI's own UNets"
+    assert warning not in comfyui.log.read_text(encoding="utf-8")
+    for seed in (0, 1):
+        bench = Bench(comfyui, T2V)
+        bench.save("plain", latent=bench.one_step(seed=seed))
+        bench.save("changed", latent=bench.one_step(seed=seed, model=out(bench.add("TestChangeBlocks", model=bench.model))))
+        results = bench.results()
+        assert torch.equal(results["plain"], results["changed"])
+        assert comfyui.log.read_text(encoding="utf-8").count(warning) == 1

@@ -14,6 +14,8 @@ NUMBERS = [
     *(("VideoCrafterScheduler", name) for name in ("steps", "denoise")),
     *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
+    *(("VideoCrafterModelSettings", name) for name in ("width", "height", "length", "fps", "steps")),
+    *(("VideoCrafterExampleImage", name) for name in ("x", "y")),
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
     ("VideoCrafterDDIM", "eta"),
@@ -43,6 +45,8 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         "VideoCrafterScheduler": {"model": graph.model, "steps": 2, "denoise": 1.0, "spacing": "auto"},
         "VideoCrafterDeepCache": {"model": graph.model, "interval": 2, "blocks": 1, "start_percent": 0.0, "end_percent": 1.0},
         "EmptyVideoCrafterLatent": {"width": 16, "height": 16, "length": 2, "batch_size": 1},
+        "VideoCrafterModelSettings": {"model": graph.model, "width": 0, "height": 0, "length": 0, "fps": 0.0, "steps": 0},
+        "VideoCrafterExampleImage": {"shape": "circle", "color": "blue", "x": 20, "y": 20},
         "VideoCrafterMotionStrength": {"model": graph.model, "strength": 0.5, "blocks": "all"},
         "VideoCrafterPromptSchedule": {"clip": graph.clip, "schedule": '"0": "a"', "length": 2, "interpolation": "linear"},
         "VideoCrafterDDIM": {"eta": 1.0},
@@ -76,7 +80,8 @@ def test_a_number_by_a_link(comfyui, graph, linked):
 def test_a_widget_of_nan(comfyui, graph):
     """JSON in Python has NaN, and no comparison with a bound finds it."""
     start = dict(graph.prompt)
-    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once")  # ComfyUI refuses these
+    # ComfyUI refuses these.
+    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "x", "y")
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
         shown(graph, added(graph, node, **{name: float("nan")}))
