@@ -350,3 +350,20 @@ class Recording:
 def quiet():
     av.logging.set_level(av.logging.ERROR)
     logging.getLogger("vc_core").setLevel(logging.WARNING)
+
+
+def test_a_gif_of_few_colours_is_exact_and_holds_what_changes(tmp_path):
+    """A square that moves over a still picture: each later frame is the square, the old place and the new."""
+    frames = torch.zeros(6, 40, 60, 3)
+    frames[..., 1] = 200 / 255
+    for index in range(6):
+        frames[index, 10:18, 5 + 4 * index : 13 + 4 * index, 0] = 1
+    frames[4] = frames[3]  # which lasts longer then
+    path = written(Clip(frames, 10), "gif", tmp_path)
+    with Image.open(path) as image:
+        times = []
+        for index in range(image.n_frames):
+            image.seek(index)
+            times.append(image.info["duration"])
+            assert torch.equal(torch.from_numpy(np.array(image.convert("RGB"))) / 255, frames[index if index < 4 else 5])
+    assert times == [100, 100, 100, 200, 100] and path.stat().st_size < 1500

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from .clip import Clip
 from .formats import FORMATS, VideoFileError
+from .gif import write_gif
 
 #: Milliseconds in which a format counts the time of a frame.
 UNITS = {"webp": 1, "gif": 10, "apng": 1}
@@ -41,16 +42,19 @@ def write_animation(clip: Clip, path: Path, name: str, crf: float | None, tags: 
     order = clip.order()
     unit = UNITS[name]
     ends = [round(1000 * index / (clip.fps * unit)) * unit for index in range(len(order) + 1)]  # so that the rounding doesn't add up
-    durations: Any = [end - start for start, end in zip(ends, ends[1:], strict=False)]
-    options: dict[str, Any] = {"duration": durations if len(order) > 1 else durations[0]}
-    if name == "gif":  # which counts repetitions, none by leaving the number out
-        options |= ({} if clip.loop_count == 1 else {"loop": max(0, clip.loop_count - 1)}) | ({"comment": _comment(tags)} if tags else {})
-    elif name == "webp":
-        options |= {"loop": clip.loop_count, "exif": _exif(tags), **({"quality": round(100 - crf)} if crf else {"lossless": True})}
-    else:
-        options |= {"loop": clip.loop_count, "pnginfo": _texts(tags)}
+    durations = [end - start for start, end in zip(ends, ends[1:], strict=False)]
     suffix = FORMATS[name].suffix
     try:
+        if name == "gif":  # which counts repetitions
+            frames = zip(clip.shown(), (duration // unit for duration in durations), strict=True)
+            loops = None if clip.loop_count == 1 else max(0, clip.loop_count - 1)
+            write_gif(frames, path, clip.size, loops, _comment(tags) if tags else b"")
+            return
+        options: dict[str, Any] = {"duration": durations if len(order) > 1 else durations[0], "loop": clip.loop_count}
+        if name == "webp":
+            options |= {"exif": _exif(tags), **({"quality": round(100 - crf)} if crf else {"lossless": True})}
+        else:
+            options |= {"pnginfo": _texts(tags)}
         _sequence(clip, order).save(path, suffix[1:].upper(), save_all=True, **options)
     except (ValueError, OverflowError, RuntimeError) as error:  # equal frames become one, which can last too long for the format
         raise VideoFileError(f"{path.name} can't be written as a {suffix}: {error}. Use an .mp4.") from error
