@@ -22,6 +22,7 @@ def import_pack(output: Path) -> ModuleType:
     sys.path.insert(0, str(comfyui_dir()))
     sys.modules.pop("nodes", None)
     import comfy.options
+    import utils.extra_config  # noqa: F401 first, as main.py does: older releases put a folder with another utils in front
 
     comfy.options.enable_args_parsing()
     import folder_paths
