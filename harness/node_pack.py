@@ -22,10 +22,10 @@ def import_pack(output: Path) -> ModuleType:
     sys.path.insert(0, str(comfyui_dir()))
     sys.modules.pop("nodes", None)
     import comfy.options
-    import utils.extra_config  # noqa: F401 first, as main.py does: older releases put a folder with another utils in front
 
     comfy.options.enable_args_parsing()
     import folder_paths
+    import utils.extra_config  # noqa: F401 first, as main.py does: older releases put a folder with another utils in front
 
     folder_paths.set_output_directory(str(output))
     folder_paths.set_temp_directory(str(output.with_name(f"{output.name}_temp")))
