@@ -60,7 +60,7 @@ def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, 
     below = max(node.data["pos"][1] + node.data["size"][1] for node in shown)
     save = flow.node(
         "VideoCrafterSaveVideo", {"images": frames, "filename_prefix": f"video/{prefix}", "fps": 8.0},
-        at=(COLUMNS[5], FIRST_ROW), size=(320, 460),
+        at=(COLUMNS[5], FIRST_ROW), size=(320, 540),
     )
     webp = flow.node(
         "SaveAnimatedWEBP",

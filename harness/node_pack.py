@@ -14,7 +14,7 @@ NAME = "pack"
 
 
 def import_pack(output: Path) -> ModuleType:
-    """Import the pack as ComfyUI does, which saves into ``output`` then.
+    """Import the pack as ComfyUI does, which saves into ``output`` then, and previews beside it.
 
     Call it once a process, which should be a process of its own: ComfyUI's modules have names such as ``nodes`` and ``utils``.
     """
@@ -25,8 +25,10 @@ def import_pack(output: Path) -> ModuleType:
 
     comfy.options.enable_args_parsing()
     import folder_paths
+    import utils.extra_config  # noqa: F401 first, as main.py does: older releases put a folder with another utils in front
 
     folder_paths.set_output_directory(str(output))
+    folder_paths.set_temp_directory(str(output.with_name(f"{output.name}_temp")))
     spec = importlib.util.spec_from_file_location(NAME, REPOSITORY / "__init__.py", submodule_search_locations=[str(REPOSITORY)])
     module = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = module

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .bridge import detection
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .fitting import VideoCrafterFitVideo
 from .images import VideoCrafterExampleImage
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
@@ -28,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterKeyframes,
     VideoCrafterExampleImage,
     VideoCrafterImageSize,
+    VideoCrafterFitVideo,
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,
     VideoCrafterDDIM,

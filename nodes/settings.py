@@ -42,14 +42,16 @@ class VideoCrafterModelSettings(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Int.Output("width", tooltip="Width in pixels, for Empty VideoCrafter Latent."),
-                io.Int.Output("height", tooltip="Height in pixels, for Empty VideoCrafter Latent."),
-                io.Int.Output("length", tooltip="Frames of the video, for Empty VideoCrafter Latent."),
-                io.Float.Output("fps", tooltip="The fps condition, for VideoCrafter Conditioning, Image to Video or Interpolation."),
-                io.Int.Output("steps", tooltip="Sampling steps, for VideoCrafter Sampler."),
-                io.Float.Output("cfg", tooltip="CFG scale, for VideoCrafter Sampler."),
-                io.Float.Output("guidance_rescale", tooltip="Guidance rescale, for VideoCrafter Sampler."),
-                io.Float.Output("playback_fps", tooltip="Frames per second of the saved video, for VideoCrafter Save Video."),
+                io.Int.Output(display_name="width", tooltip="Width in pixels, for Empty VideoCrafter Latent."),
+                io.Int.Output(display_name="height", tooltip="Height in pixels, for Empty VideoCrafter Latent."),
+                io.Int.Output(display_name="length", tooltip="Frames of the video, for Empty VideoCrafter Latent."),
+                io.Float.Output(
+                    display_name="fps", tooltip="The fps condition, for VideoCrafter Conditioning, Image to Video or Interpolation."
+                ),
+                io.Int.Output(display_name="steps", tooltip="Sampling steps, for VideoCrafter Sampler."),
+                io.Float.Output(display_name="cfg", tooltip="CFG scale, for VideoCrafter Sampler."),
+                io.Float.Output(display_name="guidance_rescale", tooltip="Guidance rescale, for VideoCrafter Sampler."),
+                io.Float.Output(display_name="playback_fps", tooltip="Frames per second of the saved video, for VideoCrafter Save Video."),
             ],
         )
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 
-from vc_core.media.mp4 import save_mp4
-from vc_core.media.video import read_video
+from vc_core.media.clip import Clip
+from vc_core.media.video import read_video, write_clip
 
 COLOURS = [(200, 30, 90), (20, 160, 40), (255, 255, 255), (0, 0, 0), (10, 60, 240), (128, 128, 128), (250, 200, 0)]
 CLIP = np.array(COLOURS, np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2)
+
+
+def save_mp4(pixels: np.ndarray, path: Path, fps: float, crf: float = 17) -> None:
+    """Save frames ``[T, H, W, 3]`` of 8 bits."""
+    write_clip(Clip(torch.from_numpy(pixels).float() / 255, fps), path, "h264", crf)
 
 
 def test_an_mp4_s_colours_are_those_of_its_tags(tmp_path):

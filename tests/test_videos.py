@@ -19,8 +19,8 @@ from PIL import Image
 
 from harness.comfyui import REPOSITORY
 from vc_core.errors import FileWriteError, InputError, VideoCrafterError
-from vc_core.media.mp4 import VideoFileError
-from vc_core.media.video import SUFFIXES, check_target, read_video, save_video
+from vc_core.media.formats import VideoFileError
+from vc_core.media.video import SUFFIXES, check_target, read_video, save_video, upright_pixels
 
 COLOURS = [(200, 30, 90), (20, 160, 40), (255, 255, 255), (0, 0, 0), (10, 60, 240), (128, 128, 128), (250, 200, 0)]
 
@@ -351,3 +351,46 @@ def test_a_file_without_pictures(tmp_path):
         file.mux(stream.encode())
     with pytest.raises(VideoFileError, match="it has no pictures"):
         read_video(tmp_path / "sound.mp4")
+
+
+def turned(path: Path, matrix: tuple[int, ...]) -> None:
+    """Give an MP4's picture a matrix, as phones do: the first four numbers of its rotation."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8  # version and flags, times, number and length, reserved, layer to volume
+    a, b, c, d = (value * 65536 for value in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"), [((1, 0, 0, 1), 0), ((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)], ids=["0", "90", "180", "270"]
+)
+def test_a_phone_s_video_is_upright(matrix, turns, tmp_path):
+    """The matrix (0, 1, -1, 0) turns by 90 degrees clockwise (ISO 14496-12): a phone held upright writes it."""
+    frame = np.zeros((1080, 1920, 3), np.uint8)
+    frame[:540, :960], frame[540:, 960:] = (255, 0, 0), (0, 0, 255)
+    with av.open(str(tmp_path / "clip.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    turned(tmp_path / "clip.mp4", matrix)
+    read = ((read_video(tmp_path / "clip.mp4")[:, 0] + 1) * 127.5).permute(1, 2, 0).numpy()
+    expected = np.rot90(frame, turns)
+    assert read.shape == expected.shape == ((1920, 1080, 3) if turns in (1, -1) else (1080, 1920, 3))
+    assert np.abs(read - expected).mean() < 4
+
+
+def test_a_cap_stops_the_decoder(tmp_path, monkeypatch):
+    """16 frames of a clip of 3 minutes: the file is hardly read."""
+    with av.open(str(tmp_path / "long.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"preset": "ultrafast", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(180 * 25):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        file.mux(stream.encode())
+    converted = []
+    own = "vc_core.media.video.upright_pixels"
+    monkeypatch.setattr(own, lambda frame, original=upright_pixels: converted.append(frame.pts) or original(frame))
+    assert read_video(tmp_path / "long.mp4", max_frames=16).shape == (3, 16, 64, 64)
+    assert len(converted) == 16

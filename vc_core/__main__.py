@@ -27,6 +27,7 @@ from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
 from .files import check_output, replacing
 from .generating import generate, in_options, sampling_options
+from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
 from .pipeline import load
@@ -195,6 +196,7 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
     make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
+    _add_format_options(make)
     kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
     for setting in sampling_options():
         own = setting.name == "fps" or hasattr(SamplingConfig, setting.name)
@@ -204,6 +206,17 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
         make.add_argument(*flags, type=kinds[str(setting.type).removesuffix(" | None")], help=text, default=argparse.SUPPRESS)
     make.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")
+
+
+def _add_format_options(make: argparse.ArgumentParser) -> None:
+    names = "; ".join(f"{name}: {form.title}" for name, form in FORMATS.items())
+    text = f"format of the output, by default that of the file name's ending; png needs the name of a new folder ({names})"
+    make.add_argument("--format", choices=FORMATS, metavar="NAME", help=text)
+    text = f"quality of the output, 0 (best) to {WORST_CRF} (default: {CRF}, and lossless for WebP); ProRes, FFV1, GIF and PNG have none"
+    make.add_argument("--crf", type=number, help=text)
+    make.add_argument("--ping-pong", action="store_true", help="play forwards, then backwards")
+    text = "how often the video is played; 0: without end in animated images, once in others"
+    make.add_argument("--loop-count", type=whole_number, default=0, help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
         FileWriteError: the system or safetensors can't write the file. Other errors pass through.
     """
     remove_leftovers(path)
-    part = path.with_name(f".{_shown(path.name)}.{_machine()}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}.part")
+    part = _part(path)
     try:
         part.mkdir()
         temporary = part / path.name
@@ -64,12 +64,50 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def check_output(path: Path) -> None:
-    """Check all that can be known before a file is made, so that no work is lost.
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Make a folder with files in it at once: write into the temporary folder that this yields, and it becomes ``path`` at the end.
+
+    Args:
+        path: of the folder, which must not be there, or be empty; the folder above it must exist.
+
+    Yields:
+        The temporary folder, beside ``path``. It is removed if anything fails, and ``path`` is unchanged then.
 
     Raises:
-        FileWriteError: no such folder, something there that is not a file, a protected file, a name too long, or a folder that can't
-            be written to.
+        FileWriteError: the system can't write the files. Other errors pass through.
+    """
+    remove_leftovers(path)
+    part = _part(path)
+    try:
+        (part / "files").mkdir(parents=True)
+        yield part / "files"
+        if path.is_dir():
+            path.rmdir()  # which fails if it has files; Windows renames over no folder
+        os.rename(part / "files", path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise FileWriteError(
+            f"{path}: can't be written ({error.strerror or error}); nothing was changed. Check the folder and its free space."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _part(path: Path) -> Path:
+    """A new name beside a file or folder, by which :func:`remove_leftovers` knows the process that it belongs to."""
+    return path.with_name(f".{_shown(path.name)}.{_machine()}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(2)}.part")
+
+
+def check_output(path: Path, folder: bool = False) -> None:
+    """Check all that can be known before a file is made, so that no work is lost.
+
+    Args:
+        folder: whether it is to become a folder, with files in it.
+
+    Raises:
+        FileWriteError: no such folder, something there that is not a file (for a folder: anything but an empty folder), a protected
+            file, a name too long, or a folder that can't be written to.
     """
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -79,16 +117,23 @@ def check_output(path: Path) -> None:
     try:
         if not path.parent.is_dir():
             raise FileWriteError(f"{path}: there is no folder {path.parent}; give the path of a file in a folder that exists.")
-        if path.is_dir():
+        if folder:
+            _check_new_folder(path)
+        elif path.is_dir():
             raise FileWriteError(f"{path}: is a folder; give the path of a file.")
-        if path.exists() and not path.is_file():
+        elif path.exists() and not path.is_file():
             raise FileWriteError(f"{path}: is not an ordinary file and can't be replaced; give another name.")
-        if path.exists() and not os.access(path, os.W_OK):
+        elif path.exists() and not os.access(path, os.W_OK):
             raise FileWriteError(f"{path}: is there and protected against writing; give another name, or change its permissions.")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise FileWriteError(f"{path}: can't be written ({error.strerror or error}); give another path.") from error
+
+
+def _check_new_folder(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileWriteError(f"{path}: is there already; give the name of a new folder.")
 
 
 def remove_leftovers(path: Path) -> None:

@@ -19,6 +19,7 @@ from .console import option, say
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .family.model_file import ModelFile
+from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
 from .pipeline import load
@@ -40,7 +41,7 @@ def generate(arguments: argparse.Namespace) -> None:
     given = {each.name: getattr(arguments, each.name, None) for each in sampling_options()}
     Sampling().changed(**given)  # each value alone; together with the model's own below
     check_options(arguments)
-    check_target(arguments.output)
+    check_target(arguments.output, format=arguments.format, crf=arguments.crf)
     inputs = read_inputs(arguments)
     file = ModelFile.open(arguments.model, arguments.config)
     config = file.config
@@ -55,7 +56,7 @@ def generate(arguments: argparse.Namespace) -> None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")
         prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
     height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
-    check_target(arguments.output, width, height, settings.playback_fps)
+    check_target(arguments.output, width, height, settings.playback_fps, arguments.format)
     model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
     with tqdm(desc="sampling", unit="step") as bar:
 
@@ -73,7 +74,8 @@ def generate(arguments: argparse.Namespace) -> None:
     frames = made[0]
     if arguments.loop and not arguments.keep_last_frame:  # as the authors' scripts do
         frames = frames[:, :-1]
-    save_video(frames, arguments.output, settings.playback_fps)
+    look = (arguments.format, arguments.crf, arguments.ping_pong, arguments.loop_count)
+    save_video(frames, arguments.output, settings.playback_fps, *look)
     say(str(arguments.output))
 
 
@@ -103,6 +105,7 @@ def check_options(arguments: argparse.Namespace) -> None:
             arguments.prompt_interpolation is not None and arguments.prompt_schedule is None,
             "--prompt-interpolation mixes the prompts of a schedule: give --prompt-schedule.",
         ),
+        (not 0 <= arguments.loop_count <= MOST_PLAYS, f"--loop-count is {arguments.loop_count}; it must be 0 to {MOST_PLAYS}."),
         (arguments.keep_last_frame and not loop, "--keep-last-frame is for --loop; other videos have their last frame in any case."),
         (video is not None and has_size, "--video decides the number of frames and the size: leave --frames, --height and --width out."),
         (

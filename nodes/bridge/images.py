@@ -102,7 +102,12 @@ def frames_for(vae: Any, latent: dict[str, Any]) -> Tensor:
 
 
 def rgb_images(images: Tensor) -> Tensor:
-    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (alpha is dropped) -> ``[B, 3, H, W]`` in the same range, in float32.
+    """An IMAGE ``[B, H, W, C]``, see :func:`rgb_frames` -> ``[B, 3, H, W]`` in the same range, in float32."""
+    return rgb_frames(images).float().movedim(-1, 1)
+
+
+def rgb_frames(images: Tensor) -> Tensor:
+    """An IMAGE ``[B, H, W, C]``, C being 1 (grey), 3 or 4 (alpha is dropped) -> ``[B, H, W, 3]``, without a copy.
 
     Raises:
         ValueError: an empty IMAGE, one of another shape, data type or number of channels, or with values that are no numbers.
@@ -118,7 +123,7 @@ def rgb_images(images: Tensor) -> Tensor:
     if channels not in (1, 3, 4):
         raise ValueError(f"The image has {channels} channels; 1 (grey), 3 (RGB) or 4 (RGBA) are possible. Connect such an image.")
     check_finite(images, "images")
-    return images[..., :3].float().expand(*images.shape[:-1], 3).movedim(-1, 1)
+    return images[..., :3].expand(*images.shape[:-1], 3)
 
 
 def one_batch(images: Sequence[Tensor]) -> Tensor:

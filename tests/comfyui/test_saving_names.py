@@ -38,7 +38,8 @@ for line in sys.stdin:
         images = torch.full_like(images, math.nan)
     inputs = {"images": images, "filename_prefix": "clip", "fps": 8.0, "crf": 17.0, **asked}
     try:
-        result = node_pack.run("VideoCrafterSaveVideo", **inputs).ui.as_dict()["images"][0]
+        shown = node_pack.run("VideoCrafterSaveVideo", **inputs).ui
+        result = shown.get("files", shown["images"])[0]
         print(json.dumps(str(Path(result["subfolder"]) / result["filename"])), flush=True)
     except ValueError as error:
         print(json.dumps({"error": str(error)}), flush=True)

@@ -24,6 +24,8 @@ NUMBERS = [
     ("VideoCrafterJoinClips", "length"),
     ("VideoCrafterSaveVideo", "fps"),
     ("VideoCrafterSaveVideo", "crf"),
+    ("VideoCrafterSaveVideo", "loop_count"),
+    *(("VideoCrafterFitVideo", name) for name in ("width", "height", "length", "fps", "start", "source_fps")),
 ]
 LINKED = ["nan", "infinity", "minus one", "far too much", "words", "nothing", "yes", "a tensor"]
 
@@ -54,6 +56,7 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
     images = {"images": out(graph.add("EmptyImage", width=16, height=16, batch_size=4, color=0))} if node not in inputs else {}
     inputs["VideoCrafterJoinClips"] = {**images, "length": 2, "match": False}
     inputs["VideoCrafterSaveVideo"] = {**images, "filename_prefix": "numbers", "fps": 8.0, "crf": 20.0}
+    inputs["VideoCrafterFitVideo"] = {**images, "width": 16, "height": 16, "length": 2, "fps": 8.0, "start": 0.0, "source_fps": 8.0}
     return graph.add(node, **(inputs[node] | changes))
 
 

@@ -2,100 +2,139 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageSequence
+from PIL import ImageSequence
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import check_output, replacing
+from ..files import check_output, replacing, replacing_folder
+from .animations import write_animation, write_images
+from .clip import Clip
+from .containers import write_container
+from .formats import BY_SUFFIX, FORMATS, VideoFileError, check_format, format_of, pyav
 from .images import check_finite, rgb_array
-from .mp4 import LARGEST_MP4_SIDE, SPEEDS, VideoFileError, check_mp4, pyav, save_mp4
 from .opening import MAX_PIXELS, Unsuitable, check_video_pixels, container_of, decoding, is_image, opened_image
 
-#: Largest side in pixels of each form that can be written: MP4 by PyAV, animated images by Pillow.
-LARGEST_SIDES = {".mp4": LARGEST_MP4_SIDE, ".webp": 16383, ".gif": 65535, ".png": 65535}
-SUFFIXES = tuple(LARGEST_SIDES)
-#: Fastest playback of each form in frames per second. Browsers show a frame of an animated image that lasts 10 ms or less for 100 ms.
-FASTEST = {".mp4": SPEEDS[1], ".webp": 90, ".gif": 50, ".png": 90}
-#: Milliseconds in which a form counts the time of a frame.
-UNITS = {".webp": 1, ".gif": 10, ".png": 1}
+#: Endings of the names of files that can be written.
+SUFFIXES = tuple(BY_SUFFIX)
+#: The value of white in arrays of whole numbers; it is 1 in others.
+WHITE = {"uint8": 255, "uint16": 65535}
+
+logger = logging.getLogger(__name__)
 
 
-def check_target(path: Path, width: int | None = None, height: int | None = None, fps: float | None = None) -> None:
+def check_target(
+    path: Path,
+    width: int | None = None,
+    height: int | None = None,
+    fps: float | None = None,
+    format: str | None = None,
+    crf: float | None = None,
+) -> None:
     """Check all that can be known before a clip is made, so that no work is lost.
 
     Args:
         width, height, fps: of the clip, as far as known.
+        format: as for :func:`save_video`.
+        crf: likewise.
 
     Raises:
-        VideoFileError: another suffix, or there is no PyAV for an MP4.
+        VideoFileError: another suffix, or there is no PyAV or no encoder for the format.
         FileWriteError: no such folder, a folder of that name, or the file can't be written.
-        InputError: a size or speed that the form doesn't have.
+        InputError: a size, speed or quality that the format doesn't have.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise VideoFileError(f"{path} should end in one of {', '.join(SUFFIXES)}.")
-    check_output(path)
-    width, height, fps = width or 1, height or 1, 1 if fps is None else fps
-    largest = LARGEST_SIDES[suffix]
-    if max(width, height) > largest:
-        raise InputError(f"The video is {width}x{height}; the sides of a {suffix} have at most {largest} pixels. Make it smaller.")
-    if not (math.isfinite(fps) and SPEEDS[0] <= fps <= FASTEST[suffix]):
-        advice = " Use an .mp4 for more." if fps > FASTEST[suffix] and suffix != ".mp4" else ""
-        bounds = f"{SPEEDS[0]:g} to {FASTEST[suffix]:g}"
-        raise InputError(f"The playback speed is {fps:g} frames per second; a {suffix} can have {bounds}.{advice}")
-    if suffix == ".mp4":
-        check_mp4(width, height, fps)
+    name = format_of(path, format)
+    check_output(path, folder=not FORMATS[name].suffix)
+    check_format(name, width or 0, height or 0, 1 if fps is None else fps, crf)
 
 
-def save_video(frames: Tensor, path: Path, fps: float) -> None:
-    """Write a clip. The suffix decides the form: H.264 in an MP4, or an animated WebP, GIF or PNG.
+def save_video(
+    frames: Tensor,
+    path: Path,
+    fps: float,
+    format: str | None = None,
+    crf: float | None = None,
+    ping_pong: bool = False,
+    loop_count: int = 0,
+) -> None:
+    """Write a clip.
 
     The file is complete or not there: an older one of that name stays as it is until then.
 
     Args:
         frames: ``[3, T, H, W]`` in [-1, 1].
+        path: of the file, or for the format ``png`` of a folder that isn't there yet.
         fps: playback speed in frames per second. The frames of a GIF differ by 10 ms where the whole could not last as long otherwise.
+        format: a name of :data:`.formats.FORMATS`; None: by the file name's ending (:data:`.formats.BY_SUFFIX`).
+        crf: quality, 0 (best) to 51, for the formats that have one. None: 17, and lossless for WebP.
+        ping_pong, loop_count: see :class:`.clip.Clip`.
 
     Raises:
         VideoFileError, FileWriteError: as :func:`check_target`, or the file can't be written.
-        InputError: frames of another shape, or that hold no numbers, or a size or speed that the form doesn't have.
+        InputError: frames of another shape, or that hold no numbers, or a size, speed or quality that the format doesn't have.
     """
     if frames.ndim != 4 or frames.shape[0] != 3 or not frames.numel():
         raise InputError(f"The frames are {list(frames.shape)}; expected are [3, T, H, W], at least one.")
-    check_target(path, frames.shape[3], frames.shape[2], fps)
+    check_target(path, frames.shape[3], frames.shape[2], fps, format, crf)
     check_finite(frames.unbind(1))
-    pixels = torch.stack([((frame.float() + 1) * 127.5).round().clamp(0, 255).byte().cpu() for frame in frames.unbind(1)])
-    with replacing(path) as part:
-        if path.suffix.lower() == ".mp4":
-            save_mp4(pixels.permute(0, 2, 3, 1).numpy(), part, fps)
-        else:
-            _save_animation(pixels.permute(0, 2, 3, 1).numpy(), part, path.suffix.lower(), fps)
+    name = format_of(path, format)
+    clip = Clip(frames.movedim(0, -1), fps, black=-1.0, ping_pong=ping_pong, loop_count=loop_count)
+    with (replacing if FORMATS[name].suffix else replacing_folder)(path) as part:
+        write_clip(clip, part, name, crf)
 
 
-def read_video(path: Path) -> Tensor:
-    """All frames of a video or animated image, ``[3, T, H, W]`` in [-1, 1].
+def write_clip(clip: Clip, path: Path, name: str, crf: float | None = None, tags: Mapping[str, str] | None = None) -> None:
+    """Write a clip in a format. A warning is logged where something of the clip has to be changed or left out for it.
 
-    The content decides what it is: MP4, MOV, WebM, MKV, AVI and other containers, or an image of :data:`.opening.IMAGE_FORMATS`.
+    Args:
+        path: of the file, which is written directly, or of an empty folder for images.
+        name: of a format of :data:`.formats.FORMATS`.
+        crf: quality, see :func:`save_video`.
+        tags: metadata, JSON by name; PNG images have them in the first one.
+
+    Raises:
+        InputError: a size, speed or quality that the format doesn't have.
+        VideoFileError: a library is missing or can't write the file. What the system says is an OSError.
+    """
+    check_format(name, *clip.size, clip.fps, crf)
+    if clip.sound is not None and not FORMATS[name].sound:
+        logger.warning(f"{FORMATS[name].title} has no sound: saved without it.")
+    if FORMATS[name].encoder:
+        write_container(clip, path, name, crf, tags or {})
+    elif FORMATS[name].suffix:
+        write_animation(clip, path, name, crf, tags or {})
+    else:
+        write_images(clip, path, tags or {})
+
+
+def read_video(path: Path, max_frames: int | None = None) -> Tensor:
+    """The frames of a video or animated image, ``[3, T, H, W]`` in [-1, 1].
+
+    The content decides what it is: MP4, MOV, WebM, MKV, AVI and other containers, or an image of :data:`.opening.IMAGE_FORMATS`. A
+    video that a phone noted to be turned is upright, and one of more than 8 bits a channel keeps them.
+
+    Args:
+        max_frames: most frames to decode; None for all.
 
     Raises:
         VideoFileError: no such file, it can't be read or is too large, or PyAV is missing for a video.
     """
     with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV, or an animated WebP, GIF or PNG."):
-        frames = list(_image_frames(path) if is_image(path) else _container_frames(path))
+        frames = list(islice(_image_frames(path) if is_image(path) else _container_frames(path, max_frames), max_frames))
         if not frames:
             raise Unsuitable("it has no frames")
         video = torch.empty(3, len(frames), *frames[0].shape[:2])
-        scale = 127.5 if frames[0].dtype == np.uint8 else 0.5
+        scale = WHITE.get(frames[0].dtype.name, 1) / 2
         for index in range(len(frames)):
-            video[:, index] = torch.from_numpy(frames[index]).permute(2, 0, 1)
+            video[:, index] = torch.from_numpy(frames[index].astype(np.float32)).permute(2, 0, 1)
             frames[index] = frames[0][:0]  # its memory is needed
         return video.div_(scale).sub_(1)
 
@@ -113,7 +152,21 @@ def _image_frames(path: Path) -> Iterator[np.ndarray]:
             yield rgb_array(frame, image.format)
 
 
-def _container_frames(path: Path) -> Iterator[np.ndarray]:
+def _container_frames(path: Path, max_frames: int | None) -> Iterator[np.ndarray]:
+    for number, frame in enumerate(decoded(path, max_frames), 1):
+        check_video_pixels(frame.width, frame.height, number)
+        yield upright_pixels(frame)
+
+
+def decoded(path: Path, kept: int | None = None) -> Iterator[Any]:
+    """PyAV's frames of a video file, decoded when they are asked for.
+
+    Args:
+        kept: how many of them will be in memory together; None for all.
+
+    Raises:
+        Unsuitable: it can't be read, a frame is of another size than the first, or they are too large. PyAV raises others.
+    """
     name = container_of(path)
     if name is None:
         raise Unsuitable("it is damaged, or of a kind that isn't read")
@@ -124,26 +177,19 @@ def _container_frames(path: Path) -> Iterator[np.ndarray]:
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.codec_context is None:
             raise Unsuitable("it has no pictures, or of an unknown codec")
-        check_video_pixels(stream.width, stream.height, max(stream.frames, 1))
+        check_video_pixels(stream.width, stream.height, max(1, stream.frames if kept is None else min(kept, stream.frames)))
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         size = None
         for number, frame in enumerate(container.decode(stream), 1):
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
                 raise Unsuitable(f"frame {number} is {frame.width}x{frame.height} and the first {size[0]}x{size[1]}")
-            check_video_pixels(*size, number)
-            yield frame.to_ndarray(format="rgb24")
+            yield frame
 
 
-def _save_animation(pixels: np.ndarray, path: Path, suffix: str, fps: float) -> None:
-    images = [Image.fromarray(frame) for frame in pixels]
-    unit = UNITS[suffix]
-    ends = [round(1000 * index / (fps * unit)) * unit for index in range(len(images) + 1)]  # so that the rounding doesn't add up
-    durations: Any = [end - start for start, end in zip(ends, ends[1:], strict=False)]
-    if len(images) == 1:
-        durations = durations[0]
-    lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
-    try:
-        images[0].save(path, suffix[1:].upper(), save_all=True, append_images=images[1:], duration=durations, loop=0, **lossless)
-    except (ValueError, OverflowError, RuntimeError) as error:  # equal frames become one, which can last too long for the form
-        raise VideoFileError(f"{path.name} can't be written as a {suffix}: {error}. Use an .mp4.") from error
+def upright_pixels(frame: Any) -> np.ndarray:
+    """The pixels ``[H, W, 3]`` of a frame of PyAV, of 8 or 16 bits, turned by what its file says (phones write it)."""
+    deep = max(component.bits for component in frame.format.components) > 8
+    pixels: np.ndarray = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise; PyAV before 14 doesn't tell
+    return np.rot90(pixels, turns) if turns else pixels
