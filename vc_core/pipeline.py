@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -23,7 +22,7 @@ from .diffusion import samplers
 from .diffusion.deep_cache import DeepCache, check_shallow
 from .diffusion.denoiser import GuidedDenoiser
 from .diffusion.noise import Noise, SeededNoise
-from .diffusion.samplers import Tables, clean_and_noise, ddim, noised
+from .diffusion.samplers import clean_and_noise, noised
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .family.model_file import ModelFile
@@ -241,10 +240,10 @@ class VideoModel:
         sampling: Sampling | None = None,
         **settings: object,
     ) -> Tensor:
-        """Sample latents, with the authors' DDIM.
+        """Sample latents, with the authors' sampler.
 
         Args:
-            positive, negative: of B videos; ``fps`` is that of the settings where they have none.
+            positive, negative: of B videos; fps and the scales that a distilled model reads are those of the settings where they have none.
             latents: an input video ``[B, C, T, h, w]`` in the diffusion's scale to start from, see ``denoise``. It decides the size.
 
         Returns:
@@ -260,7 +259,8 @@ class VideoModel:
         if run.image_guidance_scale is not None and not self.config.unet.image_attention:
             raise InputError(f"{self.config.title} takes no image: leave image_guidance_scale out.")
         noise = self._noise(run, len(positive.text), latents)
-        tables = Tables.make(self.schedule, self.schedule.visited(run.steps, run.spacing, run.denoise), run.eta)
+        visited = self.schedule.visited(run.steps, run.spacing, run.denoise, run.original_steps)
+        tables, update = samplers.tables_and_update(run.sampler, self.schedule, visited, run.eta)
         steps, timesteps = len(tables.timesteps), tables.timesteps.to(self.device)
         denoiser = self._denoiser(positive, negative, run)
         x = noise.start.to(self.device, torch.float32)
@@ -271,11 +271,10 @@ class VideoModel:
             prediction = denoiser(x, timesteps[index].expand(len(x)), steps - 1 - index, steps)
             return clean_and_noise(x, prediction, tables, index)
 
-        return samplers.sample(predict, x, steps, ddim(tables), noise.steps(), run.callback)
+        return samplers.sample(predict, x, steps, update, noise.steps(), run.callback)
 
     def _denoiser(self, positive: Conditioning, negative: Conditioning, run: Sampling) -> GuidedDenoiser:
-        rates = torch.full((len(positive.text),), float(run.fps), device=self.device)
-        both = [replace(each, fps=rates) if each.fps is None else each for each in (positive, negative)]
+        both = [run.conditions(each, self.config.unet) for each in (positive, negative)]
         cache = None
         if run.deep_cache_interval > 1:
             check_shallow(run.deep_cache_blocks, len(self.unet.input_blocks))
@@ -361,6 +360,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     adapters: Iterable[str | os.PathLike[str]] = (),
+    base: str | os.PathLike[str] | None = None,
 ) -> VideoModel:
     """Load a model from a file.
 
@@ -371,12 +371,13 @@ def load(
         device: where the weights go.
         dtype: what they are stored in, and computed in where the device can, see :func:`vc_core.kernels.casting.computing_type`.
         adapters: files of adapters to load beside the model.
+        base: a file with the parts that ``path`` lacks, such as VideoCrafter2's for T2V-Turbo's; not for an opened file.
 
     Raises:
         CheckpointError: as :meth:`vc_core.family.model_file.ModelFile.open`.
         InputError: two adapter files of one name.
     """
-    file = path if isinstance(path, ModelFile) else ModelFile.open(path, config)
+    file = path if isinstance(path, ModelFile) else ModelFile.open(path, config, base)
     paths = [Path(each) for each in adapters]
     if len({each.stem for each in paths}) < len(paths):
         raise InputError(f"Two adapter files have the same name: {', '.join(map(str, paths))}. Rename one of them.")
