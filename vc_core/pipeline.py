@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -37,9 +38,10 @@ from .models.projector import Projector
 from .models.text_encoder import TextEncoder, tokenize
 from .models.unet import UNet
 from .prompt_schedule import Prompt, PromptSchedule, encode_prompt
-from .sampling import Sampling, check_size
+from .sampling import Sampling, advice, check_size
 
 Network = TypeVar("Network", bound=nn.Module)
+logger = logging.getLogger(__name__)
 
 
 class VideoModel:
@@ -162,7 +164,7 @@ class VideoModel:
         """
         if self.config.image_problem(None):
             raise InputError(f"{self.config.title} makes videos from an image: use image_to_video.")
-        run = self._settings(sampling, settings)
+        run = self._settings(sampling, settings, negative_prompt)
         latents = self._latents(video, run)
         clips = 1 if isinstance(prompt, (str, PromptSchedule)) else len(prompt)
         texts = [encode_prompt(self.encode_text, each, clips, self._size(run, latents)[0]) for each in (prompt, negative_prompt)]
@@ -198,7 +200,7 @@ class VideoModel:
         }
         if problem := self.config.image_problem("ends" if loop or end_image is not None else "first"):
             raise InputError(problems[problem])
-        run = self._settings(sampling, settings)
+        run = self._settings(sampling, settings, negative_prompt)
         first = image[None] if image.ndim == 3 else image
         check_images(first, "image")
         last = self._last_image(first, end_image, loop)
@@ -258,6 +260,8 @@ class VideoModel:
             raise InputError(f"The negative conditioning is of {len(negative.text)} videos and the positive of {len(positive.text)}.")
         if run.image_guidance_scale is not None and not self.config.unet.image_attention:
             raise InputError(f"{self.config.title} takes no image: leave image_guidance_scale out.")
+        for sentence in advice(self.config, run.sampler, run.steps, run.guidance_scale):
+            logger.warning(sentence)
         noise = self._noise(run, len(positive.text), latents)
         visited = self.schedule.visited(run.steps, run.spacing, run.denoise, run.original_steps)
         tables, update = samplers.tables_and_update(run.sampler, self.schedule, visited, run.eta)
@@ -282,10 +286,11 @@ class VideoModel:
         hooks = [*(adapter.hooks for adapter in self.adapters.values()), *run.hooks]
         return GuidedDenoiser(self.unet, both[0], both[1], run.guidance, self.dtype, deep_cache=cache, hooks=hooks)
 
-    def _settings(self, sampling: Sampling | None, changes: Mapping[str, object]) -> Sampling:
-        if sampling is None:
-            return Sampling.of(self.config, **changes)
-        return sampling.changed(**changes)
+    def _settings(self, sampling: Sampling | None, changes: Mapping[str, object], negative_prompt: Prompt = "") -> Sampling:
+        run = Sampling.of(self.config, **changes) if sampling is None else sampling.changed(**changes)
+        if negative_prompt and run.guidance_scale == 1 and run.image_guidance_scale is None:
+            logger.warning("The CFG scale is 1, at which the negative prompt is not read.")
+        return run
 
     def _latents(self, video: Tensor | None, run: Sampling) -> Tensor | None:
         if video is not None and run.denoise >= 1:

@@ -135,6 +135,24 @@ class Sampling:
                 raise InputError(f"{name} is {getattr(self, name)!r:.40}; {possible}.")
 
 
+def advice(config: ModelConfig, sampler: str, steps: int, guidance_scale: float) -> list[str]:
+    """Settings that make a distilled model slower or its videos worse, in sentences for the user; none for other models."""
+    if not config.unet.guidance_embedding:
+        return []
+    own, title = config.sampling, config.title
+    found = []
+    if sampler != own.sampler:
+        found.append(f"The sampler is {sampler}; {title} was distilled for {own.sampler} sampling.")
+    if steps > 2 * own.steps:
+        found.append(f"{steps} steps are set; {title} was distilled for few, such as {own.steps}: more take longer and add nothing.")
+    if guidance_scale != 1:
+        found.append(
+            f"The CFG scale is {guidance_scale:g}; {title} reads its scale of guidance as an input. A CFG scale other than 1 guides a "
+            "second time, which burns colours, and takes two passes at each step: set it to 1."
+        )
+    return found
+
+
 def motion_stop(share: float) -> float:
     """The lowest timestep at which motion guidance acts, of the share of the 1000 timesteps at which it does."""
     return 1000 * (1 - share)

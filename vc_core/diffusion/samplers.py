@@ -108,18 +108,22 @@ def consistency(tables: Tables) -> Update:
     return update
 
 
-def tables_and_update(sampler: str, schedule: Schedule, timesteps: Tensor, eta: float) -> tuple[Tables, Update]:
-    """The tables and the update of a whole run.
+def tables_and_update(
+    sampler: str, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int | None = None
+) -> tuple[Tables, Update]:
+    """The tables and the update of a run.
 
     Args:
         sampler: one of :data:`vc_core.config.SAMPLERS`.
         timesteps: rising.
         eta: of DDIM; consistency sampling has no such choice.
+        end: the timestep that the last step goes to; None: where the sampler's authors end, which is timestep 0 with DDIM, and the clean
+            sample with consistency sampling.
     """
     if sampler == "consistency":
-        tables = Tables.make(schedule, timesteps, end=None)
+        tables = Tables.make(schedule, timesteps, end=end)
         return tables, consistency(tables)
-    tables = Tables.make(schedule, timesteps, eta)
+    tables = Tables.make(schedule, timesteps, eta, end or 0)
     return tables, ddim(tables)
 
 
