@@ -17,7 +17,7 @@ NUMBERS = [
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
     ("VideoCrafterDDIM", "eta"),
-    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_guidance", "motion_share")),
+    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_share")),  # -1 is one of motion_guidance's
     ("VideoCrafterDecode", "frames_at_once"),
     ("VideoCrafterJoinClips", "length"),
     ("VideoCrafterSaveVideo", "fps"),
