@@ -40,7 +40,7 @@ def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent
             "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
             "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale,
         },
-        at=(COLUMNS[3], top), size=(WIDTH, 300),
+        at=(COLUMNS[3], top), size=(WIDTH, 320),
     )
     flow.group("Sampling: new seed, new video", [sampler], color=PURPLE)
     return sampler
@@ -70,7 +70,7 @@ def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, 
     flow.note(
         "fps in the conditioning sets the speed of the motion: higher means less motion from frame to frame. fps in the saving nodes "
         "sets the playback speed.",
-        at=(COLUMNS[3], top + 390), size=(WIDTH, 110), title="Two kinds of fps",
+        at=(COLUMNS[3], top + 410), size=(WIDTH, 110), title="Two kinds of fps",
     )
     flow.group("Frames: nothing to set", shown, color=OLIVE)
     flow.group("Saved: an animated image", [webp], color=TEAL)

@@ -50,7 +50,7 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
     )
     positive, negative = texts(flow, loader["CLIP"], "a red circle moving right", TOP)
     flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
-    _from_text(flow, loader, positive, negative, _latent(flow, TOP + 180), prefix="VideoCrafter")
+    _from_text(flow, loader, positive, negative, _latent(flow, TOP + 250), prefix="VideoCrafter")
     return flow
 
 
@@ -63,7 +63,7 @@ def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
         "frame 0 to 5. Between two keys the prompts are mixed.\n\nFor real videos choose VideoCrafter2 here. Set 512x320, fps 28, 50 steps "
         "and cfg 12.",
     )
-    latent = _latent(flow, TOP + 180)
+    latent = _latent(flow, TOP + 250)
     schedule = flow.node(
         "VideoCrafterPromptSchedule",
         {
@@ -74,7 +74,7 @@ def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
     )
     negative = negative_prompt(flow, loader["CLIP"], TOP + 350)
     flow.group("Prompts: what each frame shows", [schedule, negative], color=GREEN)
-    plot = flow.node("PreviewImage", {"images": schedule["plot"]}, at=(COLUMNS[2], TOP + 480), size=(WIDTH, 220), title="The schedule")
+    plot = flow.node("PreviewImage", {"images": schedule["plot"]}, at=(COLUMNS[2], TOP + 530), size=(WIDTH, 220), title="The schedule")
     flow.group("Plot: when which prompt is read", [plot], color=OLIVE)
     _from_text(flow, loader, schedule, negative, latent, prefix="VideoCrafter_prompt_schedule")
     return flow
@@ -90,7 +90,7 @@ def _from_text(flow: WorkflowBuilder, loader: Node, positive: Node, negative: No
     conditioning = flow.node(
         "VideoCrafterConditioning",
         {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0},
-        at=(COLUMNS[2], TOP), size=(WIDTH, 110),
+        at=(COLUMNS[2], TOP), size=(WIDTH, 180),
     )
     flow.group("Speed, size and length", [conditioning, latent], color=GREEN)
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], TOP)

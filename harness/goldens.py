@@ -35,6 +35,8 @@ TEXT_TO_VIDEO = ("t2v_512_v1", "t2v_1024_v1", "t2v_512_v2")
 DYNAMICRAFTER = ("dynamicrafter_256_v1", "dynamicrafter_512_v1", "dynamicrafter_1024_v1")
 VIDEOCRAFTER = (*TEXT_TO_VIDEO, "i2v_512_v1")
 MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
+#: Recordings in other forms than the base models'.
+TURBO = ("t2v_turbo_v1", "t2v_turbo_v2")
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
 PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
 DYNAMICRAFTER_PROMPTS = ("a boat sails, fireworks above", "")
@@ -113,19 +115,24 @@ class Recording:
             self.files[kind] = Tensors(self.folder / f"{kind}.safetensors")
         return self.files[kind]
 
-    def _json(self, file: str) -> Any:
+    def path(self, file: str) -> Path:
+        """A file of the folder, which counts as read."""
         self.used.add(file)
-        return json.loads((self.folder / file).read_text())
+        return self.folder / file
+
+    def json(self, file: str) -> Any:
+        """The content of a JSON file."""
+        return json.loads(self.path(file).read_text())
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
         """Name to shape of every parameter in the checkpoint."""
-        return {name: shape for name, shape in self._json("manifest.json")}
+        return {name: shape for name, shape in self.json("manifest.json")}
 
     @cached_property
     def reference_config(self) -> dict[str, Any]:
         """The parameters of the reference's own configuration."""
-        parameters: dict[str, Any] = self._json("config.json")["params"]
+        parameters: dict[str, Any] = self.json("config.json")["params"]
         return parameters
 
     @cached_property
@@ -196,6 +203,8 @@ class Recording:
             "turning_step": "scale_steps",
         }
         schedule = {ours: reference[theirs] for theirs, ours in names.items() if theirs in reference}
+        if self.name in TURBO:  # whose sampler reads no scale, whatever the configuration says
+            return {**schedule, "single_precision": True}
         if reference.get("use_scale"):
             schedule["scale_end"] = reference.get("scale_b", 0.3)
         elif reference.get("use_dynamic_rescale"):

@@ -15,7 +15,7 @@ from .loading import VideoCrafterLoader
 from .measuring import VideoCrafterPictureKept
 from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
-from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
+from .sampling import VideoCrafterConsistency, VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
 
@@ -33,6 +33,7 @@ NODES: list[type[io.ComfyNode]] = [
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,
     VideoCrafterDDIM,
+    VideoCrafterConsistency,
     VideoCrafterScheduler,
     VideoCrafterGuider,
     VideoCrafterDeepCache,

@@ -11,7 +11,7 @@ from harness.graphs import TextGraph, assert_fails, out
 #: Numbers of the nodes; each node's other inputs are in :func:`added`.
 NUMBERS = [
     *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise")),
-    *(("VideoCrafterScheduler", name) for name in ("steps", "denoise")),
+    *(("VideoCrafterScheduler", name) for name in ("steps", "denoise", "original_steps")),
     *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
     *(("VideoCrafterModelSettings", name) for name in ("width", "height", "length", "fps", "steps")),
@@ -19,7 +19,7 @@ NUMBERS = [
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
     ("VideoCrafterDDIM", "eta"),
-    ("VideoCrafterConditioning", "fps"),
+    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_share")),  # -1 is one of motion_guidance's
     ("VideoCrafterDecode", "frames_at_once"),
     ("VideoCrafterJoinClips", "length"),
     ("VideoCrafterSaveVideo", "fps"),
@@ -80,8 +80,9 @@ def test_a_number_by_a_link(comfyui, graph, linked):
 def test_a_widget_of_nan(comfyui, graph):
     """JSON in Python has NaN, and no comparison with a bound finds it."""
     start = dict(graph.prompt)
-    # ComfyUI refuses these.
-    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "x", "y")
+    whole = (  # ComfyUI refuses these
+        "seed", "steps", "original_steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "x", "y",
+    )
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
         shown(graph, added(graph, node, **{name: float("nan")}))

@@ -1,0 +1,1 @@
+"""LoRA files: layers and their pairs of low-rank matrices."""
