@@ -81,7 +81,7 @@ def test_a_widget_of_nan(comfyui, graph):
     """JSON in Python has NaN, and no comparison with a bound finds it."""
     start = dict(graph.prompt)
     # ComfyUI refuses these.
-    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "x", "y")
+    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "x", "y", "loop_count")
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
         shown(graph, added(graph, node, **{name: float("nan")}))
