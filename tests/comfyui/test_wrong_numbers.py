@@ -82,6 +82,7 @@ def test_a_widget_of_nan(comfyui, graph):
     start = dict(graph.prompt)
     whole = (  # ComfyUI refuses these
         "seed", "steps", "original_steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "x", "y",
+        "loop_count",
     )
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
