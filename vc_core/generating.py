@@ -19,6 +19,7 @@ from .console import option, say
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .family.model_file import ModelFile
+from .lora.merging import with_loras
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
 from .pipeline import load
@@ -56,6 +57,7 @@ def generate(arguments: argparse.Namespace) -> None:
         prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
     height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
     check_target(arguments.output, width, height, settings.playback_fps)
+    file = with_loras(file, arguments.lora, say)
     model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
     with tqdm(desc="sampling", unit="step") as bar:
 

@@ -48,11 +48,14 @@ def tensors_of(content: object) -> Records:
     """The tensors with names in the object that a pickle describes.
 
     Those below "state_dict" come first, then those below "module". Of the top level itself and the other usual keys, the one with
-    most tensors is taken, the first of several: a model rather than its averages (EMA).
+    most tensors is taken, the first of several: a model rather than its averages (EMA). The tensors of a list of pairs, such as
+    T2V-Turbo's LoRA, are called 0, 1, 2 and so on.
 
     Raises:
         CheckpointError: there are none.
     """
+    if isinstance(content, list) and content and len(content) % 2 == 0 and all(isinstance(each, TensorRecord) for each in content):
+        return {str(index): each for index, each in enumerate(content)}
     if not isinstance(content, dict):
         what = {TensorRecord: "a single tensor without a name", list: "a list", tuple: "a list"}.get(type(content))
         if isinstance(content, (Global, Placeholder)):
@@ -64,6 +67,11 @@ def tensors_of(content: object) -> Records:
     if not found:
         raise CheckpointError(f"there are no tensors where a checkpoint has them; its top level has {_listing(content)}")
     return found
+
+
+def keys_of(content: object) -> list[str]:
+    """The keys at the top level of the object that a pickle describes, which tell the program that wrote it."""
+    return [key for key in content if isinstance(key, str)] if isinstance(content, dict) else []
 
 
 def _search(level: object, depth: int) -> Records:
