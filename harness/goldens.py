@@ -35,6 +35,9 @@ TEXT_TO_VIDEO = ("t2v_512_v1", "t2v_1024_v1", "t2v_512_v2")
 DYNAMICRAFTER = ("dynamicrafter_256_v1", "dynamicrafter_512_v1", "dynamicrafter_1024_v1")
 VIDEOCRAFTER = (*TEXT_TO_VIDEO, "i2v_512_v1")
 MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
+#: Folders that are recordings of something else than a base model.
+LORA_FILES = "lora_files"
+OTHERS = (LORA_FILES,)
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
 PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
 DYNAMICRAFTER_PROMPTS = ("a boat sails, fireworks above", "")
@@ -91,7 +94,7 @@ class Recording:
     Attributes:
         folder: holds ``config.json``, ``manifest.json`` and the files of tensors; its name is the model's.
         seed: of the weights.
-        used: the names of the JSON files that were read.
+        used: the names of the files that were read, but for those of tensors.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -113,19 +116,24 @@ class Recording:
             self.files[kind] = Tensors(self.folder / f"{kind}.safetensors")
         return self.files[kind]
 
-    def _json(self, file: str) -> Any:
+    def path(self, file: str) -> Path:
+        """A file of the folder, which counts as read."""
         self.used.add(file)
-        return json.loads((self.folder / file).read_text())
+        return self.folder / file
+
+    def json(self, file: str) -> Any:
+        """The content of a JSON file of the folder."""
+        return json.loads(self.path(file).read_text())
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
         """Name to shape of every parameter in the checkpoint."""
-        return {name: shape for name, shape in self._json("manifest.json")}
+        return {name: shape for name, shape in self.json("manifest.json")}
 
     @cached_property
     def reference_config(self) -> dict[str, Any]:
         """The parameters of the reference's own configuration."""
-        parameters: dict[str, Any] = self._json("config.json")["params"]
+        parameters: dict[str, Any] = self.json("config.json")["params"]
         return parameters
 
     @cached_property

@@ -10,6 +10,7 @@ from .decoding import VideoCrafterDecode
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
+from .lora import VideoCrafterLoadLora
 from .measuring import VideoCrafterPictureKept
 from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
@@ -18,6 +19,7 @@ from .saving import VideoCrafterSaveVideo
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
+    VideoCrafterLoadLora,
     VideoCrafterPromptSchedule,
     VideoCrafterConditioning,
     VideoCrafterImageToVideo,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from harness import goldens
 from harness.bench import T2V
 from harness.graphs import TextGraph, assert_fails, out
+from vc_core.lora import save_lora
 
 #: Numbers of the nodes; each node's other inputs are in :func:`added`.
 NUMBERS = [
@@ -16,6 +18,7 @@ NUMBERS = [
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
+    *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
     ("VideoCrafterDDIM", "eta"),
     ("VideoCrafterConditioning", "fps"),
     ("VideoCrafterDecode", "frames_at_once"),
@@ -23,11 +26,16 @@ NUMBERS = [
     ("VideoCrafterSaveVideo", "fps"),
     ("VideoCrafterSaveVideo", "crf"),
 ]
+#: A LoRA file in the server's folder.
+LORA = "numbers.safetensors"
 LINKED = ["nan", "infinity", "minus one", "far too much", "words", "nothing", "yes", "a tensor"]
 
 
 @pytest.fixture
 def graph(comfyui, checkpoints) -> TextGraph:
+    folder = comfyui.base / "models" / "loras"
+    folder.mkdir(exist_ok=True)
+    save_lora(folder / LORA, {"time_embed.0": (torch.ones(1, 32), torch.ones(128, 1), 1.0)})
     return TextGraph(f"{T2V}.safetensors", goldens.PROMPTS[0], frames=2, size=16)
 
 
@@ -43,6 +51,7 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         "EmptyVideoCrafterLatent": {"width": 16, "height": 16, "length": 2, "batch_size": 1},
         "VideoCrafterMotionStrength": {"model": graph.model, "strength": 0.5, "blocks": "all"},
         "VideoCrafterPromptSchedule": {"clip": graph.clip, "schedule": '"0": "a"', "length": 2, "interpolation": "linear"},
+        "VideoCrafterLoadLora": {"model": graph.model, "lora_name": LORA, "strength_model": 1.0, "strength_clip": 1.0},
         "VideoCrafterDDIM": {"eta": 1.0},
         "VideoCrafterConditioning": {"positive": graph.text, "negative": graph.text, "fps": 8.0},
         "VideoCrafterDecode": {"samples": graph.latent, "vae": graph.vae, "frames_at_once": 4},

@@ -19,7 +19,7 @@ from .foreign import base_of_width, foreign_lora
 from .keys import Keys, Parts, sort_keys
 from .layer import Layer, misfit
 from .lora import Lora
-from .places import Shapes, is_text, text_layers, text_place, unet_layers, unet_place
+from .places import Shapes, is_text, text_place, unet_layers, unet_place
 from .turbo_list import NamelessTensor, is_nameless, turbo_layers
 
 #: Most problems that a message lists.
@@ -38,7 +38,7 @@ class LoraFile:
 
         Args:
             unet: the shapes of the UNet's tensors by their names in it, see :func:`vc_core.family.model_file.part_shapes`.
-            text: those of the text encoder; None if the model has none here.
+            text: those of the text tower's layers, see :func:`.places.text_layers`; None if there is no text encoder.
             alpha: in place of the file's.
 
         Raises:
@@ -51,7 +51,7 @@ class LoraFile:
         layers = unet_layers(unet)
         keys = self._named(layers)
         with error_prefix(self.checkpoint.path):
-            places = _Places(keys, layers, None if text is None else text_layers(text))
+            places = _Places(keys, layers, text)
             self._check(keys, places)
         unet_parts, text_parts = places.of("unet"), places.of("text")
         chosen = self._alphas(keys, layers, {**unet_parts, **text_parts}, tuple(unet_parts), alpha)

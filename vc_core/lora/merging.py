@@ -16,7 +16,7 @@ from ..family.model_file import ModelFile, part_shapes
 from .files import open_lora
 from .layer import Layer
 from .lora import Lora
-from .places import text_tensor
+from .places import text_layers, text_tensor
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def matched(file: ModelFile, setting: LoraSetting) -> Lora:
     Raises:
         CheckpointError, InputError: as :func:`with_loras`.
     """
-    text = part_shapes(file.config, "text_encoder") if "text_encoder" in file.parts else None
+    text = text_layers(part_shapes(file.config, "text_encoder")) if "text_encoder" in file.parts else None
     return open_lora(setting.path).match(part_shapes(file.config, "unet"), text, setting.alpha)
 
 
