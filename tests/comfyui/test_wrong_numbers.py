@@ -26,6 +26,8 @@ NUMBERS = [
     ("VideoCrafterSaveVideo", "fps"),
     ("VideoCrafterSaveVideo", "crf"),
 ]
+#: Numbers that may be negative.
+BELOW_ZERO = ("strength_model", "strength_clip")
 #: A LoRA file in the server's folder.
 LORA = "numbers.safetensors"
 LINKED = ["nan", "infinity", "minus one", "far too much", "words", "nothing", "yes", "a tensor"]
@@ -35,7 +37,7 @@ LINKED = ["nan", "infinity", "minus one", "far too much", "words", "nothing", "y
 def graph(comfyui, checkpoints) -> TextGraph:
     folder = comfyui.base / "models" / "loras"
     folder.mkdir(exist_ok=True)
-    save_lora(folder / LORA, {"time_embed.0": (torch.ones(1, 32), torch.ones(128, 1), 1.0)})
+    save_lora(folder / LORA, {"time_embed.0": (torch.ones(1, 64), torch.ones(256, 1), 1.0)})
     return TextGraph(f"{T2V}.safetensors", goldens.PROMPTS[0], frames=2, size=16)
 
 
@@ -73,6 +75,8 @@ def test_a_number_by_a_link(comfyui, graph, linked):
     """All nodes' numbers, one after the other."""
     start = dict(graph.prompt)
     for node, name in NUMBERS:
+        if linked == "minus one" and name in BELOW_ZERO:
+            continue
         graph.prompt = dict(start)
         number = graph.add("TestStrangeNumber", what=linked)
         shown(graph, added(graph, node, **{name: out(number)}))
