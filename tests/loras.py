@@ -74,3 +74,17 @@ def first_diffusers() -> dict[str, torch.Tensor]:
         shape = TEXT[f"text_model.encoder.layers.0.self_attn.{part}"]
         tensors |= pair(stem, LINEAR, shape)
     return tensors
+
+
+def in_list_order(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """The layers of T2V-Turbo's list in its order: as in the UNet, but feed-forward before cross-attention, and no Conv1d."""
+    names = list(shapes)
+
+    def order(layer: str) -> tuple[int, ...]:
+        block, found, rest = layer.partition(".transformer_blocks.0.")
+        if not found:
+            return names.index(layer), 0, 0
+        first = next(index for index, name in enumerate(names) if name.startswith(block + found))
+        return first, ["attn1", "ff", "attn2"].index(rest.split(".")[0]), names.index(layer)
+
+    return sorted((name for name, shape in shapes.items() if len(shape) != 3), key=order)

@@ -58,6 +58,13 @@ def test_each_layer_of_a_published_unet_is_found_by_its_names():
     assert unet_place("diffusion_model.nothing", VIDEOCRAFTER2) is None
 
 
+def test_the_authors_name_of_the_frame_stride():
+    """DynamiCrafter 256 calls the layer by another name than the other models."""
+    layers = {"fps_embedding.0": (8, 8), "fps_embedding.2": (8, 8)}
+    for name in ("model.diffusion_model.framestride_embed.2", "lora_unet_framestride_embed_2", "diffusion_model.fps_embedding.2"):
+        assert unet_place(name, layers) == "fps_embedding.2"
+
+
 #: Of Stable Diffusion 2's UNet in diffusers (unet/config.json: 4 levels, 2 layers a block, cross-attention in all but the last),
 #: and the place of each in the original code, from diffusers' own scripts/convert_original_stable_diffusion_to_diffusers.py.
 DIFFUSERS = {
@@ -165,5 +172,5 @@ def test_what_does_not_match_is_listed(tmp_path):
     tensors["diffusion_model.step"] = torch.zeros(1)
     lines = open_lora(write(tmp_path, tensors)).match(UNET).report()
     assert lines[0] == "lora.safetensors: 1 of 2 layers matched, rank 4"
-    assert "1 layers not in this model, not used: diffusion_model.camera.0" in lines
-    assert "1 tensors that are not a LoRA's, not used" in lines
+    assert "1 layer not in this model, not used: diffusion_model.camera.0" in lines
+    assert "1 tensor beside the LoRA, not used" in lines

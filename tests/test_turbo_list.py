@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import goldens
-from tests.loras import UNET, VIDEOCRAFTER2
+from tests.loras import UNET, VIDEOCRAFTER2, in_list_order
 from vc_core.checkpoint import CheckpointError
 from vc_core.family.model_file import ModelFile
 from vc_core.lora import LoraSetting, with_loras
@@ -20,20 +20,6 @@ from vc_core.lora.turbo_list import GUIDANCE_LAYER, NamelessTensor, turbo_layers
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> ModelFile:
     return ModelFile.open(goldens.write_checkpoint("t2v_512_v2", tmp_path_factory.mktemp("model") / "model.safetensors"))
-
-
-def in_list_order(shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """The order of the page of the recordings: as in the UNet, but the feed-forward layers before cross-attention."""
-    names = list(shapes)
-
-    def order(layer: str) -> tuple[int, ...]:
-        block, found, rest = layer.partition(".transformer_blocks.0.")
-        if not found:
-            return names.index(layer), 0, 0
-        first = next(index for index, name in enumerate(names) if name.startswith(block + found))
-        return first, ["attn1", "ff", "attn2"].index(rest.split(".")[0]), names.index(layer)
-
-    return sorted((name for name, shape in shapes.items() if len(shape) != 3), key=order)
 
 
 def turbo_list(guidance: bool) -> tuple[list[str], list[NamelessTensor]]:

@@ -14,7 +14,10 @@ from harness import golden_loras, goldens
 from harness.bench import APART, T2V, T2V_V1, Bench, apart, core_latent, same
 from harness.graphs import Graph, assert_fails, out
 from harness.works_with.lora import low_rank, unet_matrices
+from tests.loras import in_list_order
+from vc_core.family.model_file import ModelFile, part_shapes
 from vc_core.lora import LoraSetting, save_lora
+from vc_core.lora.places import unet_layers
 
 STYLE = 0.7
 
@@ -117,6 +120,22 @@ def test_core_s_loader_gives_the_same(comfyui, loras):
     assert apart(results["ours"], results["plain"]) > APART
 
 
+def test_t2v_turbo_s_list_as_alone(comfyui, loras):
+    """Which has no names."""
+    layers = unet_layers(part_shapes(ModelFile.open(Bench(comfyui, T2V).path).config, "unet"))
+    draw, pairs = torch.manual_seed(4), []
+    for name in in_list_order(layers):
+        out_, inner = layers[name][0], layers[name][1:]
+        pairs += [0.02 * torch.randn(out_, 2, generator=draw), torch.randn(2, *inner, generator=draw)]
+    torch.save(pairs, loras / "unet_lora.pt")
+    bench = Bench(comfyui, T2V)
+    bench.save("turbo", latent=bench.authors(model=out(load(bench, bench.model, "unet_lora.pt", 0.9))))
+    bench.save("plain", latent=bench.authors())
+    results = bench.results()
+    same(results["turbo"], core_latent(bench.path, loras=[LoraSetting(loras / "unet_lora.pt", 0.9)]))
+    assert apart(results["turbo"], results["plain"]) > APART
+
+
 def test_weights_in_fp8_are_patched(comfyui, loras):
     """As with core's own loader."""
     style_file(loras, "fp8_style.safetensors")
@@ -143,7 +162,7 @@ def test_the_node_shows_what_matched_and_the_alpha(comfyui, loras):
     log = comfyui.log.read_text()
     assert "shown.safetensors: 1 of 2 layers matched, rank 4" in log
     assert "alpha 8: from the file's metadata" in log and "alpha 2.5: as you chose" in log
-    assert "1 text layers not used: lora_te_text_model_encoder_layers_0_mlp_fc1" in log
+    assert "1 text layer not used: lora_te_text_model_encoder_layers_0_mlp_fc1" in log
 
 
 def bad_files() -> dict[str, tuple[dict[str, torch.Tensor], tuple[str, ...]]]:

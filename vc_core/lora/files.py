@@ -196,13 +196,17 @@ def open_lora(path: str | os.PathLike[str]) -> LoraFile:
                 f"holds no LoRA: none of its {len(checkpoint)} tensors is a matrix of one (lora_A, lora_down, ...). They start with "
                 f"{shown}. If it is a model, load it as one"
             )
+    for parts in keys.layers.values():
+        for name in (parts.down, parts.up, parts.mid, parts.alpha):
+            if name is not None:
+                checkpoint.stored(name)  # which refuses one that can't be read
     return LoraFile(checkpoint, keys)
 
 
 def _base(checkpoint: Checkpoint, keys: Keys, places: _Places) -> str | None:
-    """The base model whose text a file's layers read, if that is known."""
+    """The base model that has the text of the width that a file's layers read, if that is known."""
     for path, (part, place, _) in places.found.items():
-        if part == "unet" and place.endswith((".attn2.to_k", ".attn2.to_v")):
+        if place.endswith((".attn2.to_k", ".attn2.to_v") if part == "unet" else (".q_proj", ".k_proj", ".v_proj")):
             shape = checkpoint.shape(keys.layers[path].down)
             return base_of_width(shape[1]) if len(shape) > 1 else None
     return None

@@ -49,12 +49,16 @@ class Lora:
         for source in dict.fromkeys(each.source for each in self.alphas):
             lines.append(f"alpha {_listed(sorted({each.shown for each in self.alphas if each.source == source}))}: {source}")
         if self.unused_text:
-            lines.append(f"{len(self.unused_text)} text layers not used: {_listed(self.unused_text)}")
+            lines.append(f"{_counted(len(self.unused_text), 'text layer')} not used: {_listed(self.unused_text)}")
         if self.unmatched:
-            lines.append(f"{len(self.unmatched)} layers not in this model, not used: {_listed(self.unmatched)}")
+            lines.append(f"{_counted(len(self.unmatched), 'layer')} not in this model, not used: {_listed(self.unmatched)}")
         if self.others:
-            lines.append(f"{self.others} tensors that are not a LoRA's, not used")
+            lines.append(f"{_counted(self.others, 'tensor')} beside the LoRA, not used")
         return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _listed(paths: Sequence[str]) -> str:

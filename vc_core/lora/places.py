@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from ..family.identify import RENAMED
+
 #: What wrappers and whole models put before the UNet's own names.
 _UNET_PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "unet.", "module.")
 _KOHYA_PREFIXES = ("lora_unet_", "lycoris_")
@@ -115,9 +117,11 @@ def unet_place(path: str, layers: Iterable[str]) -> str | None:
 
 @lru_cache(maxsize=8)
 def _lookup(layers: tuple[str, ...]) -> dict[str, str]:
-    """The UNet's layers by all their names: the family's and diffusers', with dots and with underscores."""
+    """The UNet's layers by all their names: ours, the authors' and diffusers', with dots and with underscores."""
     table = {diffusers: layer for layer in layers for diffusers in _diffusers_names(layer, layers)} | {layer: layer for layer in layers}
     table |= {name.removesuffix(".0"): layer for name, layer in table.items() if name.endswith(".to_out.0")}
+    for theirs, ours in RENAMED.items():
+        table |= {theirs + name[len(ours) :]: layer for name, layer in table.items() if name.startswith(ours)}
     return {name.replace(".", "_"): layer for name, layer in table.items()} | table
 
 
