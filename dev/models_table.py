@@ -12,7 +12,7 @@ HEAD = "| name | model | source | size | licence | goes to `models/` as |"
 def table() -> str:
     """A line a file, as Markdown."""
     lines = [
-        f"| `{file.name}` | {file.title} | [{file.repository}]({HUB}/{file.repository}) `{file.file}` | {file.gigabytes:g} GB "
+        f"| `{file.name}` | {file.title} | [{file.repository}]({HUB}/{file.repository}) `{file.file}` | {file.size} "
         f"| {file.licence} | `{file.folder}/{file.save_as}` |"
         for file in published_files().values()
     ]

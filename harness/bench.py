@@ -15,7 +15,7 @@ from harness import goldens
 from harness.client import Progress
 from harness.graphs import TextGraph, out
 from harness.server import Server
-from vc_core.lora import LoraSetting
+from vc_core.lora.merging import LoraSetting
 
 T2V, T2V_V1, I2V, DYNAMICRAFTER = "t2v_512_v2", "t2v_512_v1", "i2v_512_v1", "dynamicrafter_512_v1"
 BUNDLED = "videocrafter_tiny_t2v (bundled)"

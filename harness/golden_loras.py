@@ -12,7 +12,7 @@ from torch import Tensor
 from harness import goldens
 from harness.goldens import Recording
 from vc_core.family.model_file import ModelFile
-from vc_core.lora import LoraSetting, with_loras
+from vc_core.lora.merging import LoraSetting, with_loras
 from vc_core.models.conditioning import Conditioning
 from vc_core.models.unet import UNet
 

@@ -35,9 +35,9 @@ TEXT_TO_VIDEO = ("t2v_512_v1", "t2v_1024_v1", "t2v_512_v2")
 DYNAMICRAFTER = ("dynamicrafter_256_v1", "dynamicrafter_512_v1", "dynamicrafter_1024_v1")
 VIDEOCRAFTER = (*TEXT_TO_VIDEO, "i2v_512_v1")
 MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
-#: Folders that are recordings of something else than a base model.
+#: Recordings in other forms than the base models'.
+TURBO = ("t2v_turbo_v1", "t2v_turbo_v2")
 LORA_FILES = "lora_files"
-OTHERS = (LORA_FILES,)
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
 PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
 DYNAMICRAFTER_PROMPTS = ("a boat sails, fireworks above", "")
@@ -122,7 +122,7 @@ class Recording:
         return self.folder / file
 
     def json(self, file: str) -> Any:
-        """The content of a JSON file of the folder."""
+        """The content of a JSON file."""
         return json.loads(self.path(file).read_text())
 
     @cached_property
@@ -204,6 +204,8 @@ class Recording:
             "turning_step": "scale_steps",
         }
         schedule = {ours: reference[theirs] for theirs, ours in names.items() if theirs in reference}
+        if self.name in TURBO:  # whose sampler reads no scale, whatever the configuration says
+            return {**schedule, "single_precision": True}
         if reference.get("use_scale"):
             schedule["scale_end"] = reference.get("scale_b", 0.3)
         elif reference.get("use_dynamic_rescale"):

@@ -14,7 +14,7 @@ from .lora import VideoCrafterLoadLora
 from .measuring import VideoCrafterPictureKept
 from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
-from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
+from .sampling import VideoCrafterConsistency, VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
 
 NODES: list[type[io.ComfyNode]] = [
@@ -29,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,
     VideoCrafterDDIM,
+    VideoCrafterConsistency,
     VideoCrafterScheduler,
     VideoCrafterGuider,
     VideoCrafterDeepCache,

@@ -9,18 +9,19 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from .bridge.distilled import GUIDANCE_KEY, MOTION_KEY, MOTION_SHARE_KEY
 from .bridge.frames import FRAMES_KEY, LARGEST, SMALLEST, empty_latent, frames_per_video, size_problem
 from .bridge.images import check_count, image_features, keyframe_latents
 from .bridge.keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, ImagePlace
 from .bridge.model import FPS_KEY, STRENGTH_KEY
-from .bridge.schema import checked_inputs, schema
+from .bridge.schema import advanced, checked_inputs, schema
 
 FPS_TOOLTIP = (
     "Speed of the motion, not of playback. Higher: less motion from frame to frame. Trained range: about 8 to 32. "
-    "VideoCrafter2 and VideoCrafter1 text to video 1024: 28. VideoCrafter1 image to video: 8. DynamiCrafter 512: 24 "
-    "(15 to 30). DynamiCrafter 1024: 10 (5 to 15). DynamiCrafter interpolation: 5 (5 to 30). Bundled models: 8. "
-    "DynamiCrafter 256 takes a frame stride here, 3 (1 to 6): higher means more motion. VideoCrafter1 text to video "
-    "512 ignores fps."
+    "VideoCrafter2 and VideoCrafter1 text to video 1024: 28. T2V-Turbo v1: 16, v2: 8. VideoCrafter1 image to video: 8. "
+    "DynamiCrafter 512: 24 (15 to 30). DynamiCrafter 1024: 10 (5 to 15). DynamiCrafter interpolation: 5 (5 to 30). "
+    "Bundled models: 8. DynamiCrafter 256 takes a frame stride here, 3 (1 to 6): higher means more motion. VideoCrafter1 "
+    "text to video 512 ignores fps."
 )
 CLIP_VISION_TOOLTIP = "The image encoder: CLIP_VISION of Load VideoCrafter Model, or OpenCLIP ViT-H/14 from CLIPVisionLoader."
 LATENT_TOOLTIP = (
@@ -47,7 +48,7 @@ def _outputs() -> list[io.Conditioning.Output]:
 
 
 class VideoCrafterConditioning(io.ComfyNode):
-    """Adds fps, and the number of frames per video, to a conditioning."""
+    """Adds fps, a distilled model's scales of guidance, and the number of frames per video, to a conditioning."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -57,7 +58,8 @@ class VideoCrafterConditioning(io.ComfyNode):
             category="VideoCrafter",
             description=(
                 "Sets fps for a text-to-video model. fps controls how much things move from one frame to the next. "
-                "The playback speed is set where the video is saved."
+                "The playback speed is set where the video is saved. For distilled models such as T2V-Turbo it also "
+                "sets the scale of guidance."
             ),
             search_aliases=["fps", "frame rate", "motion", "videocrafter"],
             inputs=[
@@ -65,6 +67,25 @@ class VideoCrafterConditioning(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="The negative prompt. The authors leave it empty."),
                 io.Float.Input("fps", default=28.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
                 io.Latent.Input("latent", optional=True, tooltip=LATENT_TOOLTIP),
+                io.Float.Input(
+                    "guidance", default=0.0, min=0.0, max=100.0, step=0.5, round=0.01, optional=True,
+                    tooltip="For distilled models only, in place of CFG: the scale of guidance that the model reads. "
+                    "T2V-Turbo: 7.5 (2 to 15). 0: that of FluxGuidance before this node, or else the model's own.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "motion_guidance", default=0.05, min=-1.0, max=1.0, step=0.01, round=0.001, optional=True,
+                        tooltip="For T2V-Turbo v2 only: the scale of motion guidance that the model reads. Its "
+                        "authors: 0.05. -1: without it.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "motion_share", default=0.5, min=0.0, max=1.0, step=0.05, round=0.01, optional=True,
+                        tooltip="For T2V-Turbo v2 only: share of the run, from its start on, in which motion guidance "
+                        "is not 0. Its authors: 0.3 or 0.5.",
+                    )
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="The positive conditioning with fps."),
@@ -74,8 +95,13 @@ class VideoCrafterConditioning(io.ComfyNode):
 
     @classmethod
     @checked_inputs
-    def execute(cls, positive: Any, negative: Any, fps: float, latent: dict[str, Any] | None = None) -> io.NodeOutput:
-        values = _motion(fps, latent)
+    def execute(
+        cls, positive: Any, negative: Any, fps: float, latent: dict[str, Any] | None = None, guidance: float = 0.0,
+        motion_guidance: float = 0.05, motion_share: float = 0.5,
+    ) -> io.NodeOutput:
+        values = {**_motion(fps, latent), MOTION_KEY: motion_guidance, MOTION_SHARE_KEY: motion_share}
+        if guidance:
+            values[GUIDANCE_KEY] = guidance
         return io.NodeOutput(
             node_helpers.conditioning_set_values(positive, values), node_helpers.conditioning_set_values(negative, values)
         )

@@ -19,6 +19,8 @@ from .bridge.schema import advanced, schema
 
 #: Added to a bundled model's name in the list of checkpoints.
 BUNDLED_MARK = " (bundled)"
+#: In the list of bases.
+NO_BASE = "none"
 #: As in core's diffusion model loader.
 WEIGHT_DTYPES = {
     "default": {},
@@ -69,6 +71,14 @@ class VideoCrafterLoader(io.ComfyNode):
                     "1024 and interpolation have the same tensors: if neither the file's schedule nor its name tells "
                     "which one it is, choose it here.",
                 ),
+                io.Combo.Input(
+                    "base",
+                    options=[NO_BASE, *names],
+                    default=NO_BASE,
+                    optional=True,
+                    tooltip="For a file that holds a part of a model: the file with the rest. T2V-Turbo's files need "
+                    "VideoCrafter2's here. none: the file is complete, or CLIP and VAE come from other loaders.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -86,17 +96,17 @@ class VideoCrafterLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, ckpt_name: str | None = None, **_: object) -> tuple[int, int, int] | None:
-        """The file's identity, so that another file under the same name is loaded anew; None where the name comes by a link."""
-        if ckpt_name is None:
+    def fingerprint_inputs(cls, ckpt_name: str | None = None, base: str | None = NO_BASE, **_: object) -> tuple[int, ...] | None:
+        """The files' identity, so that another file under the same name is loaded anew; None where a name comes by a link."""
+        if ckpt_name is None or base is None:
             return None
-        stat = checkpoint_path(ckpt_name).stat()
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+        stats = [checkpoint_path(name).stat() for name in (ckpt_name, base) if name != NO_BASE]
+        return tuple(number for stat in stats for number in (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
     @classmethod
-    def execute(cls, ckpt_name: str, weight_dtype: str, model: str = "auto") -> io.NodeOutput:
-        path = checkpoint_path(ckpt_name)
-        file = ModelFile.open(path, None if model == "auto" else {"name": model})
+    def execute(cls, ckpt_name: str, weight_dtype: str, model: str = "auto", base: str = NO_BASE) -> io.NodeOutput:
+        path, below = checkpoint_path(ckpt_name), None if base == NO_BASE else checkpoint_path(base)
+        file = ModelFile.open(path, None if model == "auto" else {"name": model}, below)
         patcher = load_model(file, WEIGHT_DTYPES[weight_dtype])
         remedy = "Use CLIPLoader with type sd2 and the text encoder of OpenCLIP ViT-H/14 (in models/text_encoders) instead."
         clip: object = MissingPart(file, "text encoder", remedy)
@@ -132,12 +142,14 @@ def description(file: ModelFile) -> str:
     """The model of a file and its authors' settings, for the node to show."""
     config, sampling = file.config, file.config.sampling
     spacing = f", {sampling.spacing}" if sampling.spacing != "uniform" else ""
+    guidance = f", guidance {sampling.distilled_guidance:g}" if config.unet.guidance_embedding else ""
     rescale = f", guidance_rescale {sampling.guidance_rescale:g}" if sampling.guidance_rescale else ""
     fps = f", fps {config.unet.default_fps}" if config.unet.fps_embedding else ""
     lines = [
         f"{config.title} ({config.name})",
         f"{sampling.width}x{sampling.height}, {sampling.frames} frames, {sampling.steps} steps{spacing}",
-        f"cfg {sampling.guidance_scale:g}{rescale}, eta {sampling.eta:g}{fps}",
+        f"cfg {sampling.guidance_scale:g}{rescale}{guidance}, eta {sampling.eta:g}{fps}",
+        *file.notes,
     ]
     missing = [part.title for name, part in PARTS.items() if getattr(config, name) is not None and name not in file.parts]
     return "\n".join(lines) + (f"\nwithout its {' and '.join(missing)}" if missing else "")

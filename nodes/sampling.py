@@ -1,7 +1,8 @@
-"""Nodes that sample with the authors' DDIM."""
+"""Nodes that sample as the authors' code does."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import comfy.sample
@@ -9,18 +10,22 @@ import latent_preview
 import node_helpers
 from comfy_api.latest import io
 
-from ..vc_core.config import SPACINGS
+from ..vc_core.config import ORIGINAL_STEPS, SPACINGS
 from ..vc_core.diffusion.noise import SeededNoise
+from ..vc_core.sampling import advice
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
 from .bridge.guidance import ImageGuider, with_guidance_rescale
 from .bridge.keyframes import check_place
-from .bridge.sampling import DDIMSampler, authors_sigmas, schedule_of
+from .bridge.progress_text import show
+from .bridge.sampling import AuthorsSampler, authors_sigmas, schedule_of
 from .bridge.schema import advanced, checked_inputs, schema
 
 STEPS_TOOLTIP = (
-    "Sampling steps. All published models: 50. Bundled models: 25. The uniform schedule can run more steps than "
+    "Sampling steps. T2V-Turbo: 4 to 8. All other published models: 50. Bundled models: 25. The uniform schedule can run more steps than "
     "requested, as the authors' does (30 -> 31)."
 )
+#: Whose settings VideoCrafter Sampler takes: the node's, or those of the model's configuration.
+AS_SET, THE_MODELS = "as set", "the model's"
 
 
 def spacing_input() -> io.Combo.Input:
@@ -28,7 +33,7 @@ def spacing_input() -> io.Combo.Input:
     return io.Combo.Input(
         "spacing", options=["auto", *SPACINGS], default="auto", optional=True,
         tooltip="Spacing of the timesteps. auto: the model's own, which is uniform_trailing for DynamiCrafter 512, 1024 "
-        "and interpolation, and uniform for all other published models.",
+        "and interpolation, consistency for T2V-Turbo, and uniform for all other published models.",
     )
 
 
@@ -42,8 +47,9 @@ class VideoCrafterSampler(io.ComfyNode):
             display_name="VideoCrafter Sampler",
             category="VideoCrafter",
             description=(
-                "Samples a video with the authors' DDIM and timesteps. A seed gives the same video here as in "
-                "vc_core without ComfyUI. KSampler works as well, with any sampler and scheduler."
+                "Samples a video with the authors' DDIM and timesteps, or with the model's own sampler and settings. "
+                "A seed gives the same video here as in vc_core without ComfyUI. KSampler works as well, with any "
+                "sampler and scheduler."
             ),
             search_aliases=["videocrafter", "ksampler", "ddim", "video sampler"],
             inputs=[
@@ -63,7 +69,7 @@ class VideoCrafterSampler(io.ComfyNode):
                 io.Float.Input(
                     "cfg", default=12.0, min=0.0, max=100.0, step=0.5, round=0.01,
                     tooltip="CFG scale: how closely the video follows the prompt. VideoCrafter: 12. DynamiCrafter: "
-                    "7.5. Bundled models: 4. 1: no guidance, twice as fast.",
+                    "7.5. Bundled models: 4. 1: no guidance, twice as fast; T2V-Turbo needs 1.",
                 ),
                 io.Float.Input(
                     "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
@@ -82,17 +88,30 @@ class VideoCrafterSampler(io.ComfyNode):
                     tooltip="Denoising strength. Below 1 starts from the input video; the lower, the closer to it.",
                 ),
                 advanced(spacing_input()),
+                io.Combo.Input(
+                    "settings", options=[AS_SET, THE_MODELS], default=AS_SET, optional=True,
+                    tooltip="as set: DDIM with the settings above. the model's: the sampler, steps, cfg, eta, "
+                    "guidance_rescale and spacing of the model's authors, whatever is set above. Choose it for "
+                    "T2V-Turbo, which is not sampled with DDIM.",
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The sampled video latent, for VideoCrafter Decode or VAEDecode.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     @checked_inputs
     def execute(
         cls, model: Any, positive: Any, negative: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, eta: float,
-        guidance_rescale: float, denoise: float, spacing: str = "auto",
+        guidance_rescale: float, denoise: float, spacing: str = "auto", settings: str = AS_SET,
     ) -> io.NodeOutput:
-        sigmas = authors_sigmas(schedule_of(model), steps, denoise, spacing)
+        schedule, config, sampler = schedule_of(model), model.model.config, "ddim"
+        own = config.sampling
+        if settings == THE_MODELS:
+            steps, cfg, eta, guidance_rescale = own.steps, own.guidance_scale, own.eta, own.guidance_rescale
+            spacing, sampler = own.spacing, own.sampler
+        cls._advise(advice(config, sampler, steps, cfg), cfg)
+        sigmas = authors_sigmas(schedule, steps, denoise, spacing, own.original_steps)
         frames = frames_per_video(latent_image)
         start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         shape = (start.shape[0] // frames, start.shape[1], frames, *start.shape[2:])
@@ -100,12 +119,22 @@ class VideoCrafterSampler(io.ComfyNode):
         if guidance_rescale:
             model = with_guidance_rescale(model, guidance_rescale, frames)
         samples = comfy.sample.sample_custom(
-            model, noise, cfg, DDIMSampler(eta, frames), sigmas,
+            model, noise, cfg, AuthorsSampler(sampler, eta, frames), sigmas,
             node_helpers.conditioning_set_values(positive, {FRAMES_KEY: frames}),
             node_helpers.conditioning_set_values(negative, {FRAMES_KEY: frames}),
             start, noise_mask=latent_image.get("noise_mask"), callback=latent_preview.prepare_callback(model, len(sigmas) - 1), seed=seed,
         )
         return io.NodeOutput({**latent_image, "samples": samples})
+
+    @classmethod
+    def _advise(cls, sentences: list[str], cfg: float) -> None:
+        """Warn of settings, in the log and on the node."""
+        if cfg == 1:
+            logging.info("VideoCrafter Sampler: cfg is 1, at which the negative conditioning is not read.")
+        if sentences:
+            remedy = "Choose settings: the model's, or VideoCrafter Consistency with SamplerCustomAdvanced for other numbers of steps."
+            logging.warning("VideoCrafter Sampler: %s %s", " ".join(sentences), remedy)
+            show(cls, "\n".join([*sentences, remedy]))
 
 
 class VideoCrafterDDIM(io.ComfyNode):
@@ -133,7 +162,29 @@ class VideoCrafterDDIM(io.ComfyNode):
     @classmethod
     @checked_inputs
     def execute(cls, eta: float) -> io.NodeOutput:
-        return io.NodeOutput(DDIMSampler(eta))
+        return io.NodeOutput(AuthorsSampler("ddim", eta))
+
+
+class VideoCrafterConsistency(io.ComfyNode):
+    """Consistency sampling as a SAMPLER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="VideoCrafterConsistency",
+            display_name="VideoCrafter Consistency",
+            category="VideoCrafter",
+            description="The consistency sampling of distilled models such as T2V-Turbo as a SAMPLER for "
+            "SamplerCustomAdvanced. Use it with the sigmas of VideoCrafter Scheduler, 4 to 8 steps and cfg 1.",
+            search_aliases=["turbo", "lcm", "consistency", "few steps", "sampler", "videocrafter"],
+            inputs=[],
+            outputs=[io.Sampler.Output(tooltip="The sampler, for SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    @checked_inputs
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(AuthorsSampler("consistency"))
 
 
 class VideoCrafterScheduler(io.ComfyNode):
@@ -145,7 +196,7 @@ class VideoCrafterScheduler(io.ComfyNode):
             node_id="VideoCrafterScheduler",
             display_name="VideoCrafter Scheduler",
             category="VideoCrafter",
-            description="The sigmas at the timesteps of the authors' DDIM, for SamplerCustomAdvanced.",
+            description="The sigmas at the timesteps of the authors' sampler, for SamplerCustomAdvanced.",
             search_aliases=["sigmas", "ddim_uniform", "scheduler", "videocrafter"],
             inputs=[
                 io.Model.Input("model", tooltip="A VideoCrafter or DynamiCrafter model. Its noise schedule is used."),
@@ -156,14 +207,23 @@ class VideoCrafterScheduler(io.ComfyNode):
                     "video.",
                 ),
                 spacing_input(),
+                advanced(
+                    io.Int.Input(
+                        "original_steps", default=ORIGINAL_STEPS, min=1, max=1000, optional=True,
+                        tooltip="For consistency spacing only: the number of steps from which the model was distilled. "
+                        "The T2V-Turbo demos use 200.",
+                    )
+                ),
             ],
             outputs=[io.Sigmas.Output(tooltip="The sigmas, from high to low, with 0 at the end.")],
         )
 
     @classmethod
     @checked_inputs
-    def execute(cls, model: Any, steps: int, denoise: float, spacing: str = "auto") -> io.NodeOutput:
-        return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing))
+    def execute(
+        cls, model: Any, steps: int, denoise: float, spacing: str = "auto", original_steps: int = ORIGINAL_STEPS
+    ) -> io.NodeOutput:
+        return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing, original_steps))
 
 
 class VideoCrafterGuider(io.ComfyNode):

@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness import goldens
-from vc_core.lora import open_lora, save_lora
+from vc_core.lora.files import open_lora
 from vc_core.lora.layer import Layer
 from vc_core.lora.places import text_layers, unet_layers
+from vc_core.lora.turbo_list import layers_of
+from vc_core.lora.writing import save_lora
 
 PREFIX, _TEXT_PREFIX = "model.diffusion_model.", "cond_stage_model.model."
 SPATIAL = "input_blocks.1.1.transformer_blocks.0"
@@ -76,15 +78,12 @@ def first_diffusers() -> dict[str, torch.Tensor]:
     return tensors
 
 
-def in_list_order(shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """The layers of T2V-Turbo's list in its order: as in the UNet, but feed-forward before cross-attention, and no Conv1d."""
-    names = list(shapes)
-
-    def order(layer: str) -> tuple[int, ...]:
-        block, found, rest = layer.partition(".transformer_blocks.0.")
-        if not found:
-            return names.index(layer), 0, 0
-        first = next(index for index, name in enumerate(names) if name.startswith(block + found))
-        return first, ["attn1", "ff", "attn2"].index(rest.split(".")[0]), names.index(layer)
-
-    return sorted((name for name, shape in shapes.items() if len(shape) != 3), key=order)
+def turbo_list() -> dict[str, tuple[Tensor, Tensor]]:
+    """``(up, down)`` of each layer of a T2V-Turbo list for the recorded VideoCrafter2, of rank 2."""
+    draw, found = torch.manual_seed(4), {}
+    shapes = UNET | {"time_cond_proj.weight": (UNET["time_embed.0.weight"][1], 256)}
+    for layer in layers_of(shapes):
+        out, *inner = shapes[f"{layer}.weight"]
+        ones = [1] * (len(inner) - 1)
+        found[layer] = 0.02 * torch.randn(out, 2, *ones, generator=draw), torch.randn(2, *inner, generator=draw)
+    return found

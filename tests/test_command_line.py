@@ -134,7 +134,7 @@ def test_a_device_that_is_not_there(path, capsys):
 
 BUG = """
 import sys, vc_core.__main__ as command
-def buggy(path, config):
+def buggy(path, config, base):
     first, second = (1, 2, 3)
 command.ModelFile.open = buggy
 sys.exit(command.main(["info", "model.ckpt"]))

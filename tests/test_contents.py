@@ -24,8 +24,11 @@ def saved(path, prefix, **extra):
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", UNET])
 def test_t2v_turbo_is_not_taken_for_videocrafter2(prefix, tmp_path):
-    path = saved(tmp_path / "unet.safetensors", prefix, **{"time_cond_proj.weight": (32, 256)})
-    with pytest.raises(CheckpointError, match="time_cond_proj.weight.*T2V-Turbo"):
+    width = goldens.load("t2v_512_v2").config.unet.model_channels
+    path = saved(tmp_path / "unet.safetensors", prefix, **{"time_cond_proj.weight": (width, 256)})
+    assert ModelFile.open(path).config.title == "A model of the form of t2v_turbo_v1"
+    saved(path, prefix, **{"time_cond_proj.weight": (width, 128)})
+    with pytest.raises(CheckpointError, match=rf"time_cond_proj.weight is \[{width}, 128\], expected \[{width}, 256\]"):
         ModelFile.open(path)
     saved(path, prefix)
     assert ModelFile.open(path).config.title == "A model of the form of t2v_512_v2"

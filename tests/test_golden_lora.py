@@ -7,8 +7,8 @@ import torch
 
 from harness import golden_loras, goldens
 from harness.goldens import PASS_TOLERANCE
-from vc_core.family.model_file import part_shapes
-from vc_core.lora import open_lora
+from vc_core.family.parts import part_shapes
+from vc_core.lora.files import open_lora
 
 RECORDS = golden_loras.records()
 pytestmark = [pytest.mark.golden, pytest.mark.skipif(not RECORDS, reason="no LoRA files are recorded in this folder")]

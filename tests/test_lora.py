@@ -17,7 +17,9 @@ from vc_core.__main__ import main
 from vc_core.checkpoint import open_checkpoint
 from vc_core.errors import InputError
 from vc_core.family.model_file import ModelFile
-from vc_core.lora import LoraSetting, open_lora, save_lora, with_loras
+from vc_core.lora.files import open_lora
+from vc_core.lora.merging import LoraSetting, with_loras
+from vc_core.lora.writing import save_lora
 
 
 @pytest.fixture(scope="module")

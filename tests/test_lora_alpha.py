@@ -9,7 +9,7 @@ import torch
 
 from tests.loras import PEFT, QUERY, SPATIAL, UNET, only_layer, pair, write
 from vc_core.checkpoint import CheckpointError
-from vc_core.lora import open_lora
+from vc_core.lora.files import open_lora
 from vc_core.lora.places import unet_layers
 
 SETTINGS = {"r": 4, "lora_alpha": 8}

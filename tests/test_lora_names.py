@@ -8,7 +8,8 @@ import torch
 from harness import goldens
 from tests.loras import FIRST_DIFFUSERS, KOHYA, LINEAR, PEFT, QUERY, TEXT, UNET, VIDEOCRAFTER2, first_diffusers, pair, write
 from vc_core.family.model_file import ModelFile
-from vc_core.lora import LoraSetting, open_lora, with_loras
+from vc_core.lora.files import open_lora
+from vc_core.lora.merging import LoraSetting, with_loras
 from vc_core.lora.places import text_place, text_tensor, unet_layers, unet_place
 
 

@@ -12,7 +12,7 @@ import vc_core
 from harness import goldens
 from tests.loras import FIRST_DIFFUSERS, KOHYA, MOTION, PEFT, QUERY, SPATIAL, UNET, pair, write
 from vc_core.checkpoint import CheckpointError
-from vc_core.lora import open_lora
+from vc_core.lora.files import open_lora
 
 FOREIGN = {
     "AnimateDiff motion LoRA": (MOTION, FIRST_DIFFUSERS),

@@ -17,7 +17,8 @@ from vc_core.models.attention import TemporalAttention, explicit_attention
 from vc_core.models.conditioning import Conditioning, ContextStream
 from vc_core.models.hooks import Hooks, PassInputs, Site, SpatialHooks, TemporalHooks, combine, make_hooks
 from vc_core.models.layers import LayerFactory, sdpa
-from vc_core.models.unet import UNet, sinusoidal_embedding
+from vc_core.models.time_embedding import sinusoidal_embedding
+from vc_core.models.unet import UNet
 
 SIZES = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [1, 2], "head_channels": 16}
 CONFIGS = {

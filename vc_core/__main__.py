@@ -37,7 +37,7 @@ from .prompt_schedule import INTERPOLATIONS
 
 def info(arguments: argparse.Namespace) -> None:
     """Print which model a file contains, and its parts."""
-    file = ModelFile.open(arguments.model, arguments.config)
+    file = ModelFile.open(arguments.model, arguments.config, arguments.base)
     say(f"{file.checkpoint.path}: {file.config.title} ({file.config.name})")
     for part, prefix in file.parts.items():
         say(f"  {part}: {_counted(file.checkpoint, prefix)}")
@@ -57,7 +57,7 @@ def _counted(checkpoint: Checkpoint, prefix: str) -> str:
 def convert_file(arguments: argparse.Namespace) -> None:
     """Write a published file as a smaller ``.safetensors`` with its configuration in the metadata, LoRAs merged or alone."""
     check_target(arguments.target)
-    file = ModelFile.open(arguments.model, arguments.config)
+    file = ModelFile.open(arguments.model, arguments.config, arguments.base)
     if arguments.lora_only:
         for line in convert_lora(file, arguments.lora, arguments.target, DTYPE_NAMES[arguments.dtype]):
             say(line)
@@ -84,7 +84,7 @@ def measure_file(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         _check_plot(arguments.plot)
     frames, image = read_video(arguments.video), read_image(arguments.image)
-    model = load(arguments.model, arguments.config, arguments.device)
+    model = load(arguments.model, arguments.config, arguments.device, base=arguments.base)
     fidelity = measure(frames, image, model.embed_image)
     for line in fidelity.table().splitlines():
         say(line)
@@ -171,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         bundled = ", ".join(bundled_models()) or "none"
         sub.add_argument("model", help=f"a .ckpt or .safetensors file, or a bundled model ({bundled})")
+        sub.add_argument("--base", help="file with the parts that the model's file lacks: VideoCrafter2's for T2V-Turbo's files")
         sub.add_argument("--config", help="a YAML file or the name of a published model, for what the file's tensors do not show")
         return sub
 

@@ -20,7 +20,10 @@ from .limits import check_limits
 
 CONFIGS = Path(__file__).parent / "configs"
 PREDICTIONS = ("eps", "v")
-SPACINGS = ("uniform", "uniform_trailing")
+SPACINGS = ("uniform", "uniform_trailing", "consistency")
+SAMPLERS = ("ddim", "consistency")
+#: Steps of the solver of T2V-Turbo's distillation, in its authors' demonstrations.
+ORIGINAL_STEPS = 200
 #: Which frames can have an image in a model's concat channels, see :class:`ModelConfig`.
 KEYFRAMES = ("first", "ends")
 #: Heads of the temporal transformer after the first convolution, whatever the network's width.
@@ -62,6 +65,10 @@ class UNetConfig:
     image_attention: bool = False
     #: A learned gate on the image stream of each cross-attention (DynamiCrafter 256).
     image_gate: bool = False
+    #: A projection of the scale of guidance, added to the timestep's sinusoid (T2V-Turbo).
+    guidance_embedding: bool = False
+    #: A projection of the scale of motion guidance, joined with that of guidance (T2V-Turbo v2).
+    motion_embedding: bool = False
     #: Number of image tokens of each frame; 0: all frames read all tokens.
     image_tokens_per_frame: int = 0
 
@@ -145,6 +152,8 @@ class ScheduleConfig:
     scale_steps: int = 400
     #: Alphas are shifted and scaled so that nothing of the sample is left at the last timestep.
     zero_terminal_snr: bool = False
+    #: Betas and alphas are computed in float32 rather than float64, as T2V-Turbo's are; they differ by up to 1e-6 of their size.
+    single_precision: bool = False
     #: What the network predicts: the noise (``eps``), or ``v``.
     prediction: str = "eps"
     #: The last step of a run leaves the sample at its own scale rather than at that of the first timestep (DynamiCrafter).
@@ -162,8 +171,17 @@ class SamplingConfig:
     eta: float = 1.0
     guidance_scale: float = 12.0
     guidance_rescale: float = 0.0
-    #: How the visited timesteps are spaced: ``uniform`` or ``uniform_trailing``.
+    #: ``ddim``, or ``consistency`` for distilled models.
+    sampler: str = "ddim"
+    #: How the visited timesteps are spaced, one of :data:`SPACINGS`.
     spacing: str = "uniform"
+    #: Of the spacing ``consistency``: steps of the solver that the model was distilled with.
+    original_steps: int = ORIGINAL_STEPS
+    #: The scale of guidance that a distilled model reads (``unet.guidance_embedding``).
+    distilled_guidance: float = 7.5
+    #: The scale of motion guidance that it can read (below 0: none), and the share of the timesteps from the noisiest on with it.
+    motion_guidance: float = 0.05
+    motion_share: float = 0.5
     #: Playback speed of a saved clip, in frames per second. The condition for the motion is ``unet.default_fps``.
     playback_fps: int = 8
 
@@ -345,6 +363,7 @@ def _check_choices(config: ModelConfig) -> None:
     schedule = config.schedule
     for name, value, known in (
         ("schedule.prediction", schedule.prediction, PREDICTIONS),
+        ("sampling.sampler", config.sampling.sampler, SAMPLERS),
         ("sampling.spacing", config.sampling.spacing, SPACINGS),
         *(("keyframes", value, KEYFRAMES) for value in config.keyframes),
     ):

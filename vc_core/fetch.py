@@ -45,12 +45,20 @@ class PublishedFile:
     #: The file's name in the repository, and the name to save it under.
     file: str
     save_as: str
-    gigabytes: float
+    #: 0 if unknown.
+    gigabytes: float = 0.0
     licence: str = "none stated"
     #: Empty if unknown; the hub's is used then.
     sha256: str = ""
     #: The folder in ComfyUI's ``models``.
     folder: str = "checkpoints"
+    #: The name of the model whose file is needed beside this one; empty for a complete model.
+    base: str = ""
+
+    @property
+    def size(self) -> str:
+        """The size in words."""
+        return f"{self.gigabytes:g} GB" if self.gigabytes else "size not stated"
 
     def by_hand(self, target: Path) -> str:
         """How to get the file without this command."""
@@ -111,13 +119,15 @@ def fetch(name: str, folder: Path, endpoint: str | None = None, report: Callable
         import huggingface_hub  # noqa: F401
     except ImportError as error:
         raise FetchError(f"Fetching needs huggingface_hub (pip install huggingface_hub). {file.by_hand(target)}") from error
-    report(f"Fetching {file.title} ({file.gigabytes:g} GB) from {file.repository}; its licence: {file.licence}.")
+    report(f"Fetching {file.title} ({file.size}) from {file.repository}; its licence: {file.licence}.")
     unfinished = folder / f".{file.save_as}.download"
     try:
         checked = _complete(file, unfinished, target, endpoint)
     except OSError as error:
         raise FetchError(f"{target}: could not be written ({error.strerror or error}). Check the folder and its free space.") from error
     report(f"{target}: {checked}.")
+    if file.base:
+        report(f"It is used with the file of {files[file.base].title} as its base: python -m vc_core fetch {file.base}")
     return target
 
 

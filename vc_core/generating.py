@@ -43,7 +43,7 @@ def generate(arguments: argparse.Namespace) -> None:
     check_options(arguments)
     check_target(arguments.output)
     inputs = read_inputs(arguments)
-    file = ModelFile.open(arguments.model, arguments.config)
+    file = ModelFile.open(arguments.model, arguments.config, arguments.base)
     config = file.config
     for path in arguments.adapter:
         identify_adapter(open_checkpoint(path))
@@ -144,7 +144,7 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
             raise InputError(f"--video is {width}x{height} pixels; both sides must be multiples of {factor}: scale or cut it first.")
     else:
         check_size(settings.height, settings.width, factor)
-    Schedule.from_config(config.schedule).visited(settings.steps, settings.spacing, settings.denoise)
+    Schedule.from_config(config.schedule).visited(settings.steps, settings.spacing, settings.denoise, settings.original_steps)
 
 
 def _check_place(config: ModelConfig, place: str | None) -> None:

@@ -44,7 +44,8 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
     # As far as the nodes and Sampling.check go.
     "sampling": {
         "height": (8, 4096), "width": (8, 4096), "frames": (1, 4096), "steps": (1, 1000), "eta": (0, 1), "guidance_scale": (0, 100),
-        "guidance_rescale": (0, 1), "playback_fps": (1, 1000),
+        "guidance_rescale": (0, 1), "playback_fps": (1, 1000), "original_steps": (1, 1000), "distilled_guidance": (0, 100),
+        "motion_guidance": (-1, 1), "motion_share": (0, 1),
     },
 }  # fmt: skip
 
@@ -75,6 +76,8 @@ def check_limits(config: Mapping[str, Any]) -> None:
 def _together(config: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with numbers that are possible by themselves."""
     unet, schedule, sampling, image = config["unet"], config["schedule"], config["sampling"], config["image_encoder"]
+    if unet["motion_embedding"] and not unet["guidance_embedding"]:
+        yield "unet.motion_embedding is true and unet.guidance_embedding is not; motion guidance is joined with guidance."
     transformers = len(unet["channel_mult"]) * (unet["num_res_blocks"] + 1) * unet["transformer_depth"]
     if transformers > MOST_TRANSFORMERS:
         yield f"unet has {transformers} transformers by its channel_mult, num_res_blocks and transformer_depth; up to {MOST_TRANSFORMERS}."
@@ -86,5 +89,6 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
     for side in ("height", "width"):
         if sampling[side] % step:
             yield f"sampling.{side} is {sampling[side]}; this model's must be a multiple of {step}."
-    if sampling["steps"] > schedule["timesteps"]:
-        yield f"sampling.steps is {sampling['steps']}; the schedule has {schedule['timesteps']} timesteps."
+    for name in ("steps", "original_steps") if sampling["spacing"] == "consistency" else ("steps",):
+        if sampling[name] > schedule["timesteps"]:
+            yield f"sampling.{name} is {sampling[name]}; the schedule has {schedule['timesteps']} timesteps."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -23,7 +23,7 @@ from .diffusion import samplers
 from .diffusion.deep_cache import DeepCache, check_shallow
 from .diffusion.denoiser import GuidedDenoiser
 from .diffusion.noise import Noise, SeededNoise
-from .diffusion.samplers import Tables, clean_and_noise, ddim, noised
+from .diffusion.samplers import clean_and_noise, noised
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .family.model_file import ModelFile
@@ -39,9 +39,10 @@ from .models.projector import Projector
 from .models.text_encoder import TextEncoder, tokenize
 from .models.unet import UNet
 from .prompt_schedule import Prompt, PromptSchedule, encode_prompt
-from .sampling import Sampling, check_size
+from .sampling import Sampling, advice, check_size
 
 Network = TypeVar("Network", bound=nn.Module)
+logger = logging.getLogger(__name__)
 
 
 class VideoModel:
@@ -164,7 +165,7 @@ class VideoModel:
         """
         if self.config.image_problem(None):
             raise InputError(f"{self.config.title} makes videos from an image: use image_to_video.")
-        run = self._settings(sampling, settings)
+        run = self._settings(sampling, settings, negative_prompt)
         latents = self._latents(video, run)
         clips = 1 if isinstance(prompt, (str, PromptSchedule)) else len(prompt)
         texts = [encode_prompt(self.encode_text, each, clips, self._size(run, latents)[0]) for each in (prompt, negative_prompt)]
@@ -200,7 +201,7 @@ class VideoModel:
         }
         if problem := self.config.image_problem("ends" if loop or end_image is not None else "first"):
             raise InputError(problems[problem])
-        run = self._settings(sampling, settings)
+        run = self._settings(sampling, settings, negative_prompt)
         first = image[None] if image.ndim == 3 else image
         check_images(first, "image")
         last = self._last_image(first, end_image, loop)
@@ -242,10 +243,10 @@ class VideoModel:
         sampling: Sampling | None = None,
         **settings: object,
     ) -> Tensor:
-        """Sample latents, with the authors' DDIM.
+        """Sample latents, with the authors' sampler.
 
         Args:
-            positive, negative: of B videos; ``fps`` is that of the settings where they have none.
+            positive, negative: of B videos; fps and the scales that a distilled model reads are those of the settings where they have none.
             latents: an input video ``[B, C, T, h, w]`` in the diffusion's scale to start from, see ``denoise``. It decides the size.
 
         Returns:
@@ -260,8 +261,11 @@ class VideoModel:
             raise InputError(f"The negative conditioning is of {len(negative.text)} videos and the positive of {len(positive.text)}.")
         if run.image_guidance_scale is not None and not self.config.unet.image_attention:
             raise InputError(f"{self.config.title} takes no image: leave image_guidance_scale out.")
+        for sentence in advice(self.config, run.sampler, run.steps, run.guidance_scale):
+            logger.warning(sentence)
         noise = self._noise(run, len(positive.text), latents)
-        tables = Tables.make(self.schedule, self.schedule.visited(run.steps, run.spacing, run.denoise), run.eta)
+        visited = self.schedule.visited(run.steps, run.spacing, run.denoise, run.original_steps)
+        tables, update = samplers.tables_and_update(run.sampler, self.schedule, visited, run.eta)
         steps, timesteps = len(tables.timesteps), tables.timesteps.to(self.device)
         denoiser = self._denoiser(positive, negative, run)
         x = noise.start.to(self.device, torch.float32)
@@ -272,11 +276,10 @@ class VideoModel:
             prediction = denoiser(x, timesteps[index].expand(len(x)), steps - 1 - index, steps)
             return clean_and_noise(x, prediction, tables, index)
 
-        return samplers.sample(predict, x, steps, ddim(tables), noise.steps(), run.callback)
+        return samplers.sample(predict, x, steps, update, noise.steps(), run.callback)
 
     def _denoiser(self, positive: Conditioning, negative: Conditioning, run: Sampling) -> GuidedDenoiser:
-        rates = torch.full((len(positive.text),), float(run.fps), device=self.device)
-        both = [replace(each, fps=rates) if each.fps is None else each for each in (positive, negative)]
+        both = [run.conditions(each, self.config.unet) for each in (positive, negative)]
         cache = None
         if run.deep_cache_interval > 1:
             check_shallow(run.deep_cache_blocks, len(self.unet.input_blocks))
@@ -284,10 +287,11 @@ class VideoModel:
         hooks = [*(adapter.hooks for adapter in self.adapters.values()), *run.hooks]
         return GuidedDenoiser(self.unet, both[0], both[1], run.guidance, self.dtype, deep_cache=cache, hooks=hooks)
 
-    def _settings(self, sampling: Sampling | None, changes: Mapping[str, object]) -> Sampling:
-        if sampling is None:
-            return Sampling.of(self.config, **changes)
-        return sampling.changed(**changes)
+    def _settings(self, sampling: Sampling | None, changes: Mapping[str, object], negative_prompt: Prompt = "") -> Sampling:
+        run = Sampling.of(self.config, **changes) if sampling is None else sampling.changed(**changes)
+        if negative_prompt and run.guidance_scale == 1 and run.image_guidance_scale is None:
+            logger.warning("The CFG scale is 1, at which the negative prompt is not read.")
+        return run
 
     def _latents(self, video: Tensor | None, run: Sampling) -> Tensor | None:
         if video is not None and run.denoise >= 1:
@@ -362,6 +366,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     adapters: Iterable[str | os.PathLike[str]] = (),
+    base: str | os.PathLike[str] | None = None,
     loras: Iterable[LoraSetting | str | os.PathLike[str]] = (),
     report: Callable[[str], None] | None = None,
 ) -> VideoModel:
@@ -374,6 +379,7 @@ def load(
         device: where the weights go.
         dtype: what they are stored in, and computed in where the device can, see :func:`vc_core.kernels.casting.computing_type`.
         adapters: files of adapters to load beside the model.
+        base: a file with the parts that ``path`` lacks, such as VideoCrafter2's for T2V-Turbo's; not for an opened file.
         loras: files of LoRAs to merge into the weights, with their strengths; a path alone has the strength 1.
         report: called with each line on what of the LoRAs matched, such as ``print``.
 
@@ -381,7 +387,7 @@ def load(
         CheckpointError: as :meth:`vc_core.family.model_file.ModelFile.open`, or a LoRA can't be read or is for another model.
         InputError: two adapter files of one name.
     """
-    file = path if isinstance(path, ModelFile) else ModelFile.open(path, config)
+    file = path if isinstance(path, ModelFile) else ModelFile.open(path, config, base)
     paths = [Path(each) for each in adapters]
     if len({each.stem for each in paths}) < len(paths):
         raise InputError(f"Two adapter files have the same name: {', '.join(map(str, paths))}. Rename one of them.")

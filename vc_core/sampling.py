@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from .config import SPACINGS, ModelConfig
+import torch
+
+from .config import ORIGINAL_STEPS, SAMPLERS, SPACINGS, ModelConfig, UNetConfig
 from .diffusion.guidance import Guidance
 from .diffusion.noise import Noise
 from .diffusion.samplers import Callback
 from .errors import InputError
+from .models.conditioning import Conditioning
 from .models.hooks import HookFactory
 
 #: Most frames, and pixels of a side; the largest scale of guidance, its opposite the least; and the highest fps. Beyond these,
@@ -46,7 +49,12 @@ class Sampling:
     image_guidance_scale: float | None = _option("separate CFG scale of the image, with a third pass at each step; none: the CFG scale")
     temporal_guidance_scale: float = _option("how far to push away from the prediction without temporal attention; 0: off", 0.0)
     fps: float = _option("speed of the motion, higher is slower; not the speed of playback", 8.0)
+    sampler: str = _option("sampler: ddim, or consistency for distilled models", "ddim")
     spacing: str = _option("spacing of the timesteps: " + " or ".join(SPACINGS), "uniform")
+    original_steps: int = _option("for consistency spacing: steps of the solver that the model was distilled with", ORIGINAL_STEPS)
+    distilled_guidance: float = _option("scale of guidance that a distilled model reads, in place of CFG; T2V-Turbo: 2 to 15", 7.5)
+    motion_guidance: float = _option("scale of motion guidance that T2V-Turbo v2 reads; below 0: none", 0.05)
+    motion_share: float = _option("share of the run, from its start on, in which motion guidance is not 0", 0.5)
     denoise: float = _option("denoising strength; below 1 starts from the input video, the lower, the closer to it", 1.0)
     seed: int = _option("seed of all noise; the second video of a batch has the next seed, and so on", 0)
     deep_cache_interval: int = _option("run the full UNet every N steps; higher: faster, less exact", 1)
@@ -83,6 +91,17 @@ class Sampling:
         """The scales of guidance."""
         return Guidance(self.guidance_scale, self.guidance_rescale, self.temporal_guidance_scale, self.image_guidance_scale)
 
+    def conditions(self, conditioning: Conditioning, config: UNetConfig) -> Conditioning:
+        """A conditioning of B videos with what these settings say of fps, guidance and motion, where it has nothing of its own."""
+        given: dict[str, float] = {"fps": self.fps}
+        if config.guidance_embedding:
+            given["guidance"] = self.distilled_guidance
+        if config.motion_embedding and self.motion_guidance >= 0:
+            given |= {"motion": self.motion_guidance, "motion_stop": motion_stop(self.motion_share)}
+        text = conditioning.text
+        rows = {name: torch.full((len(text),), float(value), device=text.device) for name, value in given.items()}
+        return replace(conditioning, **{name: row for name, row in rows.items() if getattr(conditioning, name) is None})
+
     def check(self) -> None:
         """
         Raises:
@@ -104,11 +123,39 @@ class Sampling:
             ("playback_fps", 1 <= self.playback_fps <= 1000, "it must be 1 to 1000"),
             ("deep_cache_interval", self.deep_cache_interval >= 1, "it must be at least 1, which is every step"),
             ("deep_cache_blocks", self.deep_cache_blocks >= 1, "it must be at least 1"),
+            ("original_steps", self.original_steps >= 1, "it must be at least 1"),
+            ("distilled_guidance", 0 <= self.distilled_guidance <= LARGEST_SCALE, f"it must be 0 to {LARGEST_SCALE}"),
+            ("motion_guidance", -1 <= self.motion_guidance <= 1, "it must be 0 to 1, or -1 for none"),
+            ("motion_share", 0 <= self.motion_share <= 1, "it must be 0 to 1"),
+            ("sampler", self.sampler in SAMPLERS, f"it can be {' or '.join(SAMPLERS)}"),
             ("spacing", self.spacing in SPACINGS, f"it can be {' or '.join(SPACINGS)}"),
         )
         for name, valid, possible in checks:
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r:.40}; {possible}.")
+
+
+def advice(config: ModelConfig, sampler: str, steps: int, guidance_scale: float) -> list[str]:
+    """Settings that make a distilled model slower or its videos worse, in sentences for the user; none for other models."""
+    if not config.unet.guidance_embedding:
+        return []
+    own, title = config.sampling, config.title
+    found = []
+    if sampler != own.sampler:
+        found.append(f"The sampler is {sampler}; {title} was distilled for {own.sampler} sampling.")
+    if steps > 2 * own.steps:
+        found.append(f"{steps} steps are set; {title} was distilled for few, such as {own.steps}: more take longer and add nothing.")
+    if guidance_scale != 1:
+        found.append(
+            f"The CFG scale is {guidance_scale:g}; {title} reads its scale of guidance as an input. A CFG scale other than 1 guides a "
+            "second time, which burns colours, and takes two passes at each step: set it to 1."
+        )
+    return found
+
+
+def motion_stop(share: float) -> float:
+    """The lowest timestep at which motion guidance acts, of the share of the 1000 timesteps at which it does."""
+    return 1000 * (1 - share)
 
 
 def check_size(height: int, width: int, factor: int) -> None:

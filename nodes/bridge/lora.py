@@ -10,8 +10,10 @@ import comfy.lora
 import torch
 from torch import Tensor
 
-from ...vc_core.family.model_file import part_shapes
-from ...vc_core.lora import Layer, Lora, open_lora
+from ...vc_core.family.parts import part_shapes
+from ...vc_core.lora.files import open_lora
+from ...vc_core.lora.layer import Layer
+from ...vc_core.lora.lora import Lora
 from .encoders import MissingPart
 from .model import VideoCrafterModel
 

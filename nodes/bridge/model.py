@@ -32,7 +32,7 @@ from ...vc_core.models.conditioning import Conditioning
 from ...vc_core.models.layers import LayerFactory
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
-from . import previews, windows
+from . import distilled, previews, windows
 from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen_attention
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, check_noise, checked_frames, fold, unfold
@@ -106,6 +106,7 @@ class FoldedUNet(UNet):
         Args:
             y: ignored; no model of the family has classes.
             text_per_frame: the rows of ``context`` differ within a video.
+            kwargs: the scales of :mod:`.distilled`; others are ignored.
             control: residuals, see :func:`.hooks.hooks_of`.
 
         Raises:
@@ -126,7 +127,8 @@ class FoldedUNet(UNet):
         videos = fold(x, frames)
         conditioning = Conditioning(
             context.unflatten(0, (-1, frames)) if text_per_frame else context[::frames],
-            image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps)
+            image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps),
+            **{name: of_video(kwargs.get(name)) for name in distilled.INPUTS},
         )
         hooks = hooks_of(transformer_options, control, videos, timesteps[::frames], conditioning, of_video(role))
         attention = None
@@ -222,7 +224,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         return max(activations, copies) * comfy.model_management.dtype_size(dtype)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Text (a row for each frame if there are several), frames per video (by default, of the batch), role, fps, and image tokens.
+        """Text (a row for each frame if there are several), frames per video (by default, of the batch), role, fps, scales, image tokens.
 
         Raises:
             ValueError: a latent, text, ControlNet or image that doesn't fit the model.
@@ -241,6 +243,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         out[ROLE_KEY] = comfy.conds.CONDRegular(role_of(kwargs.get("prompt_type", "positive")))
         fps = kwargs.get(FPS_KEY)
         out[FPS_KEY] = comfy.conds.CONDRegular(torch.tensor([self.config.unet.default_fps if fps is None else fps], dtype=torch.float32))
+        out |= distilled.scale_conds(self.config, kwargs)
         features = kwargs.get(FEATURES_KEY)
         if features is not None:
             tokens = self.image_tokens(features.to(kwargs["device"]), videos=max(1, batch // frames))

@@ -1,4 +1,4 @@
-"""The noise schedule in ComfyUI's terms, and the authors' DDIM as a SAMPLER.
+"""The noise schedule in ComfyUI's terms, and the authors' samplers as SAMPLERs.
 
 ComfyUI's samplers see ``y = x_0 + sigma * noise``. VideoCrafter noises a scaled sample, ``x_t = sqrt(a) * s * x_0 +
 sqrt(1 - a) * noise``, and dividing that by ``sqrt(a) * s`` gives the same form with ``sigma = sqrt((1 - a) / a) / s``. So the
@@ -16,13 +16,16 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...vc_core.config import ORIGINAL_STEPS
 from ...vc_core.diffusion.noise import SeededNoise
-from ...vc_core.diffusion.samplers import Tables, ddim, sample
+from ...vc_core.diffusion.samplers import Tables, Update, sample, tables_and_update
 from ...vc_core.diffusion.schedule import Schedule
 from .frames import conditioned_frames, unfold
 
 #: The last alpha if it would be 0, as in core: samplers need a finite sigma.
 LAST_ALPHA = 4.8973451890853435e-08
+#: The node of each sampler, by its name in the core.
+TITLES = {"ddim": "VideoCrafter DDIM", "consistency": "VideoCrafter Consistency"}
 
 
 class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -96,32 +99,35 @@ def schedule_of(model: Any) -> ScaledModelSampling:
     return sampling
 
 
-def authors_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto") -> Tensor:
-    """The sigmas at the timesteps of the authors' DDIM, falling, with a 0 at the end.
+def authors_sigmas(
+    sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto", original_steps: int = ORIGINAL_STEPS
+) -> Tensor:
+    """The sigmas at the timesteps of the authors' sampler, falling, with a 0 at the end.
 
     Args:
         spacing: of the timesteps; ``auto`` is the model's own.
-        denoise: the denoising strength, see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
+        denoise, original_steps: see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
 
     Raises:
         ValueError: ``steps / denoise`` is more than the number of timesteps.
     """
-    visited = sampling.schedule.visited(steps, sampling.spacing if spacing == "auto" else spacing, denoise)
+    visited = sampling.schedule.visited(steps, sampling.spacing if spacing == "auto" else spacing, denoise, original_steps)
     return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])
 
 
-class DDIMSampler(comfy.samplers.KSAMPLER):
-    """The authors' DDIM: with their start, their noise at every step, and their last step.
+class AuthorsSampler(comfy.samplers.KSAMPLER):
+    """DDIM or consistency sampling as the authors' code has it: with its start, its noise at every step, and its last step.
 
     Args:
-        eta: 0 adds no noise, 1 as much as the training's reverse process.
+        name: one of :data:`vc_core.config.SAMPLERS`.
+        eta: of DDIM: 0 adds no noise, 1 as much as the training's reverse process.
         frames: frames per video; None: the conditioning's, or all of the batch.
 
     The option ``step_noise`` can hold the noise of each step, in place of the seed's.
     """
 
-    def __init__(self, eta: float, frames: int | None = None) -> None:
-        super().__init__(_sample_ddim, {"eta": eta, "frames": frames, "step_noise": None})
+    def __init__(self, name: str, eta: float = 0.0, frames: int | None = None) -> None:
+        super().__init__(_sample, {"name": name, "eta": eta, "frames": frames, "step_noise": None})
 
     def sample(
         self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, latent_image: Any = None,
@@ -132,7 +138,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         samples = super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
         if denoise_mask is None or sigmas[-1] > 0:
             return samples
-        # The authors' last step leaves some noise in the result, which must not be in the part that the mask excludes.
+        # DDIM's last step leaves some noise in the result, which must not be in the part that the mask excludes.
         return samples * denoise_mask + latent_image * (1 - denoise_mask)
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
@@ -140,9 +146,9 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
 
 
 @torch.no_grad()
-def _sample_ddim(
-    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, eta: float, frames: int | None,
-    step_noise: Iterable[Tensor] | None,
+def _sample(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Any, disable: bool | None, name: str, eta: float,
+    frames: int | None, step_noise: Iterable[Tensor] | None,
 ) -> Tensor:
     """A sampler function of ComfyUI's, on frames ``[n, 4, h, w]`` noised to ``sigmas[0]``.
 
@@ -150,15 +156,15 @@ def _sample_ddim(
     """
     sampling = model.inner_model.inner_model.model_sampling
     if not isinstance(sampling, ScaledModelSampling):
-        raise ValueError(f"VideoCrafter's DDIM needs a VideoCrafter model's own schedule; this one's is {type(sampling).__name__}.")
+        raise ValueError(f"{TITLES[name]} needs a VideoCrafter model's own schedule; this one's is {type(sampling).__name__}.")
     if not (sigmas[:-1] >= sigmas[1:]).all():
         raise ValueError(
-            f"VideoCrafter DDIM needs sigmas that fall, but these are {', '.join(f'{sigma:.4g}' for sigma in sigmas[:8].tolist())}, ...: "
+            f"{TITLES[name]} needs sigmas that fall, but these are {', '.join(f'{sigma:.4g}' for sigma in sigmas[:8].tolist())}, ...: "
             "remove nodes that turn them around or change them, such as FlipSigmas."
         )
     if len(sigmas) < 2:
         return x  # no steps
-    tables = _tables(sampling, sigmas, eta)
+    tables, update = _tables(sampling, sigmas, name, eta)
     steps = len(tables.timesteps)
     frames = frames or conditioned_frames(model.inner_model.conds) or x.shape[0]
     noise = _step_noise(x, frames, extra_args.get("seed") or 0) if step_noise is None else iter(step_noise)
@@ -177,16 +183,15 @@ def _sample_ddim(
         if callback is not None:
             callback({"i": step, "x": y, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
 
-    clean = sample(predict, x * input_scales[0], steps, ddim(tables), noise, report)
+    clean = sample(predict, x * input_scales[0], steps, update, noise, report)
     # If the last sigma is not 0, another sampler continues from the result.
     return clean if sigmas[-1] == 0 else clean / (tables.alphas_prev[0].sqrt() * tables.scale_prev[0])
 
 
-def _tables(sampling: ScaledModelSampling, sigmas: Tensor, eta: float) -> Tables:
-    """The update's tables at the timesteps of any falling sigmas; the tables are rising."""
+def _tables(sampling: ScaledModelSampling, sigmas: Tensor, name: str, eta: float) -> tuple[Tables, Update]:
+    """The tables at the timesteps of any falling sigmas, and the update; the tables are rising."""
     timesteps = sampling.timestep(sigmas.to(sampling.log_sigmas.device)).cpu().flip(0)
-    # Sigma 0 is not in the table; the nearest entry is the first training timestep, which the authors' last step goes to.
-    return Tables.make(sampling.schedule, timesteps[1:], eta, end=int(timesteps[0]))
+    return tables_and_update(name, sampling.schedule, timesteps[1:], eta, None if sigmas[-1] == 0 else int(timesteps[0]))
 
 
 def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:

@@ -14,10 +14,9 @@ from harness import golden_loras, goldens
 from harness.bench import APART, T2V, T2V_V1, Bench, apart, core_latent, same
 from harness.graphs import Graph, assert_fails, out
 from harness.works_with.lora import low_rank, unet_matrices
-from tests.loras import in_list_order
-from vc_core.family.model_file import ModelFile, part_shapes
-from vc_core.lora import LoraSetting, save_lora
-from vc_core.lora.places import unet_layers
+from tests.loras import turbo_list
+from vc_core.lora.merging import LoraSetting
+from vc_core.lora.writing import save_lora
 
 STYLE = 0.7
 
@@ -122,12 +121,7 @@ def test_core_s_loader_gives_the_same(comfyui, loras):
 
 def test_t2v_turbo_s_list_as_alone(comfyui, loras):
     """Which has no names."""
-    layers = unet_layers(part_shapes(ModelFile.open(Bench(comfyui, T2V).path).config, "unet"))
-    draw, pairs = torch.manual_seed(4), []
-    for name in in_list_order(layers):
-        out_, inner = layers[name][0], layers[name][1:]
-        pairs += [0.02 * torch.randn(out_, 2, generator=draw), torch.randn(2, *inner, generator=draw)]
-    torch.save(pairs, loras / "unet_lora.pt")
+    torch.save([each for pair in turbo_list().values() for each in pair], loras / "unet_lora.pt")
     bench = Bench(comfyui, T2V)
     bench.save("turbo", latent=bench.authors(model=out(load(bench, bench.model, "unet_lora.pt", 0.9))))
     bench.save("plain", latent=bench.authors())

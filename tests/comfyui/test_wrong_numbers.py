@@ -8,19 +8,19 @@ import torch
 from harness import goldens
 from harness.bench import T2V
 from harness.graphs import TextGraph, assert_fails, out
-from vc_core.lora import save_lora
+from vc_core.lora.writing import save_lora
 
 #: Numbers of the nodes; each node's other inputs are in :func:`added`.
 NUMBERS = [
     *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise")),
-    *(("VideoCrafterScheduler", name) for name in ("steps", "denoise")),
+    *(("VideoCrafterScheduler", name) for name in ("steps", "denoise", "original_steps")),
     *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
     *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
     ("VideoCrafterDDIM", "eta"),
-    ("VideoCrafterConditioning", "fps"),
+    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_guidance", "motion_share")),
     ("VideoCrafterDecode", "frames_at_once"),
     ("VideoCrafterJoinClips", "length"),
     ("VideoCrafterSaveVideo", "fps"),
@@ -86,7 +86,9 @@ def test_a_number_by_a_link(comfyui, graph, linked):
 def test_a_widget_of_nan(comfyui, graph):
     """JSON in Python has NaN, and no comparison with a bound finds it."""
     start = dict(graph.prompt)
-    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once")  # ComfyUI refuses these
+    whole = (  # ComfyUI refuses these
+        "seed", "steps", "original_steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once",
+    )
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
         shown(graph, added(graph, node, **{name: float("nan")}))

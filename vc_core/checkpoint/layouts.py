@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from .errors import CheckpointError, short_repr
 from .globals import Global, Placeholder
@@ -44,18 +44,25 @@ def _without_inner(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
+def is_tensor_list(content: object) -> TypeGuard[list[TensorRecord | Unreadable]]:
+    """Whether the object that a pickle describes is a list of tensors, which have no names."""
+    return isinstance(content, list) and bool(content) and all(isinstance(each, (TensorRecord, Unreadable)) for each in content)
+
+
 def tensors_of(content: object) -> Records:
     """The tensors with names in the object that a pickle describes.
 
     Those below "state_dict" come first, then those below "module". Of the top level itself and the other usual keys, the one with
-    most tensors is taken, the first of several: a model rather than its averages (EMA). The tensors of a list of pairs, such as
-    T2V-Turbo's LoRA, are called 0, 1, 2 and so on.
+    most tensors is taken, the first of several: a model rather than its averages (EMA).
 
     Raises:
         CheckpointError: there are none.
     """
-    if isinstance(content, list) and content and len(content) % 2 == 0 and all(isinstance(each, TensorRecord) for each in content):
-        return {str(index): each for index, each in enumerate(content)}
+    if is_tensor_list(content):
+        raise CheckpointError(
+            f"it holds a list of {len(content)} tensors without names, as T2V-Turbo v1's unet_lora.pt does: give VideoCrafter2's "
+            "checkpoint with it (base= in Python, --base on the command line, the loader's base in ComfyUI)"
+        )
     if not isinstance(content, dict):
         what = {TensorRecord: "a single tensor without a name", list: "a list", tuple: "a list"}.get(type(content))
         if isinstance(content, (Global, Placeholder)):

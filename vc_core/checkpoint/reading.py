@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import torch
 from .errors import CheckpointError, error_prefix
 from .filebytes import FileBytes
 from .foreign import foreign
-from .layouts import check_claims, keys_of, tensors_of, without_wrappers
+from .layouts import check_claims, is_tensor_list, keys_of, tensors_of, without_wrappers
 from .pickles import open_pickled
 from .records import StoredTensor, TensorRecord, Unreadable, check_number
 from .scaled import with_scales
 from .tensorfile import looks_like_safetensors, open_safetensors
 
+#: The first bytes of a zip file.
+ZIP = b"PK\x03\x04"
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 # A misspelt name is compared with so many others, and no longer ones: comparing is slow.
 _COMPARED, _LONGEST_COMPARED = 5000, 200
@@ -166,28 +169,63 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: the file can't be read or has no named tensors; the message says what it is and what to do.
     """
     path = Path(path)
+    with _readable(path):
+        return _open(path)
+
+
+def open_tensor_list(path: str | Path) -> list[StoredTensor] | None:
+    """The tensors of a file in which torch.save wrote a list of them, without names; None for any other file.
+
+    Raises:
+        CheckpointError: the file can't be read, or one of the tensors can't.
+    """
+    path = Path(path)
+    with _readable(path):
+        source = _source(path)
+        if not source.read(0, 512).startswith(ZIP):
+            return None
+        file = open_pickled(source)
+        if not is_tensor_list(file.content):
+            return None
+        check_number(len(file.content))
+        check_claims(file.content, source.size)
+        found: list[StoredTensor] = []
+        for place, each in enumerate(file.content):
+            if isinstance(each, Unreadable):
+                raise CheckpointError(f"tensor {place} of its list {each.reason}")
+            found.append(file.bind(each))
+        return found
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Errors about a file begin with its path, and those of the system become CheckpointErrors."""
     with error_prefix(path):
         try:
-            return _open(path)
+            yield
         except FileNotFoundError:
             raise CheckpointError(_not_there(path)) from None
         except OSError as error:
             raise CheckpointError(f"can't be read: {error.strerror or error}") from error
 
 
-def _open(path: Path) -> Checkpoint:
+def _source(path: Path) -> FileBytes:
     if path.is_dir():
         inside = sorted(item.name for item in path.iterdir() if item.suffix in SUFFIXES)
         hint = f"it holds {', '.join(inside[:5])}; give one of these" if inside else "give the checkpoint file"
         raise CheckpointError(f"is a folder, not a file; {hint}")
-    source = FileBytes(path)
+    return FileBytes(path)
+
+
+def _open(path: Path) -> Checkpoint:
+    source = _source(path)
     head = source.read(0, 512)
     metadata: dict[str, str] = {}
     beside: list[str] = []
     found: Mapping[str, StoredTensor | Unreadable]
     if looks_like_safetensors(head):
         found, metadata = open_safetensors(source)
-    elif head.startswith(b"PK\x03\x04"):
+    elif head.startswith(ZIP):
         file = open_pickled(source)
         records = tensors_of(file.content)
         beside = keys_of(file.content)

@@ -38,19 +38,21 @@ class Tables:
     prediction: str = "eps"
 
     @classmethod
-    def make(cls, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int = 0) -> Tables:
+    def make(cls, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int | None = 0) -> Tables:
         """
         Args:
             timesteps: rising, as :meth:`Schedule.spaced` gives them.
             eta: of DDIM (Song et al., arXiv:2010.02502, equation 16): 0 adds no noise, 1 as much as the training's process.
-            end: the timestep that the last step goes to.
+            end: the timestep that the last step goes to; None: the clean sample, without noise or sample scale.
         """
-        previous = torch.cat([torch.tensor([end]), timesteps[:-1]])
+        previous = torch.cat([torch.tensor([end or 0]), timesteps[:-1]])
         alphas, alphas_prev = schedule.alphas_cumprod[timesteps].double(), schedule.alphas_cumprod[previous].double()
-        sigmas = eta * ((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev)).sqrt()
         scale, scale_prev = schedule.scale[timesteps], schedule.scale[previous]
-        if schedule.dynamic_rescale and end == 0:
+        if end is None:
+            alphas_prev[0] = scale_prev[0] = 1
+        elif schedule.dynamic_rescale and end == 0:
             scale_prev[0] = scale[0]
+        sigmas = eta * ((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev)).sqrt()
         return cls(timesteps, alphas.float(), alphas_prev.float(), sigmas.float(), scale, scale_prev, schedule.prediction)
 
 
@@ -78,6 +80,51 @@ def ddim(tables: Tables) -> Update:
         return a_prev.sqrt() * tables.scale_prev[index] * x0 + direction + sigma * noise
 
     return update
+
+
+def boundary_scalings(timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of the noisy sample and of x_0 in a consistency model's result, so that it is the sample itself at timestep 0.
+
+    Song et al. (arXiv:2303.01469, equation 5) with the constants of latent consistency models (arXiv:2310.04378): ``sigma_data`` 0.5, and
+    timesteps times 10. Both are in float64, of the shape of ``timesteps``.
+    """
+    time, data = 10 * timesteps.double(), 0.5
+    return data**2 / (time**2 + data**2), time / (time**2 + data**2).sqrt()
+
+
+def consistency(tables: Tables) -> Update:
+    """The update of multistep consistency sampling: a prediction of the clean sample, noised to the next timestep.
+
+    Song et al. (arXiv:2303.01469, algorithm 1). The last step's result is clean if the tables end with the clean sample.
+    """
+    skip, out = (each.float() for each in boundary_scalings(tables.timesteps))
+
+    def update(x0: Tensor, eps: Tensor, index: int, noise: Tensor) -> Tensor:
+        a, a_next = tables.alphas[index], tables.alphas_prev[index]
+        x = a.sqrt() * tables.scale[index] * x0 + (1 - a).sqrt() * eps
+        denoised = out[index] * x0 + skip[index] * x
+        return a_next.sqrt() * tables.scale_prev[index] * denoised + (1 - a_next).sqrt() * noise
+
+    return update
+
+
+def tables_and_update(
+    sampler: str, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int | None = None
+) -> tuple[Tables, Update]:
+    """The tables and the update of a run.
+
+    Args:
+        sampler: one of :data:`vc_core.config.SAMPLERS`.
+        timesteps: rising.
+        eta: of DDIM; consistency sampling has no such choice.
+        end: the timestep that the last step goes to; None: where the sampler's authors end, which is timestep 0 with DDIM, and the clean
+            sample with consistency sampling.
+    """
+    if sampler == "consistency":
+        tables = Tables.make(schedule, timesteps, end=end)
+        return tables, consistency(tables)
+    tables = Tables.make(schedule, timesteps, eta, end or 0)
+    return tables, ddim(tables)
 
 
 def sample(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import SPACINGS, ScheduleConfig
+from ..config import ORIGINAL_STEPS, SPACINGS, ScheduleConfig
 from ..errors import InputError
 
 
@@ -64,40 +64,76 @@ class Schedule:
         visited = last + np.arange(steps) * ((last - last / steps) - last)  # in the order of the reference's roundings
         return torch.from_numpy(np.round(visited).astype(np.int64) - 1).flip(0)
 
-    def spaced(self, steps: int, spacing: str) -> Tensor:
-        """The timesteps of a spacing by its name, one of :data:`vc_core.config.SPACINGS`.
+    def consistency(self, steps: int, original_steps: int = ORIGINAL_STEPS) -> Tensor:
+        """The timesteps of a distilled model, rising: some of the solver's that it was distilled with (arXiv:2310.04378, section 4.3).
+
+        The solver's are ``timesteps // original_steps`` apart. From the last one back, every ``original_steps // steps``-th is taken.
+
+        Args:
+            original_steps: the solver's number of steps.
 
         Raises:
-            InputError: no such spacing, or as :meth:`uniform`.
+            InputError: more steps than the solver's, or a number of these that is not between 1 and the number of training timesteps.
+        """
+        if not 1 <= original_steps <= self.timesteps:
+            raise InputError(f"original_steps is {original_steps}; it can be 1 to {self.timesteps}.")
+        if not 1 <= steps <= original_steps:
+            raise InputError(
+                f"steps is {steps}; with consistency spacing it can be 1 to {original_steps}, the steps that the model was distilled with "
+                "(original_steps). Few are needed, such as 4 or 8."
+            )
+        solver = torch.arange(1, original_steps + 1) * (self.timesteps // original_steps) - 1
+        return solver.flip(0)[:: original_steps // steps][:steps].flip(0)
+
+    def spaced(self, steps: int, spacing: str, original_steps: int = ORIGINAL_STEPS) -> Tensor:
+        """The timesteps of a spacing by its name, one of :data:`vc_core.config.SPACINGS`.
+
+        Args:
+            original_steps: of :meth:`consistency`.
+
+        Raises:
+            InputError: no such spacing, or as the spacing's own method.
         """
         if spacing not in SPACINGS:
             raise InputError(f"The spacing of timesteps is {spacing!r}; it can be {' or '.join(SPACINGS)}.")
+        if spacing == "consistency":
+            return self.consistency(steps, original_steps)
         return self.uniform(steps) if spacing == "uniform" else self.uniform_trailing(steps)
 
-    def visited(self, steps: int, spacing: str, denoise: float = 1.0) -> Tensor:
+    def visited(self, steps: int, spacing: str, denoise: float = 1.0, original_steps: int = ORIGINAL_STEPS) -> Tensor:
         """The timesteps of a run, rising.
 
         Args:
             spacing: one of :data:`vc_core.config.SPACINGS`.
+            original_steps: of :meth:`consistency`.
             denoise: the denoising strength, above 0 and at most 1. Below 1 the run has the last ``steps`` of a longer schedule's
                 ``steps / denoise``, as ComfyUI's schedulers do it.
 
         Raises:
-            InputError: ``steps / denoise`` is more than the number of training timesteps, or as :meth:`spaced`.
+            InputError: ``steps / denoise`` is more than the schedule's number of steps, or as :meth:`spaced`.
         """
         if denoise >= 1:
-            return self.spaced(steps, spacing)
+            return self.spaced(steps, spacing, original_steps)
         full = round(steps / denoise)
-        if full > self.timesteps:
+        most = original_steps if spacing == "consistency" else self.timesteps
+        if full > most:
             raise InputError(
-                f"{steps} steps at a denoise of {denoise:g} are a part of {full} steps, but the schedule has {self.timesteps}: "
+                f"{steps} steps at a denoise of {denoise:g} are a part of {full} steps, but the schedule has {most}: "
                 "use fewer steps or a higher denoise."
             )
-        return self.spaced(full, spacing)[:steps]
+        return self.spaced(full, spacing, original_steps)[:steps]
 
     def _check_steps(self, steps: int) -> None:
         if not 1 <= steps <= self.timesteps:
             raise InputError(f"steps is {steps}; it can be 1 to {self.timesteps}.")
+
+
+def _cumulative_alphas(config: ScheduleConfig) -> np.ndarray:
+    ends = config.linear_start**0.5, config.linear_end**0.5
+    if config.single_precision:
+        betas = torch.linspace(*ends, config.timesteps, dtype=torch.float32) ** 2
+        return (1 - betas).cumprod(0).double().numpy()
+    return np.cumprod(1.0 - np.linspace(*ends, config.timesteps, dtype=np.float64) ** 2)
 
 
 def zero_terminal(alphas: np.ndarray) -> np.ndarray:
@@ -110,8 +146,7 @@ def zero_terminal(alphas: np.ndarray) -> np.ndarray:
 @torch.inference_mode(False)  # tensors made under inference mode can't be used in training
 def _cached(*values: Any) -> Schedule:
     config = ScheduleConfig(*values)
-    betas = np.linspace(config.linear_start**0.5, config.linear_end**0.5, config.timesteps, dtype=np.float64) ** 2
-    alphas = np.cumprod(1.0 - betas)
+    alphas = _cumulative_alphas(config)
     if config.zero_terminal_snr:
         alphas = zero_terminal(alphas)
     scale = np.ones(config.timesteps)

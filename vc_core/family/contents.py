@@ -36,7 +36,7 @@ UNUSED = tuple(
 ADDED = tuple(
     (re.compile(r"(^|\.)(" + pattern + ")"), what)
     for pattern, what in (
-        (r"time_cond_proj\.", "the guidance scale that T2V-Turbo reads, for a few steps without CFG"),
+        (r"time_cond_proj\.", "the scale of guidance that T2V-Turbo reads"),
         (r"(motion_cond_proj|combine_proj)\.", "the motion guidance of T2V-Turbo v2"),
         (r"(omcm|cc_projection)\b", "MotionCtrl's control of camera and objects"),
         (r"(pluker_projection|epipolar\w*|pose_encoder)\b", "camera control (CamI2V, CameraCtrl)"),

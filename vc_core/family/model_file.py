@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import Checkpoint, open_checkpoint
-from ..config import ConfigLike, ModelConfig, from_yaml, to_yaml
+from ..checkpoint.reading import Checkpoint
+from ..config import ConfigLike, ModelConfig
 from ..kernels.operations import operations_for
 from ..models.layers import LayerFactory
-from .bundled import with_shared_parts
 from .checking import check_tensors
 from .contents import Contents, check_unknown, classify, unused_kind
-from .identify import identify, part_prefixes, with_our_names
+from .identify import identify, part_prefixes
 from .naming import model_path
-from .parts import PARTS
+from .parts import PARTS, part_shapes
+from .two_files import open_model
+
+logger = logging.getLogger(__name__)
 
 
 def meta_networks(config: ModelConfig) -> dict[str, nn.Module]:
     """Every network of a configuration on ``meta``: names and shapes without weights."""
     parts = [part for part in PARTS if getattr(config, part) is not None]
     return {part: PARTS[part].build(config, LayerFactory(device="meta")) for part in parts}
-
-
-def part_shapes(config: ModelConfig, part: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of a part's tensors by their names in its network."""
-    return _cached_shapes(part, to_yaml(config))
-
-
-@lru_cache(maxsize=64)
-def _cached_shapes(part: str, yaml: str) -> dict[str, tuple[int, ...]]:
-    network = PARTS[part].build(from_yaml(yaml), LayerFactory(device="meta"))
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -46,25 +37,31 @@ class ModelFile:
     config: ModelConfig
     #: The parts in it, by the names of :data:`PARTS`, and the prefix of their tensors' names.
     parts: dict[str, str]
+    #: What its user should know of it.
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], config: ConfigLike | None = None) -> ModelFile:
-        """Identify a file and check that it has all tensors of its parts, in the right shapes.
+    def open(
+        cls, path: str | os.PathLike[str], config: ConfigLike | None = None, base: str | os.PathLike[str] | None = None
+    ) -> ModelFile:
+        """Identify a file and check that it has all tensors of its parts, in the right shapes. Its notes are logged.
 
         Args:
             path: a file, or the name of a bundled model.
             config: as in :func:`vc_core.family.identify.identify`.
+            base: a file with the parts that ``path`` lacks, see :mod:`.two_files`.
 
         Raises:
             CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors
                 are missing, unexpected, of another shape, or unknown and like a part of the model, all of which are listed.
         """
-        checkpoint = open_checkpoint(model_path(path))
-        checkpoint = with_our_names(with_shared_parts(checkpoint))
-        file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint))
+        checkpoint, notes = open_model(model_path(path), None if base is None else model_path(base))
+        file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint), notes)
         networks = [(prefix, part_shapes(file.config, part)) for part, prefix in file.parts.items()]
         check_tensors(checkpoint, networks, file._is_spare, lambda name: unused_kind(name) is not None)
         check_unknown(checkpoint, file.contents(), file.parts)
+        for note in notes:
+            logger.warning(note)
         return file
 
     def contents(self) -> Contents:

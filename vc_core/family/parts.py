@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from torch import nn
 
-from ..config import ModelConfig
+from ..config import ModelConfig, from_yaml, to_yaml
 from ..errors import ConfigError
 from ..models.autoencoder import Autoencoder
 from ..models.image_encoder import ImageEncoder
@@ -85,3 +86,14 @@ PARTS = {
         for_images=True,
     ),
 }
+
+
+def part_shapes(config: ModelConfig, part: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a part's tensors by their names in its network."""
+    return _cached_shapes(part, to_yaml(config))
+
+
+@lru_cache(maxsize=64)
+def _cached_shapes(part: str, yaml: str) -> dict[str, tuple[int, ...]]:
+    network = PARTS[part].build(from_yaml(yaml), LayerFactory(device="meta"))
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

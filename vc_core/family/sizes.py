@@ -26,6 +26,8 @@ UNET_FLAGS = {
     "fps_embedding": "fps_embedding.0.weight",
     "image_attention": f"middle_block.1.{BLOCK}.attn2.to_k_ip.weight",
     "image_gate": f"middle_block.1.{BLOCK}.attn2.alpha",
+    "guidance_embedding": "time_cond_proj.weight",
+    "motion_embedding": "motion_cond_proj.weight",
 }
 
 
@@ -92,6 +94,7 @@ def read_unet(shapes: PartShapes) -> dict[str, Any]:
         raise CheckpointError(f"{shapes.checkpoint.path} has a UNet with a level without blocks. The file is damaged, or of another model.")
     relative = f"middle_block.2.{BLOCK}.attn1.relative_position_k.embeddings_table"
     flags = {flag: name in shapes for flag, name in UNET_FLAGS.items()}
+    flags["motion_embedding"] &= flags["guidance_embedding"]  # with which it is joined
     per_frame = TOKENS_PER_FRAME if flags["image_attention"] and in_channels > out_channels else 0
     return {
         "in_channels": in_channels,

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError, error_prefix
-from ..checkpoint.reading import Checkpoint, open_checkpoint
+from ..checkpoint.reading import Checkpoint, open_checkpoint, open_tensor_list
+from ..checkpoint.records import StoredTensor
 from ..errors import InputError, printable
+from ..family.two_files import GUIDANCE_LAYER
+from ..models.time_embedding import SCALE_WIDTH
 from .alpha import Alpha, Settings, by_layout, read_alpha, stated
 from .foreign import base_of_width, foreign_lora
 from .keys import Keys, Parts, sort_keys
 from .layer import Layer, misfit
 from .lora import Lora
 from .places import Shapes, is_text, text_place, unet_layers, unet_place
-from .turbo_list import NamelessTensor, is_nameless, turbo_layers
+from .turbo_list import pairs_by_layer
 
 #: Most problems that a message lists.
 MAX_LISTED = 10
@@ -28,10 +31,17 @@ MAX_LISTED = 10
 
 @dataclass(frozen=True)
 class LoraFile:
-    """An open LoRA file: its tensors are sorted by layers, but not read yet."""
+    """An open LoRA file: its tensors are sorted by layers, but not read yet.
+
+    Attributes:
+        matrices: those of a list without names, T2V-Turbo's, which gives no other tensors.
+        without_alpha: why alpha is the rank where nothing tells one.
+    """
 
     checkpoint: Checkpoint
     keys: Keys
+    matrices: tuple[StoredTensor, ...] = ()
+    without_alpha: str = "neither the file nor its layout tells one"
 
     def match(self, unet: Shapes, text: Shapes | None = None, alpha: float | None = None) -> Lora:
         """Find the layers of a model that the file changes, and read what it adds to them.
@@ -48,8 +58,9 @@ class LoraFile:
         """
         if alpha is not None and not math.isfinite(alpha):
             raise InputError(f"alpha is {alpha}; it must be a finite number, or none for the file's.")
-        layers = unet_layers(unet)
-        keys = self._named(layers)
+        if self.matrices:
+            return self._named(unet).match(unet, text, alpha)
+        layers, keys = unet_layers(unet), self.keys
         with error_prefix(self.checkpoint.path):
             places = _Places(keys, layers, text)
             self._check(keys, places)
@@ -67,13 +78,16 @@ class LoraFile:
             self.checkpoint.metadata,
         )
 
-    def _named(self, layers: Shapes) -> Keys:
-        """The file's tensors by layers; those of a list without names by their order."""
-        if not is_nameless(self.checkpoint.names()):
-            return self.keys
-        tensors = [NamelessTensor(name, self.checkpoint.shape(name)) for name in self.checkpoint.names()]
-        with error_prefix(self.checkpoint.path):
-            return Keys({path: Parts(down.name, up.name) for path, (down, up) in turbo_layers(tensors, layers).items()}, ())
+    def _named(self, unet: Shapes) -> LoraFile:
+        """A list without names, with the names of the layers that it has matrices for."""
+        shapes = dict(unet)
+        if "time_embed.0.weight" in unet:  # without it, the list is refused below
+            shapes.setdefault(f"{GUIDANCE_LAYER}.weight", (unet["time_embed.0.weight"][1], SCALE_WIDTH))
+        path = self.checkpoint.path
+        tensors: dict[str, StoredTensor] = {}
+        for layer, (down, up) in pairs_by_layer(self.matrices, shapes, str(path)).items():
+            tensors |= {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
+        return LoraFile(Checkpoint(path, tensors), sort_keys(tensors), without_alpha="the scale of T2V-Turbo's lists is 1")
 
     def _check(self, keys: Keys, places: _Places) -> None:
         """
@@ -123,12 +137,10 @@ class LoraFile:
         settings = stated(self.checkpoint, set(ranks.values()))
         names = [keys.layers[path].down for path in matched.values()]
         usual = by_layout(self.checkpoint, names, unet, tuple(layers))
-        listed = is_nameless(self.checkpoint.names())
-        why = "the scale of T2V-Turbo's lists is 1" if listed else "neither the file nor its layout tells one"
         chosen = {}
         for place, path in matched.items():
             own = self._alpha(keys.layers[path], place, ranks[place], given, settings)
-            chosen[place] = own or usual or Alpha(float(ranks[place]), "= rank", why)
+            chosen[place] = own or usual or Alpha(float(ranks[place]), "= rank", self.without_alpha)
         return chosen
 
     def _alpha(self, parts: Parts, place: str, rank: int, given: float | None, settings: Settings | None) -> Alpha | None:
@@ -185,9 +197,10 @@ def open_lora(path: str | os.PathLike[str]) -> LoraFile:
     Raises:
         CheckpointError: the file can't be read, holds no LoRA, or changes weights in another way than a LoRA.
     """
+    matrices = open_tensor_list(Path(path))
+    if matrices is not None:
+        return LoraFile(Checkpoint(Path(path), {}), Keys({}, ()), tuple(matrices))
     checkpoint = open_checkpoint(Path(path))
-    if is_nameless(checkpoint.names()):
-        return LoraFile(checkpoint, Keys({}, ()))
     with error_prefix(checkpoint.path):
         keys = sort_keys([*checkpoint.names(), *checkpoint.unreadable])
         if not keys.layers:

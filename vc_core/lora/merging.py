@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..checkpoint.records import StoredTensor
 from ..errors import InputError
-from ..family.model_file import ModelFile, part_shapes
+from ..family.model_file import ModelFile
+from ..family.parts import part_shapes
 from .files import open_lora
 from .layer import Layer
 from .lora import Lora

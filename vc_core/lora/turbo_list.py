@@ -1,93 +1,86 @@
-"""T2V-Turbo v1's file: a list of tensors without names, two for each layer, in the order of the UNet's modules.
+"""T2V-Turbo v1's file: a list of LoRA matrices without names, ``[up, down, up, down, ...]`` (arXiv:2405.18750).
 
-The order is that in which the authors' UNet registers its modules. It differs from ours in a transformer's block, whose
-feed-forward layers come before its cross-attention. Layers that are 1-D convolutions have none.
+There is a pair for each linear layer, 2-D convolution and 3-D convolution of VideoCrafter2's UNet with its projection of the scale of
+guidance (``time_cond_proj``), in the order in which the authors' code registers them. 1-D convolutions have none. The change of a weight
+is ``up @ down``, without alpha.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from ..checkpoint.errors import CheckpointError
-from .layer import misfit
 
-#: The layer that T2V-Turbo adds to VideoCrafter2, and the one after which it is registered.
-GUIDANCE_LAYER, _BEFORE_GUIDANCE = "time_cond_proj", "fps_embedding.2"
-_BLOCK = re.compile(r"(?P<block>.+\.transformer_blocks\.\d+)\.(?P<layer>attn1|attn2|ff)\.")
-_ORDER = {"attn1": 0, "ff": 1, "attn2": 2}
+#: The order of modules beside each other in the authors' code, where it isn't that of numbers.
+ORDER = (
+    "time_embed", "fps_embedding", "time_cond_proj", "input_blocks", "init_attn", "middle_block", "output_blocks", "out",
+    "in_layers", "emb_layers", "out_layers", "skip_connection", "temopral_conv", "conv1", "conv2", "conv3", "conv4",
+    "proj_in", "transformer_blocks", "proj_out", "attn1", "ff", "attn2", "to_q", "to_k", "to_v", "to_out",
+)  # fmt: skip
+#: Axes of a weight that has a pair.
+WITH_PAIR = (2, 4, 5)
+#: Most wrong pairs that an error lists.
+MAX_LISTED = 5
 
 
-class HasShape(Protocol):
-    """A tensor, or what stands for one before it is read."""
+class Shaped(Protocol):
+    """A tensor, read or not."""
 
     @property
     def shape(self) -> Sequence[int]: ...
 
 
-T = TypeVar("T", bound=HasShape)
+Matrix = TypeVar("Matrix", bound=Shaped)
 
 
-@dataclass(frozen=True)
-class NamelessTensor:
-    """A tensor of a list in a file: its place as a name, and its shape."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-def is_nameless(names: Sequence[str]) -> bool:
-    """Whether these are the names that :func:`vc_core.checkpoint.open_checkpoint` gives the tensors of a list: 0, 1, 2, ..."""
-    return bool(names) and all(name == str(index) for index, name in enumerate(names))
-
-
-def turbo_layers(tensors: Sequence[T], layers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[T, T]]:
-    """Name the tensors of a T2V-Turbo list.
+def layers_of(unet: Mapping[str, Sequence[int]]) -> list[str]:
+    """The layers that have a pair, by the start of their weights' names, in the order of the list.
 
     Args:
-        tensors: ``up, down`` of the first layer, then of the second, and so on.
-        layers: the shapes of the UNet's weights by their layers' paths, in the order of its modules.
-            ``time_cond_proj`` may be missing, as in VideoCrafter2's own UNet.
+        unet: the shapes of a UNet's tensors by their names, in any order.
+    """
+    stems = [name.removesuffix(".weight") for name, shape in unet.items() if name.endswith(".weight") and len(shape) in WITH_PAIR]
+    return sorted(stems, key=_place)
 
-    Returns:
-        ``(down, up)`` of each layer, in the list's order.
+
+def pairs_by_layer(
+    matrices: Sequence[Matrix], unet: Mapping[str, Sequence[int]], source: str = "The file"
+) -> dict[str, tuple[Matrix, Matrix]]:
+    """The pairs of a list by their layers, in the order of the list: ``(down, up)``.
+
+    ``down`` has the shape ``[r, *weight.shape[1:]]``, ``up`` ``[weight.shape[0], r]`` with axes of 1 after these for convolutions.
+
+    Args:
+        matrices: the list.
+        unet: the shapes of the UNet's tensors by their names; it has ``time_cond_proj.weight``.
+        source: the file, for errors.
 
     Raises:
-        CheckpointError: the list isn't T2V-Turbo's for a UNet of these layers.
+        CheckpointError: another number of matrices, or another shape, than this UNet's layers need.
     """
-    if len(tensors) % 2:
-        raise CheckpointError(f"is a list of {len(tensors)} tensors; T2V-Turbo's lists have two for each layer")
-    pairs = list(zip(tensors[1::2], tensors[::2], strict=True))
-    found: dict[str, tuple[T, T]] = {}
-    expected = list(_in_list_order(layers))
-    if GUIDANCE_LAYER not in layers and _BEFORE_GUIDANCE in expected:
-        place = expected.index(_BEFORE_GUIDANCE) + 1
-        if place < len(pairs) and len(pairs) == len(expected) + 1:
-            expected.insert(place, GUIDANCE_LAYER)
-    if len(pairs) != len(expected):
+    layers = layers_of(unet)
+    if len(matrices) != 2 * len(layers):
         raise CheckpointError(
-            f"is a list of tensors without names, for {len(pairs)} layers; this model has {len(expected)} that T2V-Turbo's lists change. "
-            "Load VideoCrafter2, or a LoRA for this model"
+            f"{source} is a list of {len(matrices)} tensors; T2V-Turbo v1's has two for each of the {len(layers)} layers of this UNet, "
+            f"{2 * len(layers)}. Take the file and the VideoCrafter2 checkpoint that belong together."
         )
-    for name, (down, up) in zip(expected, pairs, strict=True):
-        problem = misfit(down.shape, up.shape, layers[name]) if name in layers else None
-        if problem is not None:
-            raise CheckpointError(f"is a list of tensors without names that is not T2V-Turbo's for this model: at {name}, {problem}")
-        found[name] = down, up
-    return found
+    pairs = {layer: (matrices[2 * place + 1], matrices[2 * place]) for place, layer in enumerate(layers)}
+    problems = [problem for layer, pair in pairs.items() if (problem := _mismatch(layer, *pair, unet[f"{layer}.weight"]))]
+    if problems:
+        more = [f"... and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+        raise CheckpointError(f"{source} is a list of tensors that does not fit this UNet:", problems[:MAX_LISTED] + more)
+    return pairs
 
 
-def _in_list_order(layers: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-    """The layers that a list has, in its order: feed-forward before cross-attention, no 1-D convolutions."""
-    names = [name for name, shape in layers.items() if len(shape) != 3]
-    firsts: dict[str, int] = {}
-    keys = {}
-    for index, name in enumerate(names):
-        match = _BLOCK.match(name)
-        if match is None:
-            keys[name] = (index, 0, index)
-        else:
-            keys[name] = (firsts.setdefault(match["block"], index), _ORDER[match["layer"]], index)
-    yield from sorted(names, key=keys.__getitem__)
+def _mismatch(layer: str, down: Shaped, up: Shaped, weight: Sequence[int]) -> str:
+    rank, ones = down.shape[0] if len(down.shape) else 0, [1] * (len(weight) - 2)
+    if list(down.shape) == [rank, *weight[1:]] and list(up.shape) == [weight[0], rank, *ones] and rank:
+        return ""
+    return f"{layer} is {list(weight)}, its pair is up {list(up.shape)} and down {list(down.shape)}"
+
+
+def _place(stem: str) -> list[tuple[int, int]]:
+    """A layer's place among the others."""
+    parts = stem.split(".")
+    return [(0, int(part)) if part.isdecimal() else (1, ORDER.index(part) if part in ORDER else len(ORDER)) for part in parts]

@@ -35,6 +35,12 @@ class Conditioning:
     concat: Tensor | None = None
     #: A second condition of time, ``[B, model_channels]``, added to the timestep's sinusoid before ``time_embed``.
     time: Tensor | None = None
+    #: The scale of guidance that a distilled model reads, ``[B]``; none adds nothing to the timestep's sinusoid.
+    guidance: Tensor | None = None
+    #: The scale of motion guidance that a distilled model reads, ``[B]``; it needs ``guidance``. 0 is another condition than none.
+    motion: Tensor | None = None
+    #: The lowest timestep at which ``motion`` is as given, ``[B]``; below it is 0. None: at all timesteps.
+    motion_stop: Tensor | None = None
 
     def check(self, x: Tensor, timesteps: Tensor, config: UNetConfig) -> None:
         """
@@ -53,10 +59,9 @@ class Conditioning:
                 f"text has the shape {list(text.shape)}; expected is [{videos}, tokens, {config.context_dim}], or "
                 f"[{videos}, {frames}, tokens, {config.context_dim}] for a text per frame."
             )
-        for name in ("image_tokens", "image_strength", "fps", "time"):
-            rows = getattr(self, name)
-            if rows is not None and (rows.ndim == 0 or len(rows) not in (1, videos)):
-                raise InputError(f"{name} has the shape {list(rows.shape)}; its first axis must be 1 or {videos}, the number of videos.")
+        self._check_rows(videos)
+        if config.motion_embedding and self.motion is not None and self.guidance is None:
+            raise InputError("motion is given without guidance; the model reads it joined with the scale of guidance: give guidance, too.")
         if tuple(timesteps.shape) not in ((videos,), (videos, frames)):
             raise InputError(f"timesteps has the shape {list(timesteps.shape)}; it can be [{videos}], or [{videos}, {frames}].")
         if concat is not None and (concat.shape[0], *concat.shape[2:]) != (videos, *x.shape[2:]):
@@ -66,6 +71,12 @@ class Conditioning:
                 f"The UNet has {config.in_channels} input channels; the noisy latent has {channels} and concat "
                 f"{'is missing' if concat is None else concat.shape[1]}."
             )
+
+    def _check_rows(self, videos: int) -> None:
+        for name in ("image_tokens", "image_strength", "fps", "time", "guidance", "motion", "motion_stop"):
+            rows = getattr(self, name)
+            if rows is not None and (rows.ndim == 0 or len(rows) not in (1, videos)):
+                raise InputError(f"{name} has the shape {list(rows.shape)}; its first axis must be 1 or {videos}, the number of videos.")
 
     def stacks_with(self, other: Conditioning) -> bool:
         """Whether :meth:`stack` gives both what they have alone: the same fields, and as many image tokens."""

@@ -10,8 +10,6 @@ input are views of one storage, and nothing is copied between them. Sums are com
 
 from __future__ import annotations
 
-import math
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -21,15 +19,8 @@ from ..config import UNetConfig
 from .conditioning import Conditioning
 from .hooks import Hooks
 from .layers import Attention, LayerFactory, zero_module
+from .time_embedding import TimeEmbedding
 from .transformers import Location, Pass, SpatialTransformer, TemporalTransformer
-
-
-def sinusoidal_embedding(values: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of ``values`` ``[n]`` at ``width / 2`` frequencies from 1 down to 1/10000 -> ``[n, width]`` in float32."""
-    half = width // 2
-    frequencies = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=torch.float32, device=values.device))
-    angles = values.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class TemporalConvolution(nn.Module):
@@ -127,17 +118,13 @@ def _apply(layer: nn.Module, hidden: Tensor, run: Pass, size: tuple[int, int] | 
     return layer(hidden, size) if isinstance(layer, Upsample) else layer(hidden, run)
 
 
-class UNet(nn.Module):
+class UNet(TimeEmbedding):
     """The network. Its weights' names are those under ``model.diffusion_model.`` in the published files."""
 
     def __init__(self, config: UNetConfig, layers: LayerFactory | None = None) -> None:
-        super().__init__()
         layers = layers or LayerFactory()
-        self.config = config
+        super().__init__(config, layers)
         width = config.model_channels
-        self.time_embed = self._embedding(layers)
-        if config.fps_embedding:
-            self.fps_embedding = self._embedding(layers)
         self._build_input_blocks(layers)
         last = len(config.channel_mult) - 1
         inner = width * config.channel_mult[last]
@@ -153,10 +140,6 @@ class UNet(nn.Module):
             nn.SiLU(inplace=True),
             zero_module(layers.conv2d(width * config.channel_mult[0], config.out_channels, 3, padding=1)),
         )
-
-    def _embedding(self, layers: LayerFactory) -> nn.Sequential:
-        width, inner = self.config.model_channels, self.config.embedding_width
-        return nn.Sequential(layers.linear(width, inner), nn.SiLU(), layers.linear(inner, inner))
 
     def _transformers(self, channels: int, part: str, block: int, layers: LayerFactory) -> list[nn.Module]:
         location = Location(part, block, sum(isinstance(module, SpatialTransformer) for module in self.modules()))
@@ -243,7 +226,7 @@ class UNet(nn.Module):
         image, per_frame = conditioning.image_tokens, self.config.image_tokens_per_frame
         if image is not None and per_frame and image.shape[1] == per_frame * frames:
             image = rearrange(image, "b (t m) c -> (b t) m c", t=frames)
-        embedding = self._embed(x, timesteps, conditioning)
+        embedding = self.embed(x, timesteps, conditioning)
         return Pass(embedding, frames, text, image, conditioning.image_strength, hooks, attention, temporal_attention)
 
     def stem(self, x: Tensor, conditioning: Conditioning, run: Pass) -> Tensor:
@@ -304,22 +287,3 @@ class UNet(nn.Module):
 
     def _after_input_block(self, number: int, hidden: Tensor, run: Pass) -> tuple[Tensor, Tensor]:
         return (hidden, hidden) if run.hooks is None else run.hooks.after_input_block(number, hidden, hidden)
-
-    def _embed(self, x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """``[b, e]``, or ``[(b t), e]`` for a timestep per frame."""
-        width, rows = self.config.model_channels, timesteps.numel()
-        embedding = sinusoidal_embedding(timesteps.flatten(), width).to(x.dtype)
-        if conditioning.time is not None:
-            embedding = embedding + _to_rows(conditioning.time, rows).to(x)
-        embedding = self.time_embed(embedding)
-        if self.config.fps_embedding:
-            fps = conditioning.fps
-            if fps is None:
-                fps = torch.full((1,), self.config.default_fps, device=x.device)
-            embedding = embedding + _to_rows(self.fps_embedding(sinusoidal_embedding(fps, width).to(x.dtype)), rows)
-        return embedding
-
-
-def _to_rows(values: Tensor, rows: int) -> Tensor:
-    """``[b, c]`` -> ``[rows, c]``, each row repeated for its frames."""
-    return values.repeat_interleave(rows // len(values), dim=0)

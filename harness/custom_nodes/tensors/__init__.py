@@ -1,5 +1,6 @@
 """Nodes that let a test put tensors into a graph and take them out exactly."""
 
+import copy
 import os
 
 import folder_paths
@@ -12,6 +13,13 @@ from safetensors.torch import load_file, save_file
 def tensor(file: str, name: str) -> torch.Tensor:
     """A tensor of a file in the input folder."""
     return load_file(os.path.join(folder_paths.get_input_directory(), file))[name]
+
+
+def with_option(sampler, name: str, value):
+    """A copy of a SAMPLER with an option; ComfyUI can give the same object to other nodes."""
+    changed = copy.copy(sampler)
+    changed.extra_options = {**sampler.extra_options, name: value}
+    return changed
 
 
 class FixedNoise:
@@ -58,8 +66,21 @@ class StepNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, file: str) -> io.NodeOutput:
-        sampler.extra_options["step_noise"] = list(tensor(file, "steps"))
-        return io.NodeOutput(sampler)
+        return io.NodeOutput(with_option(sampler, "step_noise", list(tensor(file, "steps"))))
+
+
+class NoiseSampler(io.ComfyNode):
+    """A sampler of core's with the tensors ``steps`` of a file in the input folder as its noise, one after the other."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Sampler.Input("sampler"), io.String.Input("file")]
+        return io.Schema(node_id="TestNoiseSampler", inputs=inputs, outputs=[io.Sampler.Output()])
+
+    @classmethod
+    def execute(cls, sampler, file: str) -> io.NodeOutput:
+        steps = iter(tensor(file, "steps"))
+        return io.NodeOutput(with_option(sampler, "noise_sampler", lambda sigma, sigma_next: next(steps)))
 
 
 class ConcatLatent(io.ComfyNode):
@@ -101,7 +122,7 @@ class SaveTensors(io.ComfyNode):
 
 class TensorsExtension(ComfyExtension):
     async def get_node_list(self):
-        return [NoiseFromFile, ImageFromFile, StepNoise, ConcatLatent, SaveTensors]
+        return [NoiseFromFile, ImageFromFile, StepNoise, NoiseSampler, ConcatLatent, SaveTensors]
 
 
 async def comfy_entrypoint():

@@ -1,0 +1,119 @@
+"""Models in two files: a part of a model, and the model that it was made from.
+
+T2V-Turbo v2's file has the UNet only. T2V-Turbo v1's is a list of LoRA matrices over VideoCrafter2's UNet, see
+:mod:`vc_core.lora.turbo_list`. The rest is in VideoCrafter2's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.reading import Checkpoint, open_checkpoint, open_tensor_list
+from ..checkpoint.records import StoredTensor
+from ..lora.turbo_list import pairs_by_layer
+from .bundled import with_shared_parts
+from .contents import unused_kind
+from .identify import identify, part_prefixes, with_our_names
+from .parts import PARTS, part_shapes
+
+#: The layer of T2V-Turbo v1 that VideoCrafter2 doesn't have.
+GUIDANCE_LAYER = "time_cond_proj"
+NO_GUIDANCE_BASE = (
+    f"T2V-Turbo v1: no published file has the weight of {GUIDANCE_LAYER} that its LoRA is added to; the authors' programs draw it at "
+    "random at each start. Here it is 0, so videos differ from theirs."
+)
+
+
+@dataclass(frozen=True)
+class MergedTensor:
+    """A weight with the change by a pair of matrices: ``weight + up @ down``, flattened from the second axis on.
+
+    Attributes:
+        weight: None stands for zeros.
+    """
+
+    weight: StoredTensor | None
+    down: StoredTensor
+    up: StoredTensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.up.shape[0], *self.down.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        if self.weight is None or self.weight.dtype.itemsize == 1:
+            return self.up.dtype
+        return torch.promote_types(self.weight.dtype, self.up.dtype)
+
+    def read(self) -> Tensor:
+        """The sum, computed in float32."""
+        change = (self.up.read().flatten(1).float() @ self.down.read().flatten(1).float()).reshape(self.shape)
+        return (change if self.weight is None else change.add_(self.weight.read().float())).to(self.dtype)
+
+    def intact(self) -> bool:
+        """Whether all of it has the checksums it was saved with."""
+        return all(each is None or each.intact() for each in (self.weight, self.down, self.up))
+
+
+def open_model(path: Path, base: Path | None = None) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The tensors of a model under our names, and what is to be said to the user of them.
+
+    Args:
+        base: the file with the parts that the first lacks.
+
+    Raises:
+        CheckpointError: a file can't be read, or the two don't fit.
+    """
+    if base is None:
+        return _open(path), ()
+    below = _open(base)
+    prefixes = part_prefixes(below)
+    matrices = open_tensor_list(path)
+    if matrices is not None:
+        merged, notes = _merged(path, matrices, below, prefixes)
+        return Checkpoint(path, {**_parts(below, prefixes), **merged}, unreadable=below.unreadable), notes
+    checkpoint = _open(path)
+    own = part_prefixes(checkpoint)
+    lacking = {part: prefix for part, prefix in prefixes.items() if part not in own}
+    if not lacking:
+        raise CheckpointError(f"{path} has all parts of a model that {base} has ({', '.join(own)}): leave the base out.")
+    tensors = {name: checkpoint.stored(name) for name in checkpoint}
+    return Checkpoint(path, {**_parts(below, lacking), **tensors}, checkpoint.metadata, checkpoint.unreadable), ()
+
+
+def _open(path: Path) -> Checkpoint:
+    return with_our_names(with_shared_parts(open_checkpoint(path)))
+
+
+def _parts(checkpoint: Checkpoint, prefixes: Mapping[str, str]) -> dict[str, StoredTensor]:
+    """The tensors of some parts, under the published prefixes."""
+    ordered = sorted(prefixes.items(), key=lambda each: -len(each[1]))  # a UNet without a prefix comes last
+    found: dict[str, StoredTensor] = {}
+    for name in checkpoint:
+        part, prefix = next((each for each in ordered if name.startswith(each[1])), ("", ""))
+        if part and unused_kind(name) is None:
+            found[PARTS[part].prefix + name[len(prefix) :]] = checkpoint.stored(name)
+    return found
+
+
+def _merged(
+    path: Path, matrices: list[StoredTensor], base: Checkpoint, prefixes: Mapping[str, str]
+) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
+    """The weights that a list changes, and what is to be said of them."""
+    config = identify(base)
+    shapes = part_shapes(replace(config, unet=replace(config.unet, guidance_embedding=True)), "unet")
+    pairs = pairs_by_layer(matrices, shapes, str(path))
+    merged: dict[str, StoredTensor] = {}
+    for layer, (down, up) in pairs.items():
+        name = f"{layer}.weight"
+        weight = base.stored(prefixes["unet"] + name) if layer != GUIDANCE_LAYER or prefixes["unet"] + name in base else None
+        merged[PARTS["unet"].prefix + name] = MergedTensor(weight, down, up)
+    given = merged[f"{PARTS['unet'].prefix}{GUIDANCE_LAYER}.weight"]
+    return merged, (NO_GUIDANCE_BASE,) if isinstance(given, MergedTensor) and given.weight is None else ()
