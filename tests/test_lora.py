@@ -73,6 +73,21 @@ def test_what_is_written_is_read(tmp_path):
         assert torch.equal(layer.down, down) and torch.equal(layer.up, up) and layer.alpha == alpha
 
 
+@pytest.mark.parametrize("shape", [(64, 1), (1, 64)])
+def test_a_dora_scales_rows_or_columns(tmp_path, model, shape):
+    """Of strength s, the weights lie at s between those without it and those of strength 1."""
+    name = f"{QUERY}.weight"
+    down, up = pair(QUERY, PEFT, UNET[name]).values()
+    scale = torch.rand(shape) + 0.5
+    file = save_lora(tmp_path / "dora.safetensors", {QUERY: (down, up, 4.0)}, dtype=torch.float32, dora_scales={QUERY: scale})
+    plain = model.tensors("unet")[name].float()
+    changed = plain + up @ down
+    norm = plain.norm(dim=1, keepdim=True) if shape == (64, 1) else changed.norm(dim=0, keepdim=True)
+    for strength in (1.0, 0.3):
+        merged = with_loras(model, [LoraSetting(file, strength)]).tensors("unet")[name]
+        assert torch.allclose(merged, (1 - strength) * plain + strength * scale * changed / norm, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -140,6 +155,19 @@ def test_convert_writes_the_lora_alone(tmp_path, path, model, capsys):
         first = with_loras(model, [LoraSetting(source, 0.5)]).tensors(part)
         second = with_loras(model, [LoraSetting(target)]).tensors(part)
         assert all(torch.allclose(first[name].float(), second[name].float(), atol=1e-6) for name in first)
+
+
+def test_a_dora_is_written_alone_as_it_is(tmp_path, path, capsys):
+    down, up = pair(QUERY, PEFT, UNET[f"{QUERY}.weight"]).values()
+    scales = {QUERY: torch.rand(64, 1)}
+    file = save_lora(tmp_path / "dora.safetensors", {QUERY: (down, up, 4.0)}, dtype=torch.float32, dora_scales=scales)
+    target = tmp_path / "plain.safetensors"
+    command = ["convert", str(path), str(target), "--dtype", "float32", "--lora-only", "--lora"]
+    assert main([*command, f"{file}:0.5"]) == 1
+    assert "is a DoRA, whose strength can't be a part of its alpha" in capsys.readouterr().err
+    assert main([*command, str(file)]) == 0
+    written, source = load_file(target), load_file(file)
+    assert written.keys() == source.keys() and all(torch.equal(written[name], source[name]) for name in written)
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -60,6 +60,8 @@ def _patched(target: Any, layers: Mapping[str, Layer], keys: Mapping[str, str], 
     for name, layer in layers.items():
         tensors |= {f"{name}.lora_up.weight": layer.up, f"{name}.lora_down.weight": layer.down}
         tensors[f"{name}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float64)
+        if layer.dora_scale is not None:
+            tensors[f"{name}.dora_scale"] = layer.dora_scale
     patches = comfy.lora.load_lora(tensors, {name: keys[name] for name in layers})
     clone = target.clone()
     applied = clone.add_patches(patches, strength)

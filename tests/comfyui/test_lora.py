@@ -130,6 +130,26 @@ def test_t2v_turbo_s_list_as_alone(comfyui, loras):
     assert apart(results["turbo"], results["plain"]) > APART
 
 
+def test_a_dora_as_alone_and_as_core_s(comfyui, loras):
+    """At a strength other than 1, beside another LoRA."""
+    layers = style_file(loras, "before.safetensors")
+    weights = goldens.weights(T2V)
+    chosen = {path: each for path, each in layers.items() if path.endswith(("to_q", "to_v"))}
+    scales = {path: 1.1 * weights[f"model.diffusion_model.{path}.weight"].float().norm(dim=1, keepdim=True) for path in chosen}
+    save_lora(loras / "dora.safetensors", chosen, dtype=torch.float32, dora_scales=scales)
+    bench = Bench(comfyui, T2V)
+    first = out(load(bench, bench.model, "before.safetensors", 0.3))
+    core = bench.add("LoraLoaderModelOnly", model=first, lora_name="dora.safetensors", strength_model=STYLE)
+    bench.save("ours", latent=bench.authors(model=out(load(bench, first, "dora.safetensors", STYLE))))
+    bench.save("core's", latent=bench.authors(model=out(core)))
+    bench.save("plain", latent=bench.authors(model=first))
+    results = bench.results()
+    same(results["ours"], results["core's"])
+    alone = [LoraSetting(loras / "before.safetensors", 0.3), LoraSetting(loras / "dora.safetensors", STYLE)]
+    same(results["ours"], core_latent(bench.path, loras=alone))
+    assert apart(results["ours"], results["plain"]) > APART
+
+
 def test_weights_in_fp8_are_patched(comfyui, loras):
     """As with core's own loader."""
     style_file(loras, "fp8_style.safetensors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from ..models.time_embedding import SCALE_WIDTH
 from .alpha import Alpha, Settings, by_layout, read_alpha, stated
 from .foreign import base_of_width, foreign_lora
 from .keys import Keys, Parts, sort_keys
-from .layer import Layer, misfit
+from .layer import Layer, misfit, scale_misfit
 from .lora import Lora
 from .places import Shapes, is_text, text_place, unet_layers, unet_place
 from .turbo_list import pairs_by_layer
@@ -115,7 +115,10 @@ class LoraFile:
 
     def _misfits(self, keys: Keys, places: _Places) -> Iterator[str]:
         for path, (_, place, shape) in places.found.items():
-            problem = misfit(self._down_shape(keys.layers[path]), self.checkpoint.shape(keys.layers[path].up), shape)
+            parts = keys.layers[path]
+            problem = misfit(self._down_shape(parts), self.checkpoint.shape(parts.up), shape)
+            if problem is None and parts.dora_scale is not None:
+                problem = scale_misfit(self.checkpoint.shape(parts.dora_scale), shape)
             if problem is not None:
                 yield f"{printable(place, 120)}: {problem}"
 
@@ -154,7 +157,7 @@ class LoraFile:
         down, up = (self.checkpoint.sound_tensor(name) for name in (parts.down, parts.up))
         if parts.mid is not None:
             down = _joined(down, self.checkpoint.sound_tensor(parts.mid))
-        return Layer(down, up, alpha.value)
+        return Layer(down, up, alpha.value, None if parts.dora_scale is None else self.checkpoint.sound_tensor(parts.dora_scale))
 
 
 class _Places:
@@ -210,9 +213,8 @@ def open_lora(path: str | os.PathLike[str]) -> LoraFile:
                 f"{shown}. If it is a model, load it as one"
             )
     for parts in keys.layers.values():
-        for name in (parts.down, parts.up, parts.mid, parts.alpha):
-            if name is not None:
-                checkpoint.stored(name)  # which refuses one that can't be read
+        for name in filter(None, astuple(parts)):
+            checkpoint.stored(name)  # which refuses one that can't be read
     return LoraFile(checkpoint, keys)
 
 

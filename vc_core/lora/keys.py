@@ -4,7 +4,7 @@
 written by                   names of a layer's tensors
 ===========================  ====================================================================================
 peft                         ``PATH.lora_A.weight``, ``.lora_B.weight``, or ``.lora_A.NAME.weight``
-kohya, VideoCrafter 0.9      ``PATH.lora_down.weight``, ``.lora_up.weight``, ``.lora_mid.weight``, ``.alpha``
+kohya, VideoCrafter 0.9      ``PATH.lora_down.weight``, ``.lora_up.weight``, ``.lora_mid.weight``, ``.alpha``, ``.dora_scale``
 older releases of diffusers  ``PATH_lora.down.weight``, ``PATH.lora_linear_layer.down.weight``, ``PATH.lora.down.weight``
 ===========================  ====================================================================================
 
@@ -26,11 +26,11 @@ _SIDES = {"A": "down", "B": "up", "down": "down", "up": "up", "mid": "mid"}
 _KEY = re.compile(
     r"(?P<path>.+?)(?:"
     r"\.lora_(?P<peft>A|B)(?:\.(?P<adapter>[^.]+))?\.weight|\.lora_(?P<bare>A|B)|\.lora_(?P<kohya>down|up|mid)\.weight"
-    r"|(?:_lora|\.lora|\.lora_linear_layer)\.(?P<diffusers>down|up)\.weight|(?P<alpha>\.alpha))"
+    r"|(?:_lora|\.lora|\.lora_linear_layer)\.(?P<diffusers>down|up)\.weight|\.(?P<other>alpha|dora_scale))"
 )
 #: Ends of names that belong to changes of other kinds than a LoRA's two matrices.
 _OTHER_KINDS = re.compile(
-    r"\.(hada_w\d_[ab]|hada_t\d|lokr_\w+|dora_scale|lora_magnitude_vector(\.\w+)?(\.weight)?|oft_\w+|boft_\w+|oft_r(\.\w+)?(\.weight)?"
+    r"\.(hada_w\d_[ab]|hada_t\d|lokr_\w+|lora_magnitude_vector(\.\w+)?(\.weight)?|oft_\w+|boft_\w+|oft_r(\.\w+)?(\.weight)?"
     r"|lora_embedding_[AB](\.\w+)?|lora_B(\.\w+)?\.bias|diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|glora_\w+|[ab][12]\.weight"
     r"|vera_\w+(\.\w+)?)"
 )
@@ -38,12 +38,13 @@ _OTHER_KINDS = re.compile(
 
 @dataclass(frozen=True)
 class Parts:
-    """The names of one layer's tensors in a file; ``mid`` is that of a decomposed convolution, ``alpha`` can be missing."""
+    """The names of one layer's tensors in a file; ``mid`` is that of a decomposed convolution, ``dora_scale`` that of a DoRA."""
 
     down: str
     up: str
     mid: str | None = None
     alpha: str | None = None
+    dora_scale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def sort_keys(names: Iterable[str]) -> Keys:
 
     Raises:
         CheckpointError: a layer has only one of its two matrices, or those of two adapters; or the file has changes of other kinds
-            (LoHa, LoKr, DoRA, differences of weights), without which the rest would be another model.
+            (LoHa, LoKr, peft's DoRA, differences of weights), without which the rest would be another model.
     """
     found: dict[str, dict[str, str]] = {}
     others = []
@@ -74,7 +75,7 @@ def sort_keys(names: Iterable[str]) -> Keys:
             _check_kind(name)
             others.append(name)
             continue
-        side = _SIDES[next(filter(None, match.group("peft", "bare", "kohya", "diffusers")))] if not match["alpha"] else "alpha"
+        side = match["other"] or _SIDES[next(filter(None, match.group("peft", "bare", "kohya", "diffusers")))]
         sides = found.setdefault(match["path"], {})
         if side in sides:
             raise CheckpointError(
@@ -84,8 +85,8 @@ def sort_keys(names: Iterable[str]) -> Keys:
         sides[side] = name
     layers = {}
     for path, sides in found.items():
-        if sides.keys() == {"alpha"}:
-            others.append(sides["alpha"])
+        if sides.keys() <= {"alpha", "dora_scale"}:
+            others += sides.values()
         elif {"down", "up"} <= sides.keys():
             layers[path] = Parts(**sides)
         else:
@@ -98,6 +99,6 @@ def _check_kind(name: str) -> None:
     path, dot, _ = name.partition(".")
     if dot and len(name) <= LONGEST_KEY and (match := _OTHER_KINDS.search(name)) and match.end() == len(name):
         raise CheckpointError(
-            f"has the tensor {printable(name, 160)!r}, of a kind of change that is not read here (LoHa, LoKr, DoRA, differences of "
-            "weights); without it the file would only half apply. Core's Load LoRA node reads such files, under names that it knows"
+            f"has the tensor {printable(name, 160)!r}, of a kind of change that is not read here (LoHa, LoKr, peft's DoRA, differences "
+            "of weights); without it the file would only half apply. Core's Load LoRA node reads such files, under names that it knows"
         )

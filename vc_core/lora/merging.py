@@ -65,16 +65,16 @@ class LoraSetting:
 
 @dataclass(frozen=True)
 class _Addition:
-    """What one LoRA adds to one tensor: to all its rows, or to a third of them."""
+    """What one LoRA does to one tensor: to all its rows, or to a third of them."""
 
     layer: Layer
     strength: float
     third: int | None = None
 
     def add_to(self, weight: Tensor) -> None:
-        """Add it in place, in float32."""
+        """Apply it in place, in float32."""
         rows = weight if self.third is None else weight.chunk(3)[self.third]
-        rows += self.strength * self.layer.delta(rows.shape)
+        self.layer.add_to(rows, self.strength)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def save_lora(
     layers: Mapping[str, tuple[Tensor, Tensor, float]],
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float16,
+    dora_scales: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a LoRA in the plain layout, with its alphas.
 
@@ -38,7 +39,8 @@ def save_lora(
         layers: ``(down, up, alpha)`` by the paths of layers: of the UNet as :func:`.places.unet_layers` has them, of the text tower
             as :func:`.places.text_layers` has them.
         metadata: texts to store with it.
-        dtype: of the matrices; alphas are float32.
+        dtype: of the matrices; alphas and scales are float32.
+        dora_scales: of a DoRA, by the same paths, see :class:`.layer.Layer`.
 
     Returns:
         ``path``.
@@ -56,8 +58,11 @@ def save_lora(
         if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0]:
             raise InputError(f"{place} has a down matrix {list(down.shape)} and an up matrix {list(up.shape)}, which have no common rank.")
         stem = (_TEXT if place.startswith(_TEXT_PATHS) else _UNET) + place
-        matrices = {f"{stem}.lora_A.weight": down.to(dtype), f"{stem}.lora_B.weight": up.to(dtype)}
-        for name, value in (*matrices.items(), (f"{stem}.alpha", torch.tensor(float(alpha)))):
+        written = {f"{stem}.lora_A.weight": down.to(dtype), f"{stem}.lora_B.weight": up.to(dtype)}
+        written[f"{stem}.alpha"] = torch.tensor(float(alpha))
+        if dora_scales and place in dora_scales:
+            written[f"{stem}.dora_scale"] = dora_scales[place].float()
+        for name, value in written.items():
             if not finite(value):
                 raise InputError(f"{name} has NaN, infinite numbers, or numbers too large for {str(dtype).removeprefix('torch.')}.")
             tensors[name] = value.detach().cpu().contiguous()
@@ -77,7 +82,7 @@ def convert_lora(file: ModelFile, loras: Sequence[LoraSetting], target: Path, dt
         Lines for a person on what was written and what was left out.
 
     Raises:
-        InputError: not one LoRA, or as :func:`save_lora`.
+        InputError: not one LoRA, a DoRA with another strength than 1, or as :func:`save_lora`.
         CheckpointError: the LoRA can't be read, is for another model, or is the target.
         FileWriteError: writing failed.
     """
@@ -88,8 +93,11 @@ def convert_lora(file: ModelFile, loras: Sequence[LoraSetting], target: Path, dt
         raise CheckpointError(f"{target}: is the LoRA to convert itself; give the new file another name")
     lora = matched(file, setting)
     text_strength = setting.strength if setting.text_strength is None else setting.text_strength
+    scales = {place: each.dora_scale for place, each in (*lora.unet.items(), *lora.text.items()) if each.dora_scale is not None}
+    if scales and (setting.strength, text_strength) != (1, 1):
+        raise InputError(f"{setting.path} is a DoRA, whose strength can't be a part of its alpha: write it with strength 1.")
     layers = {place: (each.down, each.up, each.alpha * setting.strength) for place, each in lora.unet.items()}
     layers |= {place: (each.down, each.up, each.alpha * text_strength) for place, each in lora.text.items()}
     kept = {name: text for name, text in lora.metadata.items() if name not in ALPHA_KEYS}
-    save_lora(target, layers, kept, dtype)
+    save_lora(target, layers, kept, dtype, scales)
     return [*lora.report(), f"{target}: {target.stat().st_size / 1e6:.1f} MB, {len(layers)} layers"]
