@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from harness.comfyui import REPOSITORY
-from harness.goldens import MODELS
+from harness.goldens import MODELS, TURBO
 
 KINDS = ("UNet", "text", "VAE", "image tokens", "predictions", "latent", "pixels / 255")
 
@@ -32,7 +32,7 @@ class Errors:
     def table(self) -> list[str]:
         """The table's lines in Markdown; a cell is empty where nothing is recorded."""
         lines = ["| model | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
-        for model in MODELS:
+        for model in (*MODELS, *TURBO):
             cells = [self.cell(model, kind) for kind in KINDS]
             if any(cells):
                 lines.append(f"| `{model}` | " + " | ".join(cells) + " |")

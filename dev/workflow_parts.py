@@ -32,7 +32,7 @@ def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent
             "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
             "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale,
         },
-        at=(COLUMNS[2], top), size=(320, 290),
+        at=(COLUMNS[2], top), size=(320, 320),
     )
 
 

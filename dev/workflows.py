@@ -67,7 +67,7 @@ def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
     )
     negative = flow.node("CLIPTextEncode", {"clip": loader["CLIP"], "text": ""}, at=(380, 570), size=(330, 110), title="Negative prompt")
     conditioning, sampler = _sampled(flow, loader, schedule, negative, latent)
-    preview = flow.node("PreviewImage", {"images": schedule["plot"]}, at=(760, 640), size=(320, 260), title="The schedule")
+    preview = flow.node("PreviewImage", {"images": schedule["plot"]}, at=(760, 690), size=(320, 260), title="The schedule")
     flow.group("Model", [loader], color="#3f789e")
     flow.group("Size and prompts", [latent, schedule, negative], color="#3f5e3f")
     flow.group("Sampling", [conditioning, sampler, preview], color="#5e3f5e")
@@ -81,9 +81,9 @@ def _sampled(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node
     conditioning = flow.node(
         "VideoCrafterConditioning",
         {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0, "latent": latent["LATENT"]},
-        at=(760, 60), size=(320, 120),
+        at=(760, 60), size=(320, 180),
     )
-    return conditioning, sampler_node(flow, loader, conditioning, latent["LATENT"], top=240)
+    return conditioning, sampler_node(flow, loader, conditioning, latent["LATENT"], top=300)
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:

@@ -20,7 +20,7 @@ NUMBERS = [
     ("VideoCrafterMotionStrength", "strength"),
     *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
     ("VideoCrafterDDIM", "eta"),
-    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_guidance", "motion_share")),
+    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_share")),  # -1 is one of motion_guidance's
     ("VideoCrafterDecode", "frames_at_once"),
     ("VideoCrafterJoinClips", "length"),
     ("VideoCrafterSaveVideo", "fps"),
