@@ -20,14 +20,14 @@ NUMBERS = [
     ("VideoCrafterMotionStrength", "strength"),
     *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
     ("VideoCrafterDDIM", "eta"),
-    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_share")),  # -1 is one of motion_guidance's
+    *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_guidance", "motion_share")),
     ("VideoCrafterDecode", "frames_at_once"),
     ("VideoCrafterJoinClips", "length"),
     ("VideoCrafterSaveVideo", "fps"),
     ("VideoCrafterSaveVideo", "crf"),
 ]
 #: Numbers that may be negative.
-BELOW_ZERO = ("strength_model", "strength_clip")
+BELOW_ZERO = ("strength_model", "strength_clip", "motion_guidance")
 #: A LoRA file in the server's folder.
 LORA = "numbers.safetensors"
 LINKED = ["nan", "infinity", "minus one", "far too much", "words", "nothing", "yes", "a tensor"]
