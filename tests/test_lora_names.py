@@ -7,6 +7,7 @@ import torch
 
 from harness import goldens
 from tests.loras import FIRST_DIFFUSERS, KOHYA, LINEAR, PEFT, QUERY, TEXT, UNET, VIDEOCRAFTER2, first_diffusers, pair, write
+from vc_core.checkpoint import CheckpointError
 from vc_core.family.model_file import ModelFile
 from vc_core.lora.files import open_lora
 from vc_core.lora.merging import LoraSetting, with_loras
@@ -64,6 +65,14 @@ def test_the_authors_name_of_the_frame_stride():
     layers = {"fps_embedding.0": (8, 8), "fps_embedding.2": (8, 8)}
     for name in ("model.diffusion_model.framestride_embed.2", "lora_unet_framestride_embed_2", "diffusion_model.fps_embedding.2"):
         assert unet_place(name, layers) == "fps_embedding.2"
+
+
+@pytest.mark.parametrize(
+    ("stem", "sides"), [(f"model.diffusion_model.{QUERY}", KOHYA), (QUERY, PEFT), (QUERY, FIRST_DIFFUSERS), (QUERY, LINEAR)]
+)
+def test_a_lora_is_not_taken_for_a_model(tmp_path, stem, sides):
+    with pytest.raises(CheckpointError, match="is a LoRA, not a model. .* VideoCrafter Load LoRA"):
+        ModelFile.open(write(tmp_path, pair(stem, sides, UNET[f"{QUERY}.weight"])))
 
 
 #: Of Stable Diffusion 2's UNet in diffusers (unet/config.json: 4 levels, 2 layers a block, cross-attention in all but the last),
