@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness import goldens
 from harness.client import Progress
 from harness.graphs import TextGraph, out
 from harness.server import Server
+from vc_core.lora.merging import LoraSetting
 
 T2V, T2V_V1, I2V, DYNAMICRAFTER = "t2v_512_v2", "t2v_512_v1", "i2v_512_v1", "dynamicrafter_512_v1"
 BUNDLED = "videocrafter_tiny_t2v (bundled)"
@@ -173,9 +175,12 @@ def apart(one: Tensor, other: Tensor) -> float:
     return ((one - other).std() / other.std()).item()
 
 
-def core_latent(path: Path, prompt: str = SWAN, negative: str = NOTHING, frames: int = 4, **settings: Any) -> Tensor:
+def core_latent(
+    path: Path, prompt: str = SWAN, negative: str = NOTHING, frames: int = 4, loras: Sequence[LoraSetting] = (), **settings: Any
+) -> Tensor:
     """What vc_core samples with a checkpoint and :meth:`Bench.authors`' settings, as a LATENT's frames."""
     latents: list[Tensor] = []
     settings = {"steps": 3, "guidance_scale": 1.0, "fps": 8, "seed": 0, "height": 64, "width": 64} | settings
-    vc_core.load(path).text_to_video(prompt, negative, frames=frames, callback=lambda *step: latents.append(step[3]), **settings)
+    model = vc_core.load(path, loras=loras)
+    model.text_to_video(prompt, negative, frames=frames, callback=lambda *step: latents.append(step[3]), **settings)
     return latents[-1].transpose(1, 2).flatten(0, 1) / SCALE

@@ -65,7 +65,7 @@ def lacking(recorded: Recording) -> Iterator[str]:
 def used() -> list[str]:
     """What was read in this process: ``model/file`` for JSON files, ``model/file:name`` for tensors."""
     found = []
-    for name in (*goldens.MODELS, *goldens.TURBO):
+    for name in (*goldens.MODELS, *goldens.TURBO, goldens.LORA_FILES):
         recorded = goldens.recording(name)
         found += [f"{name}/{file}" for file in sorted(recorded.used)]
         found += [f"{name}/{kind}.safetensors:{tensor}" for kind, tensors in recorded.files.items() for tensor in sorted(tensors.used)]
@@ -81,9 +81,10 @@ def unread(folder: Path, read: Collection[str]) -> Iterator[str]:
             continue
         for path in sorted(path for path in model.rglob("*") if path.is_file()):
             file = str(path.relative_to(folder))
+            if file in read:  # as a whole
+                continue
             if path.suffix != ".safetensors":
-                if file not in read:
-                    yield file
+                yield file
                 continue
             names = list(Tensors(path))
             left = [name for name in names if f"{file}:{name}" not in read]

@@ -37,6 +37,7 @@ VIDEOCRAFTER = (*TEXT_TO_VIDEO, "i2v_512_v1")
 MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
 #: Recordings in other forms than the base models'.
 TURBO = ("t2v_turbo_v1", "t2v_turbo_v2")
+LORA_FILES = "lora_files"
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
 PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
 DYNAMICRAFTER_PROMPTS = ("a boat sails, fireworks above", "")
@@ -93,7 +94,7 @@ class Recording:
     Attributes:
         folder: holds ``config.json``, ``manifest.json`` and the files of tensors; its name is the model's.
         seed: of the weights.
-        used: the names of the JSON files that were read.
+        used: the names of the files that were read, but for those of tensors.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:

@@ -12,6 +12,7 @@ from .images import VideoCrafterExampleImage
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
+from .lora import VideoCrafterLoadLora
 from .measuring import VideoCrafterPictureKept
 from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
@@ -22,6 +23,7 @@ from .settings import VideoCrafterModelSettings
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
     VideoCrafterModelSettings,
+    VideoCrafterLoadLora,
     VideoCrafterPromptSchedule,
     VideoCrafterConditioning,
     VideoCrafterImageToVideo,

@@ -6,8 +6,9 @@
 """
 
 from .family.bundled import bundled_models
+from .lora.merging import LoraSetting
 from .models.conditioning import Conditioning
 from .pipeline import VideoModel, load
 from .sampling import Sampling
 
-__all__ = ["Conditioning", "Sampling", "VideoModel", "bundled_models", "load"]
+__all__ = ["Conditioning", "LoraSetting", "Sampling", "VideoModel", "bundled_models", "load"]

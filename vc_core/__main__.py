@@ -27,6 +27,8 @@ from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
 from .files import check_output, replacing
 from .generating import generate, in_options, sampling_options
+from .lora.merging import LoraSetting, with_loras
+from .lora.writing import convert_lora
 from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
@@ -54,9 +56,14 @@ def _counted(checkpoint: Checkpoint, prefix: str) -> str:
 
 
 def convert_file(arguments: argparse.Namespace) -> None:
-    """Write a published file as a smaller ``.safetensors`` with its configuration in the metadata."""
+    """Write a published file as a smaller ``.safetensors`` with its configuration in the metadata, LoRAs merged or alone."""
     check_target(arguments.target)
     file = ModelFile.open(arguments.model, arguments.config, arguments.base)
+    if arguments.lora_only:
+        for line in convert_lora(file, arguments.lora, arguments.target, DTYPE_NAMES[arguments.dtype]):
+            say(line)
+        return
+    file = with_loras(file, arguments.lora, say)
     wanted = {name for part in file.parts for name in file.names(part)}
     with tqdm(desc="converting", unit="B", unit_scale=True) as bar:
 
@@ -140,6 +147,14 @@ def words(text: str) -> str:
         raise argparse.ArgumentTypeError("it is not text in UTF-8") from error
 
 
+def lora(text: str) -> LoraSetting:
+    """A LoRA file with its strength and alpha, for argparse."""
+    try:
+        return LoraSetting.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 class Parser(argparse.ArgumentParser):
     """Argparse's, without control characters in its errors."""
 
@@ -169,6 +184,11 @@ def parser() -> argparse.ArgumentParser:
     change = command("convert", convert_file, "Write the model of a file as .safetensors, with its configuration inside.")
     change.add_argument("target", type=Path, help="the .safetensors file to write")
     change.add_argument("--dtype", choices=DTYPE_NAMES, default="float16", help="data type of the weights in the new file")
+    _add_lora_option(change, "LoRA file to merge into the weights")
+    change.add_argument(
+        "--lora-only", action="store_true",
+        help="write the LoRA alone, under the model's names and with its alpha, in place of the model",
+    )
 
     compare = command("measure", measure_file, "Measure how similar each frame of a video is to its source image (SSIM and CLIP).")
     compare.add_argument("video", type=Path, help="the video file")
@@ -196,6 +216,7 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--keep-last-frame", action="store_true", help="with --loop: keep the last frame, which repeats the first")
     make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
     make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
+    _add_lora_option(make, "LoRA file to use")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
     _add_format_options(make)
     kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
@@ -218,6 +239,11 @@ def _add_format_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--ping-pong", action="store_true", help="play forwards, then backwards")
     text = "how often the video is played; 0: without end in animated images, once in others"
     make.add_argument("--loop-count", type=whole_number, default=0, help=text)
+
+
+def _add_lora_option(command: argparse.ArgumentParser, text: str) -> None:
+    text += ", with its strength (1 if left out) and its alpha (the file's if left out); can be given more than once"
+    command.add_argument("--lora", type=lora, action="append", default=[], metavar="FILE:STRENGTH:ALPHA", help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

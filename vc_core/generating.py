@@ -19,6 +19,7 @@ from .console import option, say
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .family.model_file import ModelFile
+from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
@@ -57,6 +58,7 @@ def generate(arguments: argparse.Namespace) -> None:
         prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
     height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
     check_target(arguments.output, width, height, settings.playback_fps, arguments.format)
+    file = with_loras(file, arguments.lora, say)
     model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
     with tqdm(desc="sampling", unit="step") as bar:
 

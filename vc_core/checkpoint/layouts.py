@@ -76,6 +76,11 @@ def tensors_of(content: object) -> Records:
     return found
 
 
+def keys_of(content: object) -> list[str]:
+    """The keys at the top level of the object that a pickle describes, which tell the program that wrote it."""
+    return [key for key in content if isinstance(key, str)] if isinstance(content, dict) else []
+
+
 def _search(level: object, depth: int) -> Records:
     if not isinstance(level, dict) or depth > _DEEPEST:
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from .errors import CheckpointError, error_prefix
 from .filebytes import FileBytes
 from .foreign import foreign
-from .layouts import check_claims, is_tensor_list, tensors_of, without_wrappers
+from .layouts import check_claims, is_tensor_list, keys_of, tensors_of, without_wrappers
 from .pickles import open_pickled
 from .records import StoredTensor, TensorRecord, Unreadable, check_number
 from .scaled import with_scales
@@ -34,6 +34,7 @@ class Checkpoint:
         tensors: by name, in the file's order.
         metadata: the texts that a safetensors file can have.
         unreadable: why some tensors, which are not among ``tensors``, can't be read (sparse and quantized ones), by name.
+        beside: the keys at the top level of a file by torch.save, beside or above the tensors, such as ``epoch``.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class Checkpoint:
         tensors: Mapping[str, StoredTensor],
         metadata: Mapping[str, str] | None = None,
         unreadable: Mapping[str, str] | None = None,
+        beside: Iterable[str] = (),
     ) -> None:
         self.path = path
         self.metadata: dict[str, str] = dict(metadata or {})
         self.unreadable: dict[str, str] = dict(unreadable or {})
+        self.beside = frozenset(beside)
         self._tensors = dict(tensors)
 
     def names(self) -> list[str]:
@@ -117,7 +120,11 @@ class Checkpoint:
         """The same file with other names for some tensors, given by their names in it."""
         tensors = {names.get(name, name): tensor for name, tensor in self._tensors.items()}
         unreadable = {names.get(name, name): reason for name, reason in self.unreadable.items()}
-        return Checkpoint(self.path, tensors, self.metadata, unreadable)
+        return Checkpoint(self.path, tensors, self.metadata, unreadable, self.beside)
+
+    def replaced(self, tensors: Mapping[str, StoredTensor]) -> Checkpoint:
+        """The same file with other tensors in place of some, by name."""
+        return Checkpoint(self.path, {**self._tensors, **tensors}, self.metadata, self.unreadable, self.beside)
 
     def stored(self, name: str) -> StoredTensor:
         """A tensor before it is read.
@@ -214,12 +221,14 @@ def _open(path: Path) -> Checkpoint:
     source = _source(path)
     head = source.read(0, 512)
     metadata: dict[str, str] = {}
+    beside: list[str] = []
     found: Mapping[str, StoredTensor | Unreadable]
     if looks_like_safetensors(head):
         found, metadata = open_safetensors(source)
     elif head.startswith(ZIP):
         file = open_pickled(source)
         records = tensors_of(file.content)
+        beside = keys_of(file.content)
         check_number(len(records))
         check_claims(records.values(), source.size)
         found = {name: file.bind(each) if isinstance(each, TensorRecord) else each for name, each in records.items()}
@@ -233,7 +242,7 @@ def _open(path: Path) -> Checkpoint:
         raise CheckpointError(f"none of its {len(unreadable)} tensors can be read; tensor {name!r:.120} {reason}")
     if not tensors:
         raise CheckpointError("there are no tensors in it; a VideoCrafter checkpoint has about 1,500. Choose another file")
-    return Checkpoint(path, with_scales(tensors), metadata, unreadable)
+    return Checkpoint(path, with_scales(tensors), metadata, unreadable, beside)
 
 
 def _not_there(path: Path) -> str:

@@ -31,14 +31,22 @@ TEMPORAL = f"middle_block.2.{BLOCK}.attn1.to_q.weight"
 FIRST = "input_blocks.0.0.weight"
 #: How the scales are called by which quantised weights must be multiplied. Those of scaled fp8 files are applied when they are read.
 SCALES = re.compile(r"(^|\.)(scaled_fp8|scale_weight|weight_scale(_2)?|scale_input|input_scale|comfy_quant)$")
+#: A LoRA's matrices.
+LORA = re.compile(r"[._]lora(\.|_linear_layer\.|_(?=[AB]|up|down))(A|B|up|down)\b")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def check_whole(checkpoint: Checkpoint) -> None:
     """
     Raises:
-        CheckpointError: the file is one part of a model's, or has quantised weights in a form that isn't read; the message says what to do.
+        CheckpointError: the file is one part of a model's, is a LoRA, or has quantised weights in a form that isn't read; the message
+            says what to do.
     """
+    if any(map(LORA.search, checkpoint.names())) and not any(name.endswith(FIRST) for name in checkpoint.names()):
+        raise CheckpointError(
+            f"{checkpoint.path} is a LoRA, not a model. Load the model that it is for, and the LoRA with the node VideoCrafter Load LoRA "
+            "(--lora on the command line, loras= in Python)."
+        )
     shard = SHARD.search(checkpoint.path.stem)
     if shard and int(shard[2]) > 1:
         raise CheckpointError(

@@ -8,6 +8,7 @@ import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.ldm.modules.attention
 import comfy.model_base
+import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
@@ -17,7 +18,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
 from comfy_api.torch_helpers import set_torch_compile_wrapper
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 #: Stable Diffusion 2.1's UNet, as ComfyUI detects it.
 SD21 = {
@@ -288,6 +289,27 @@ class Compile(io.ComfyNode):
         return io.NodeOutput(clone)
 
 
+class Evaluate(io.ComfyNode):
+    """The UNet on the tensors of a file in the input folder, of videos ``[n, c, t, h, w]``; saved in the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Model.Input("model"), io.String.Input("inputs"), io.String.Input("file")]
+        return io.Schema(node_id="TestEvaluate", is_output_node=True, inputs=inputs, not_idempotent=True)
+
+    @classmethod
+    def execute(cls, model, inputs: str, file: str) -> io.NodeOutput:
+        given = load_file(os.path.join(folder_paths.get_input_directory(), inputs))
+        videos, _, frames = given["x"].shape[:3]
+        rows = {name: given[name].repeat_interleave(frames, dim=0) for name in ("timesteps", "context", "fps")}
+        comfy.model_management.load_models_gpu([model])
+        with torch.inference_mode():
+            made = model.model.diffusion_model(given["x"].movedim(2, 1).flatten(0, 1), num_video_frames=frames, **rows)
+        made = made.unflatten(0, (videos, frames)).movedim(1, 2).contiguous()
+        save_file({"y": made}, os.path.join(folder_paths.get_output_directory(), file))
+        return io.NodeOutput()
+
+
 class TrueSize(io.ComfyNode):
     """The shapes that Stable Diffusion 2.1's ControlNet and T2I adapter give for frames of 320x512, as JSON, without their weights."""
 
@@ -325,7 +347,7 @@ class UNetExtension(ComfyExtension):
     async def get_node_list(self):
         return [
             RandomControlNet, RandomAdapter, ControlLora, Twins, Record, Patches, OverrideAttention, RefusingAttention, Again, Compile,
-            TrueSize,
+            Evaluate, TrueSize,
         ]  # fmt: skip
 
 
