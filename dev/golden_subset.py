@@ -20,7 +20,7 @@ from harness.goldens import DEFAULT_FOLDER, Tensors
 #: Bytes that all subsets may have together.
 MOST = 13_000_000
 #: Files of tables, which are taken whole though the names in them start with numbers.
-TABLES = ("schedule", "buffers")
+TABLES = ("schedule", "buffers", "initial_noise")
 
 
 def subset(tensors: Tensors, kind: str) -> dict[str, Tensor]:

@@ -35,6 +35,8 @@ TEXT_TO_VIDEO = ("t2v_512_v1", "t2v_1024_v1", "t2v_512_v2")
 DYNAMICRAFTER = ("dynamicrafter_256_v1", "dynamicrafter_512_v1", "dynamicrafter_1024_v1")
 VIDEOCRAFTER = (*TEXT_TO_VIDEO, "i2v_512_v1")
 MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
+#: The recordings that this process opened by :func:`recording`.
+OPENED: list[Recording] = []
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
 PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
 DYNAMICRAFTER_PROMPTS = ("a boat sails, fireworks above", "")
@@ -91,11 +93,12 @@ class Recording:
     Attributes:
         folder: holds ``config.json``, ``manifest.json`` and the files of tensors; its name is the model's.
         seed: of the weights.
+        model: which one of a method's folder that has recordings of several models.
         used: the names of the JSON files that were read.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+    def __init__(self, folder: Path, seed: int, model: str | None = None) -> None:
+        self.folder, self.seed, self.model = folder, seed, model
         self.files: dict[str, Tensors] = {}
         self.used: set[str] = set()
 
@@ -113,20 +116,30 @@ class Recording:
             self.files[kind] = Tensors(self.folder / f"{kind}.safetensors")
         return self.files[kind]
 
-    def _json(self, file: str) -> Any:
+    def json(self, file: str) -> Any:
+        """The content of a JSON file."""
         self.used.add(file)
         return json.loads((self.folder / file).read_text())
+
+    def path(self, file: str) -> Path:
+        """A file that the core itself reads."""
+        self.used.add(file)
+        return self.folder / file
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
         """Name to shape of every parameter in the checkpoint."""
-        return {name: shape for name, shape in self._json("manifest.json")}
+        return {name: shape for name, shape in self._of_model("manifest.json")}
 
     @cached_property
     def reference_config(self) -> dict[str, Any]:
         """The parameters of the reference's own configuration."""
-        parameters: dict[str, Any] = self._json("config.json")["params"]
+        parameters: dict[str, Any] = self._of_model("config.json")["params"]
         return parameters
+
+    def _of_model(self, file: str) -> Any:
+        content = self.json(file)
+        return content if self.model is None else content[self.model]
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -227,9 +240,11 @@ def _text(tokens: Tensor, known: Sequence[str]) -> str:
 
 
 @cache
-def recording(model: str) -> Recording:
-    """The recording of a model."""
-    return Recording(FOLDER / model, SEED)
+def recording(folder: str, model: str | None = None) -> Recording:
+    """The recording of a model, or of one of the models of a method."""
+    recorded = Recording(FOLDER / folder, SEED, model)
+    OPENED.append(recorded)
+    return recorded
 
 
 @cache
