@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .bridge import detection
+from .bridge import detection, initial_noise
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .framing import VideoCrafterFramesToVideo
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
 from .loading import VideoCrafterLoader
@@ -15,6 +16,7 @@ from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
+from .starting import VideoCrafterFreeInit, VideoCrafterInitialNoise
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -23,11 +25,14 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterImageToVideo,
     VideoCrafterInterpolation,
     VideoCrafterKeyframes,
+    VideoCrafterFramesToVideo,
     VideoCrafterImageSize,
     EmptyVideoCrafterLatent,
     VideoCrafterSampler,
     VideoCrafterDDIM,
     VideoCrafterScheduler,
+    VideoCrafterInitialNoise,
+    VideoCrafterFreeInit,
     VideoCrafterGuider,
     VideoCrafterDeepCache,
     VideoCrafterMotionStrength,
@@ -48,4 +53,5 @@ class VideoCrafterExtension(ComfyExtension):
 async def comfy_entrypoint() -> VideoCrafterExtension:
     """Called by ComfyUI when it loads the pack."""
     detection.register()
+    initial_noise.register()
     return VideoCrafterExtension()

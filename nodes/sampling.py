@@ -14,7 +14,7 @@ from ..vc_core.diffusion.noise import SeededNoise
 from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
 from .bridge.guidance import ImageGuider, with_guidance_rescale
 from .bridge.keyframes import check_place
-from .bridge.sampling import DDIMSampler, authors_sigmas, schedule_of
+from .bridge.sampling import WHOLE, DDIMSampler, authors_sigmas, below_whole, schedule_of
 from .bridge.schema import advanced, checked_inputs, schema
 
 STEPS_TOOLTIP = (
@@ -29,6 +29,15 @@ def spacing_input() -> io.Combo.Input:
         "spacing", options=["auto", *SPACINGS], default="auto", optional=True,
         tooltip="Spacing of the timesteps. auto: the model's own, which is uniform_trailing for DynamiCrafter 512, 1024 "
         "and interpolation, and uniform for all other published models.",
+    )
+
+
+def start_input() -> io.Int.Input:
+    """The widget for the timestep that a run starts at."""
+    return io.Int.Input(
+        "start_timestep", default=WHOLE, min=1, max=WHOLE, optional=True,
+        tooltip="The training timestep to start at. 1000: the last one, as usual. Lower, such as 940: more motion from an image with "
+        "DynamiCrafter (conditional image leakage); use VideoCrafter Initial Noise with it. Not together with a denoise below 1.",
     )
 
 
@@ -82,6 +91,12 @@ class VideoCrafterSampler(io.ComfyNode):
                     tooltip="Denoising strength. Below 1 starts from the input video; the lower, the closer to it.",
                 ),
                 advanced(spacing_input()),
+                advanced(start_input()),
+                io.Noise.Input(
+                    "noise", optional=True,
+                    tooltip="The noise to start from, of VideoCrafter Initial Noise, in place of the seed's. The seed still decides the "
+                    "noise of the steps.",
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The sampled video latent, for VideoCrafter Decode or VAEDecode.")],
         )
@@ -90,17 +105,17 @@ class VideoCrafterSampler(io.ComfyNode):
     @checked_inputs
     def execute(
         cls, model: Any, positive: Any, negative: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, eta: float,
-        guidance_rescale: float, denoise: float, spacing: str = "auto",
+        guidance_rescale: float, denoise: float, spacing: str = "auto", start_timestep: int = 1000, noise: Any = None,
     ) -> io.NodeOutput:
-        sigmas = authors_sigmas(schedule_of(model), steps, denoise, spacing)
+        sigmas = authors_sigmas(schedule_of(model), steps, denoise, spacing, below_whole(start_timestep))
         frames = frames_per_video(latent_image)
         start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         shape = (start.shape[0] // frames, start.shape[1], frames, *start.shape[2:])
-        noise = unfold(SeededNoise(shape, seed).start)
+        drawn = unfold(SeededNoise(shape, seed).start) if noise is None else noise.generate_noise({**latent_image, "samples": start})
         if guidance_rescale:
             model = with_guidance_rescale(model, guidance_rescale, frames)
         samples = comfy.sample.sample_custom(
-            model, noise, cfg, DDIMSampler(eta, frames), sigmas,
+            model, drawn, cfg, DDIMSampler(eta, frames), sigmas,
             node_helpers.conditioning_set_values(positive, {FRAMES_KEY: frames}),
             node_helpers.conditioning_set_values(negative, {FRAMES_KEY: frames}),
             start, noise_mask=latent_image.get("noise_mask"), callback=latent_preview.prepare_callback(model, len(sigmas) - 1), seed=seed,
@@ -156,14 +171,17 @@ class VideoCrafterScheduler(io.ComfyNode):
                     "video.",
                 ),
                 spacing_input(),
+                start_input(),
             ],
             outputs=[io.Sigmas.Output(tooltip="The sigmas, from high to low, with 0 at the end.")],
         )
 
     @classmethod
     @checked_inputs
-    def execute(cls, model: Any, steps: int, denoise: float, spacing: str = "auto") -> io.NodeOutput:
-        return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing))
+    def execute(
+        cls, model: Any, steps: int, denoise: float, spacing: str = "auto", start_timestep: int = 1000
+    ) -> io.NodeOutput:
+        return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing, below_whole(start_timestep)))
 
 
 class VideoCrafterGuider(io.ComfyNode):

@@ -21,6 +21,8 @@ from ...vc_core.diffusion.samplers import Tables, ddim, sample
 from ...vc_core.diffusion.schedule import Schedule
 from .frames import conditioned_frames, unfold
 
+#: A node's ``start_timestep`` for runs over the whole schedule.
+WHOLE = 1000
 #: The last alpha if it would be 0, as in core: samplers need a finite sigma.
 LAST_ALPHA = 4.8973451890853435e-08
 
@@ -96,17 +98,24 @@ def schedule_of(model: Any) -> ScaledModelSampling:
     return sampling
 
 
-def authors_sigmas(sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto") -> Tensor:
+def below_whole(start_timestep: int) -> int | None:
+    """A node's ``start_timestep`` for :func:`authors_sigmas`: None where it is the whole schedule, however long that is."""
+    return None if start_timestep >= WHOLE else start_timestep
+
+
+def authors_sigmas(
+    sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto", start_timestep: int | None = None
+) -> Tensor:
     """The sigmas at the timesteps of the authors' DDIM, falling, with a 0 at the end.
 
     Args:
         spacing: of the timesteps; ``auto`` is the model's own.
-        denoise: the denoising strength, see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
+        denoise, start_timestep: see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
 
     Raises:
-        ValueError: ``steps / denoise`` is more than the number of timesteps.
+        ValueError: ``steps / denoise`` is more than the number of timesteps, there is no such timestep, or both say where to start.
     """
-    visited = sampling.schedule.visited(steps, sampling.spacing if spacing == "auto" else spacing, denoise)
+    visited = sampling.schedule.visited(steps, sampling.spacing if spacing == "auto" else spacing, denoise, start_timestep)
     return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])
 
 
@@ -158,7 +167,7 @@ def _sample_ddim(
         )
     if len(sigmas) < 2:
         return x  # no steps
-    tables = _tables(sampling, sigmas, eta)
+    tables = _tables(sampling, sigmas, eta, by_image=getattr(model.inner_model, "guides_by_image", False))
     steps = len(tables.timesteps)
     frames = frames or conditioned_frames(model.inner_model.conds) or x.shape[0]
     noise = _step_noise(x, frames, extra_args.get("seed") or 0) if step_noise is None else iter(step_noise)
@@ -182,11 +191,11 @@ def _sample_ddim(
     return clean if sigmas[-1] == 0 else clean / (tables.alphas_prev[0].sqrt() * tables.scale_prev[0])
 
 
-def _tables(sampling: ScaledModelSampling, sigmas: Tensor, eta: float) -> Tables:
+def _tables(sampling: ScaledModelSampling, sigmas: Tensor, eta: float, by_image: bool) -> Tables:
     """The update's tables at the timesteps of any falling sigmas; the tables are rising."""
     timesteps = sampling.timestep(sigmas.to(sampling.log_sigmas.device)).cpu().flip(0)
     # Sigma 0 is not in the table; the nearest entry is the first training timestep, which the authors' last step goes to.
-    return Tables.make(sampling.schedule, timesteps[1:], eta, end=int(timesteps[0]))
+    return Tables.make(sampling.schedule, timesteps[1:], eta, end=int(timesteps[0]), by_image=by_image)
 
 
 def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:

@@ -7,11 +7,12 @@ At an earlier timestep the clips of training still had some signal. Of all norma
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
@@ -19,6 +20,7 @@ from ..checkpoint.filebytes import FileBytes
 from ..checkpoint.pickles import open_pickled
 from ..checkpoint.reading import Checkpoint, open_checkpoint
 from ..errors import InputError
+from ..files import replacing
 from .noise import Noise
 from .schedule import Schedule
 
@@ -90,6 +92,37 @@ class AnalyticNoise:
 
     def steps(self) -> Iterator[Tensor]:
         return self.noise.steps()
+
+
+def measured(batches: Iterable[Tensor]) -> LatentStatistics:
+    """The statistics of clips.
+
+    Args:
+        batches: latents in the diffusion's scale, ``[B, C, T, h, w]``, of at least two clips altogether.
+
+    Raises:
+        InputError: fewer clips, or latents of different sizes.
+    """
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        latents = batch.double().cpu()
+        if count and latents.shape[1:] != total.shape:
+            raise InputError(f"There are latents of {list(latents.shape[1:])} after those of {list(total.shape)}; all clips must be alike.")
+        count, total, squares = count + len(latents), total + latents.sum(0), squares + (latents**2).sum(0)
+    if count < 2:
+        raise InputError(f"Statistics need at least 2 clips; there are {count}.")
+    mean = total / count
+    return LatentStatistics(mean.float(), (squares / count - mean**2).clamp(min=0).mean().float())
+
+
+def write_statistics(statistics: LatentStatistics, path: Path) -> None:
+    """Write statistics as safetensors, in the layout of the authors' files.
+
+    Raises:
+        FileWriteError: the file can't be written.
+    """
+    with replacing(path) as temporary:
+        save_file({MEAN: statistics.mean[None].contiguous(), VARIANCE: statistics.variance}, temporary)
 
 
 def read_statistics(path: str | os.PathLike[str]) -> LatentStatistics:

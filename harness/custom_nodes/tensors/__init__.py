@@ -1,5 +1,6 @@
 """Nodes that let a test put tensors into a graph and take them out exactly."""
 
+import copy
 import os
 
 import folder_paths
@@ -58,8 +59,9 @@ class StepNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, file: str) -> io.NodeOutput:
-        sampler.extra_options["step_noise"] = list(tensor(file, "steps"))
-        return io.NodeOutput(sampler)
+        changed = copy.copy(sampler)  # the one that is given may be another graph's too, by ComfyUI's cache
+        changed.extra_options = {**sampler.extra_options, "step_noise": list(tensor(file, "steps"))}
+        return io.NodeOutput(changed)
 
 
 class ConcatLatent(io.ComfyNode):
