@@ -14,6 +14,7 @@ from harness.graph import ObjectInfo
 from harness.server import running
 
 from . import dynamicrafter_workflows as dynamicrafter
+from . import start_workflows as starts
 from .workflow_builder import Node, Output, WorkflowBuilder
 from .workflow_parts import FIRST_ROW, SECOND_ROW, decoded, drawn_square, sampler_node, saved
 
@@ -186,6 +187,9 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "dynamicrafter_interpolation": dynamicrafter.interpolation,
     "dynamicrafter_keyframes": dynamicrafter.keyframes,
     "dynamicrafter_loop": dynamicrafter.loop,
+    "dynamicrafter_more_motion": starts.more_motion,
+    "text_to_video_freeinit": starts.freeinit,
+    "viewcrafter": starts.viewcrafter,
 }
 
 

@@ -39,7 +39,9 @@ class VideoCrafterFramesToVideo(io.ComfyNode):
                     tooltip="The latent to be sampled. It sets the size and the number of frames: 25 for ViewCrafter.",
                 ),
                 io.Image.Input("images", tooltip="An image for every frame of the latent, in order."),
-                io.Float.Input("fps", default=10.0, min=1.0, max=120.0, step=1.0, tooltip="fps of the model's condition. ViewCrafter: always 10."),
+                io.Float.Input(
+                    "fps", default=10.0, min=1.0, max=120.0, step=1.0, tooltip="fps of the model's condition. ViewCrafter: always 10."
+                ),
                 strength_input(),
                 io.Image.Input(
                     "first_image", optional=True,

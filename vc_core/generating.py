@@ -102,7 +102,8 @@ def sampling_options() -> list[Field[Any]]:
 def in_options(message: str) -> str:
     """A message about settings with the options in place of their names in Python: ``--fps is inf`` for ``fps is inf``."""
     names = {each.name: option(each.name) for each in sampling_options()} | {"blocks": "--deep-cache-blocks"}
-    return re.sub(rf"(?<![-\w])({'|'.join(names)})(?= is )", lambda match: names[match[1]], message)
+    pattern = rf"(?<![-\w])(?:({'|'.join(names)})(?= is )|(start_timestep)\b)"
+    return re.sub(pattern, lambda match: names[match[1] or match[2]], message)
 
 
 def check_options(arguments: argparse.Namespace) -> None:
@@ -177,9 +178,10 @@ def _check_frames(config: ModelConfig, settings: Sampling, inputs: Inputs) -> No
     if inputs.frames is None:
         return
     _check_place(config, "frames")
-    if inputs.frames.shape[2] != settings.frames:
+    count = inputs.frames.shape[2]
+    if count != settings.frames:
         raise InputError(
-            f"--frame-images has {inputs.frames.shape[2]} frames, but --frames is {settings.frames}: there must be an image for every "
+            f"--frame-images has {count} frame{'s' * (count > 1)}, but --frames is {settings.frames}: there must be an image for every "
             "frame. Leave --frames out, or cut the video."
         )
 
