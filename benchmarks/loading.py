@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from vc_core.config import ModelConfig
 from vc_core.diffusion.schedule import Schedule
 from vc_core.family.parts import PARTS
-from vc_core.pipeline import load
+from vc_core.loading import load
 
 from .models import random_networks, weight_bytes
 

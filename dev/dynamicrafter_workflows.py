@@ -1,13 +1,16 @@
-"""The workflows of DynamiCrafter: image to video, interpolation, loop and keyframes."""
+"""The workflows of DynamiCrafter: image to video, with more motion, interpolation, loop and keyframes; and that of ViewCrafter."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from harness.graph import ObjectInfo
 
 from .workflow_builder import Node, Output, WorkflowBuilder
-from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, SECOND_ROW, WIDTH, decoded, example, model, sampler_node, saved, texts
+from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, PURPLE, SECOND_ROW, WIDTH, decoded, example, model, sampler_node, saved, texts
 
 BUNDLED = "videocrafter_tiny_dynamicrafter (bundled)"
+STATISTICS = "videocrafter_tiny_dynamicrafter_noise (bundled)"
 OWN_IMAGES = "To use your own images, connect **Load Image** to the input *image* of the drawn ones."
 
 
@@ -16,16 +19,87 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     flow = WorkflowBuilder(info)
     image = _one_image(flow, "The image: drawn, or your own", 18, 32)
     loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_v1 or dynamicrafter_1024_v1", image)
+    _finish(flow, loader, _from_image(flow, loader, positive, negative, latent, image), latent, "DynamiCrafter")
+    return flow
+
+
+def more_motion(info: ObjectInfo) -> WorkflowBuilder:
+    """Image to video from an earlier timestep, with analytic initial noise."""
+    flow = WorkflowBuilder(info)
+    image = _one_image(flow, "The image: drawn, or your own", 8, 22)
+    loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_v1 or dynamicrafter_1024_v1", image)
+    conditioning = _from_image(flow, loader, positive, negative, latent, image)
+    flow.note(
+        "DynamiCrafter moves more if it starts at a timestep below 1000. **start_timestep** is the same in both nodes.\n\nFor real videos "
+        "put the authors' initial_noise_512.pt or initial_noise_1024.pt into `models/videocrafter_initial_noise`, and make 16 frames of "
+        "512x320 or 1024x576; or choose *none*. DynamiCrafter-CIL needs neither: leave start_timestep at 1000.",
+        at=(COLUMNS[1], SECOND_ROW + 490), size=(WIDTH, 260), title="More motion",
+    )
+    start = {"start_timestep": 940}
+    noise = flow.node(
+        "VideoCrafterInitialNoise", {"model": loader["MODEL"], "statistics": STATISTICS, "noise_seed": 0, **start},
+        at=(COLUMNS[2], SECOND_ROW + 590), size=(WIDTH, 170),
+    )
+    flow.group("Noise: new seed, new video", [noise], color=PURPLE)
+    _finish(flow, loader, conditioning, latent, "DynamiCrafter_more_motion", noise=noise["NOISE"], **start)
+    return flow
+
+
+def viewcrafter(info: ObjectInfo) -> WorkflowBuilder:
+    """ViewCrafter's wiring, on a drawn shape that moves; the bundled model was not trained for it."""
+    flow = WorkflowBuilder(info)
+    flow.note(
+        "An image for every frame. Here a drawn shape moves from the first image to the last. Connect the rough views of a scene in place "
+        "of *Images of all frames*: a point cloud or a depth map, rendered along a path of the camera.",
+        at=(0, FIRST_ROW), size=(WIDTH, 200), title="The views",
+    )
+    views = _views(flow, (6, 22, 38), (8, 9, 8))
+    top = FIRST_ROW + 760
+    loader = model(
+        flow, BUNDLED, top,
+        "The bundled model only shows how the nodes are connected; it was trained for other videos.\n\nFor real views choose ViewCrafter's "
+        "file, and set **model** to its name or auto. Set its size, 25 frames, 50 steps, cfg 7.5, guidance_rescale 0.7 and fps 10, and the "
+        "prompt *Rotating view of a scene*.",
+        title="Video model", model="viewcrafter_25_512_v1",
+    )
+    flow.note(
+        "Download `model.ckpt` of Drexubery/ViewCrafter_25 (1024x576) or ViewCrafter_25_512 (512x320), and save it in `models/checkpoints` "
+        "as viewcrafter_25_v1.ckpt or viewcrafter_25_512_v1.ckpt. `python -m vc_core fetch viewcrafter_25_v1` does both.",
+        at=(COLUMNS[1], top + 330), size=(WIDTH, 220), title="Files that ViewCrafter needs",
+    )
+    positive, negative = texts(flow, loader["CLIP"], "moving right", top)
+    flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
+    latent = flow.node(
+        "EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 25}, at=(COLUMNS[2], top + 360), size=(WIDTH, 130)
+    )
     conditioning = flow.node(
-        "VideoCrafterImageToVideo",
+        "VideoCrafterFramesToVideo",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "image": image, "fps": 8.0, "latent": latent["LATENT"], "vae": loader["VAE"],
+            "vae": loader["VAE"], "latent": latent["LATENT"], "images": views, "fps": 10.0,
         },
-        at=(COLUMNS[2], SECOND_ROW), size=(WIDTH, 220),
+        at=(COLUMNS[2], top), size=(WIDTH, 280),
     )
-    _finish(flow, loader, conditioning, latent, "DynamiCrafter")
+    _finish(flow, loader, conditioning, latent, "ViewCrafter", top)
     return flow
+
+
+def _views(flow: WorkflowBuilder, places: tuple[int, ...], counts: tuple[int, ...]) -> Output:
+    """A drawn shape that moves to the right, each place for a number of frames."""
+    drawn, repeated = [], []
+    for index, (x, count) in enumerate(zip(places, counts, strict=True)):
+        top = FIRST_ROW + 210 * index
+        drawn.append(example(flow, x, 22, (COLUMNS[1], top), f"View {index + 1}"))
+        given = {"image": drawn[-1]["IMAGE"], "amount": count}
+        repeated.append(flow.node("RepeatImageBatch", given, at=(COLUMNS[2], top), size=(WIDTH, 80)))
+    joined = repeated[0]
+    for index, each in enumerate(repeated[1:]):
+        title = "Images of all frames" if each is repeated[-1] else None
+        both = {"image1": joined["IMAGE"], "image2": each["IMAGE"]}
+        joined = flow.node("ImageBatch", both, at=(COLUMNS[3], FIRST_ROW + 210 * (index + 1)), size=(WIDTH, 60), title=title)
+        drawn.append(joined)
+    flow.group("Images: one for each frame", [*drawn, *repeated], color=GREEN)
+    return joined["IMAGE"]
 
 
 def interpolation(info: ObjectInfo) -> WorkflowBuilder:
@@ -124,6 +198,17 @@ def _start(flow: WorkflowBuilder, motion: str, published: str, image: Output) ->
     return loader, positive, negative, latent
 
 
+def _from_image(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, image: Output) -> Node:
+    return flow.node(
+        "VideoCrafterImageToVideo",
+        {
+            "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
+            "image": image, "fps": 8.0, "latent": latent["LATENT"], "vae": loader["VAE"],
+        },
+        at=(COLUMNS[2], SECOND_ROW), size=(WIDTH, 220),
+    )
+
+
 def _between(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, images: dict[str, Output]) -> Node:
     return flow.node(
         "VideoCrafterInterpolation",
@@ -135,8 +220,11 @@ def _between(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node
     )
 
 
-def _finish(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Node, prefix: str) -> None:
+def _finish(
+    flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Node, prefix: str, top: float = SECOND_ROW, **inputs: Any
+) -> None:
+    """From the conditioning to saved videos; the inputs are the sampler's."""
     flow.group("Image, speed and length", [conditioning, latent], color=GREEN)
-    sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], SECOND_ROW, rescale=0.7)
-    decode = decoded(flow, loader, sampler, SECOND_ROW)
-    saved(flow, decode["IMAGE"], [decode], SECOND_ROW, prefix, webp_top=FIRST_ROW)
+    sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], top, rescale=0.7, **inputs)
+    decode = decoded(flow, loader, sampler, top)
+    saved(flow, decode["IMAGE"], [decode], top, prefix, webp_top=FIRST_ROW)

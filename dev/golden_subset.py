@@ -20,7 +20,7 @@ from harness.goldens import DEFAULT_FOLDER, Tensors
 #: Bytes that all subsets may have together.
 MOST = 13_000_000
 #: Files of tables, which are taken whole though the names in them start with numbers.
-TABLES = ("schedule", "buffers", "step")
+TABLES = ("schedule", "buffers", "step", "initial_noise")
 #: Files that are not taken, since their numbers are drawn.
 DRAWN = ("unet_lora.pt",)
 

@@ -5,6 +5,8 @@ A row of nodes has six columns, with room for links between them.
 
 from __future__ import annotations
 
+from typing import Any
+
 from .workflow_builder import Node, Output, WorkflowBuilder
 
 FIRST_ROW, SECOND_ROW = 60, 620  # images, and the video that is made of them
@@ -13,9 +15,9 @@ WIDTH = 300  # of most nodes
 BLUE, GREEN, PURPLE, OLIVE, TEAL = "#7fb2e5", "#8fce8f", "#d79fd7", "#d6d68a", "#8fcfcf"  # light: a group's title has its color
 
 
-def model(flow: WorkflowBuilder, name: str, top: float, note: str, title: str = "Model") -> Node:
+def model(flow: WorkflowBuilder, name: str, top: float, note: str, title: str = "Model", **inputs: str) -> Node:
     """The loader in the first column, and a note below it on what to change for other models."""
-    loader = flow.node("VideoCrafterLoader", {"ckpt_name": name}, at=(COLUMNS[0], top), size=(WIDTH, 220), title=title)
+    loader = flow.node("VideoCrafterLoader", {"ckpt_name": name, **inputs}, at=(COLUMNS[0], top), size=(WIDTH, 220), title=title)
     flow.group(f"{title}: choose a file", [loader], color=BLUE)
     flow.note(note, at=(COLUMNS[0], top + 290), size=(WIDTH, 240), title="Use another model")
     return loader
@@ -32,15 +34,17 @@ def negative_prompt(flow: WorkflowBuilder, clip: Output, top: float) -> Node:
     return flow.node("CLIPTextEncode", {"clip": clip, "text": ""}, at=(COLUMNS[1], top), size=(WIDTH, 90), title="Negative prompt")
 
 
-def sampler_node(flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float, rescale: float = 0.0) -> Node:
+def sampler_node(
+    flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float, rescale: float = 0.0, **inputs: Any
+) -> Node:
     """The authors' sampler with the bundled models' settings, in the fourth column."""
     sampler = flow.node(
         "VideoCrafterSampler",
         {
             "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
-            "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale,
+            "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale, **inputs,
         },
-        at=(COLUMNS[3], top), size=(WIDTH, 320),
+        at=(COLUMNS[3], top), size=(WIDTH, 350),
     )
     flow.group("Sampling: new seed, new video", [sampler], color=PURPLE)
     return sampler

@@ -85,17 +85,65 @@ def _latent(flow: WorkflowBuilder, top: float) -> Node:
     return flow.node("EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], top), size=(WIDTH, 130))
 
 
-def _from_text(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, prefix: str) -> None:
-    """The third column and what follows, for a video from text alone."""
+def _conditioning(flow: WorkflowBuilder, positive: Node, negative: Node, latent: Node) -> Node:
+    """The speed of the motion, in the third column with the size."""
     conditioning = flow.node(
         "VideoCrafterConditioning",
         {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0},
         at=(COLUMNS[2], TOP), size=(WIDTH, 180),
     )
     flow.group("Speed, size and length", [conditioning, latent], color=GREEN)
+    return conditioning
+
+
+def _from_text(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, prefix: str) -> None:
+    """The third column and what follows, for a video from text alone."""
+    conditioning = _conditioning(flow, positive, negative, latent)
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], TOP)
     decode = decoded(flow, loader, sampler, TOP)
     saved(flow, decode["IMAGE"], [decode], TOP, prefix)
+
+
+def freeinit(info: ObjectInfo) -> WorkflowBuilder:
+    """Text to video, sampled three times."""
+    flow = WorkflowBuilder(info)
+    loader = model(
+        flow, BUNDLED_TEXT_TO_VIDEO, TOP,
+        "**FreeInit** samples the video several times, each time from noise that keeps the low frequencies of the video before: steadier, "
+        "and as many times as slow. Set iterations to 1 to compare.\n\nFor real videos choose VideoCrafter2 here. Set 512x320, fps 28, 50 "
+        "steps and cfg 12.",
+    )
+    positive, negative = texts(flow, loader["CLIP"], "a green triangle moving up", TOP)
+    flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
+    latent = _latent(flow, TOP + 250)
+    conditioning = _conditioning(flow, positive, negative, latent)
+    ddim = flow.node("VideoCrafterDDIM", {"eta": 1.0}, at=(COLUMNS[1], TOP + 530), size=(WIDTH, 80))
+    repeated = flow.node(
+        "VideoCrafterFreeInit", {"sampler": ddim["SAMPLER"], "iterations": 3}, at=(COLUMNS[2], TOP + 530), size=(WIDTH, 220)
+    )
+    flow.group("FreeInit: how often the video is sampled", [ddim, repeated], color=PURPLE)
+    noise = flow.node(
+        "VideoCrafterInitialNoise", {"model": loader["MODEL"], "statistics": "none", "noise_seed": 0, "start_timestep": 1000},
+        at=(COLUMNS[3], TOP), size=(WIDTH, 170),
+    )
+    sigmas = flow.node("VideoCrafterScheduler", {"model": loader["MODEL"], "steps": 25}, at=(COLUMNS[3], TOP + 240), size=(WIDTH, 180))
+    guider = flow.node(
+        "CFGGuider", {"model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"], "cfg": 4.0},
+        at=(COLUMNS[3], TOP + 490), size=(WIDTH, 120),
+    )
+    sampler = flow.node(
+        "SamplerCustomAdvanced",
+        {
+            "noise": noise["NOISE"], "guider": guider["GUIDER"], "sampler": repeated["SAMPLER"], "sigmas": sigmas["SIGMAS"],
+            "latent_image": latent["LATENT"],
+        },
+        at=(COLUMNS[4], TOP), size=(260, 130),
+    )
+    flow.group("Sampling: new seed, new video", [noise, sigmas, guider], color=PURPLE)
+    frames = {"samples": sampler["output"], "vae": loader["VAE"]}
+    decode = flow.node("VideoCrafterDecode", frames, at=(COLUMNS[4], TOP + 200), size=(260, 80))
+    saved(flow, decode["IMAGE"], [sampler, decode], TOP + 320, prefix="VideoCrafter_freeinit")
+    return flow
 
 
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
@@ -187,6 +235,9 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "dynamicrafter_interpolation": dynamicrafter.interpolation,
     "dynamicrafter_keyframes": dynamicrafter.keyframes,
     "dynamicrafter_loop": dynamicrafter.loop,
+    "dynamicrafter_more_motion": dynamicrafter.more_motion,
+    "text_to_video_freeinit": freeinit,
+    "viewcrafter": dynamicrafter.viewcrafter,
 }
 
 

@@ -38,6 +38,8 @@ MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
 #: Recordings in other forms than the base models'.
 TURBO = ("t2v_turbo_v1", "t2v_turbo_v2")
 LORA_FILES = "lora_files"
+#: The recordings that this process opened by :func:`recording`.
+OPENED: list[Recording] = []
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
 PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
 DYNAMICRAFTER_PROMPTS = ("a boat sails, fireworks above", "")
@@ -94,11 +96,12 @@ class Recording:
     Attributes:
         folder: holds ``config.json``, ``manifest.json`` and the files of tensors; its name is the model's.
         seed: of the weights.
+        model: which one of a method's folder that has recordings of several models.
         used: the names of the files that were read, but for those of tensors.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+    def __init__(self, folder: Path, seed: int, model: str | None = None) -> None:
+        self.folder, self.seed, self.model = folder, seed, model
         self.files: dict[str, Tensors] = {}
         self.used: set[str] = set()
 
@@ -128,13 +131,17 @@ class Recording:
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
         """Name to shape of every parameter in the checkpoint."""
-        return {name: shape for name, shape in self.json("manifest.json")}
+        return {name: shape for name, shape in self._of_model("manifest.json")}
 
     @cached_property
     def reference_config(self) -> dict[str, Any]:
         """The parameters of the reference's own configuration."""
-        parameters: dict[str, Any] = self.json("config.json")["params"]
+        parameters: dict[str, Any] = self._of_model("config.json")["params"]
         return parameters
+
+    def _of_model(self, file: str) -> Any:
+        content = self.json(file)
+        return content if self.model is None else content[self.model]
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -237,9 +244,11 @@ def _text(tokens: Tensor, known: Sequence[str]) -> str:
 
 
 @cache
-def recording(model: str) -> Recording:
-    """The recording of a model."""
-    return Recording(FOLDER / model, SEED)
+def recording(folder: str, model: str | None = None) -> Recording:
+    """The recording of a model, or of one of the models of a method."""
+    recorded = Recording(FOLDER / folder, SEED, model)
+    OPENED.append(recorded)
+    return recorded
 
 
 @cache

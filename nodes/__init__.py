@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .bridge import detection
+from .bridge import detection, initial_noise
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
 from .fitting import VideoCrafterFitVideo
+from .framing import VideoCrafterFramesToVideo
 from .images import VideoCrafterExampleImage
 from .joining import VideoCrafterJoinClips
 from .latents import EmptyVideoCrafterLatent, VideoCrafterImageSize
@@ -19,6 +20,7 @@ from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterConsistency, VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
+from .starting import VideoCrafterFreeInit, VideoCrafterInitialNoise
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -30,6 +32,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterInterpolation,
     VideoCrafterKeyframes,
     VideoCrafterExampleImage,
+    VideoCrafterFramesToVideo,
     VideoCrafterImageSize,
     VideoCrafterFitVideo,
     EmptyVideoCrafterLatent,
@@ -37,6 +40,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterDDIM,
     VideoCrafterConsistency,
     VideoCrafterScheduler,
+    VideoCrafterInitialNoise,
+    VideoCrafterFreeInit,
     VideoCrafterGuider,
     VideoCrafterDeepCache,
     VideoCrafterMotionStrength,
@@ -57,4 +62,5 @@ class VideoCrafterExtension(ComfyExtension):
 async def comfy_entrypoint() -> VideoCrafterExtension:
     """Called by ComfyUI when it loads the pack."""
     detection.register()
+    initial_noise.register()
     return VideoCrafterExtension()

@@ -32,14 +32,14 @@ LATENT_TOOLTIP = (
 )
 
 
-def _strength() -> io.Float.Input:
+def strength_input() -> io.Float.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=5.0, step=0.05, round=0.01,
         tooltip="Strength of the image in cross-attention. 1: as trained. 0: the image is not used in cross-attention.",
     )
 
 
-def _outputs() -> list[io.Conditioning.Output]:
+def image_outputs() -> list[io.Conditioning.Output]:
     return [
         io.Conditioning.Output(display_name="positive", tooltip="The positive conditioning with the image and fps."),
         io.Conditioning.Output(
@@ -101,7 +101,7 @@ class VideoCrafterConditioning(io.ComfyNode):
         cls, positive: Any, negative: Any, fps: float, latent: dict[str, Any] | None = None, guidance: float = 0.0,
         motion_guidance: float = 0.05, motion_share: float = 0.5,
     ) -> io.NodeOutput:
-        values = {**_motion(fps, latent), MOTION_KEY: motion_guidance, MOTION_SHARE_KEY: motion_share}
+        values = {**motion(fps, latent), MOTION_KEY: motion_guidance, MOTION_SHARE_KEY: motion_share}
         if guidance:
             values[GUIDANCE_KEY] = guidance
         return io.NodeOutput(
@@ -133,7 +133,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
                     tooltip="The image, of any size and aspect ratio. A batch of images gives one video per image.",
                 ),
                 io.Float.Input("fps", default=8.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
-                _strength(),
+                strength_input(),
                 io.Latent.Input(
                     "latent", optional=True,
                     tooltip="The latent to be sampled. DynamiCrafter needs it. Other models need it only for several "
@@ -144,7 +144,7 @@ class VideoCrafterImageToVideo(io.ComfyNode):
                     tooltip="The model's VAE. DynamiCrafter needs it to encode the image.",
                 ),
             ],
-            outputs=_outputs(),
+            outputs=image_outputs(),
         )
 
     @classmethod
@@ -153,12 +153,12 @@ class VideoCrafterImageToVideo(io.ComfyNode):
         cls, positive: Any, negative: Any, clip_vision: Any, image: Tensor, fps: float, strength: float,
         latent: dict[str, Any] | None = None, vae: Any = None,
     ) -> io.NodeOutput:
-        values = {**_motion(fps, latent), STRENGTH_KEY: strength, PLACE_KEY: ImagePlace("first")}
+        values = {**motion(fps, latent), STRENGTH_KEY: strength, PLACE_KEY: ImagePlace("first")}
         if latent is not None:
             check_count(image, latent)
         if vae is not None and latent is not None:
             values[KEYFRAMES_KEY] = keyframe_latents(vae, image, None, latent)
-        return _with_images(positive, negative, clip_vision, image, values)
+        return with_images(positive, negative, clip_vision, image, values)
 
 
 class VideoCrafterInterpolation(io.ComfyNode):
@@ -190,9 +190,9 @@ class VideoCrafterInterpolation(io.ComfyNode):
                     tooltip="The last image; for a batch, as many as in image. Not connected: a loop.",
                 ),
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
-                _strength(),
+                strength_input(),
             ],
-            outputs=_outputs(),
+            outputs=image_outputs(),
         )
 
     @classmethod
@@ -206,8 +206,8 @@ class VideoCrafterInterpolation(io.ComfyNode):
             raise ValueError(
                 f"image and end_image have {len(image)} and {len(end)} images; connect the same number to both."
             )
-        values = {**_motion(fps, latent), STRENGTH_KEY: strength, **_ends(vae, image, end, latent)}
-        return _with_images(positive, negative, clip_vision, image, values)
+        values = {**motion(fps, latent), STRENGTH_KEY: strength, **_ends(vae, image, end, latent)}
+        return with_images(positive, negative, clip_vision, image, values)
 
 
 class VideoCrafterKeyframes(io.ComfyNode):
@@ -248,10 +248,10 @@ class VideoCrafterKeyframes(io.ComfyNode):
                 ),
                 io.Boolean.Input("loop", default=False, tooltip="Add a clip from the last image back to the first."),
                 io.Float.Input("fps", default=5.0, min=1.0, max=120.0, step=1.0, tooltip=FPS_TOOLTIP),
-                _strength(),
+                strength_input(),
                 *(io.Image.Input(name, optional=True, tooltip="More images, after those of the inputs above.") for name in MORE_KEYFRAMES),
             ],
-            outputs=[*_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
+            outputs=[*image_outputs(), io.Latent.Output(display_name="latent", tooltip="The empty clips, for the sampler.")],
         )
 
     @classmethod
@@ -274,11 +274,11 @@ class VideoCrafterKeyframes(io.ComfyNode):
         ends = torch.cat([keyframes[1:], keyframes[:1]]) if loop else keyframes[1:]
         starts = keyframes[: len(ends)]
         latent = empty_latent(width, height, length, len(starts))
-        values = {**_motion(fps, latent), STRENGTH_KEY: strength, **_ends(vae, starts, ends, latent)}
-        return io.NodeOutput(*_with_images(positive, negative, clip_vision, starts, values).result, latent)
+        values = {**motion(fps, latent), STRENGTH_KEY: strength, **_ends(vae, starts, ends, latent)}
+        return io.NodeOutput(*with_images(positive, negative, clip_vision, starts, values).result, latent)
 
 
-def _with_images(positive: Any, negative: Any, clip_vision: Any, image: Tensor, values: dict[str, Any]) -> io.NodeOutput:
+def with_images(positive: Any, negative: Any, clip_vision: Any, image: Tensor, values: dict[str, Any]) -> io.NodeOutput:
     """Both conditionings with these values; the positive gets the images' features, the negative those of an empty image."""
     empty = torch.full_like(image[:1], 0.5)  # grey, which is 0 to the encoder
     return io.NodeOutput(
@@ -292,7 +292,7 @@ def _ends(vae: Any, first: Tensor, last: Tensor, latent: dict[str, Any]) -> dict
     return {PLACE_KEY: ImagePlace("ends", frames_per_video(latent)), KEYFRAMES_KEY: keyframe_latents(vae, first, last, latent)}
 
 
-def _motion(fps: float, latent: dict[str, Any] | None) -> dict[str, Any]:
+def motion(fps: float, latent: dict[str, Any] | None) -> dict[str, Any]:
     """The conditioning's values for fps and, if there are several videos, for the frames of each; one video can have any length."""
     values: dict[str, Any] = {FPS_KEY: fps}
     if latent is not None and (frames := frames_per_video(latent)) < len(latent["samples"]):

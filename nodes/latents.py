@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vc_core.config import suggested_size
+from ..vc_core.sampling import suggested_size
 from .bridge.frames import LARGEST, SMALLEST, empty_latent, size_problem
 from .bridge.images import rgb_images
 from .bridge.model import VideoCrafterModel

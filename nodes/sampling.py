@@ -17,7 +17,7 @@ from .bridge.frames import FRAMES_KEY, frames_per_video, unfold
 from .bridge.guidance import ImageGuider, with_guidance_rescale
 from .bridge.keyframes import check_place
 from .bridge.progress_text import show
-from .bridge.sampling import AuthorsSampler, authors_sigmas, schedule_of
+from .bridge.sampling import WHOLE, AuthorsSampler, authors_sigmas, below_whole, schedule_of
 from .bridge.schema import advanced, checked_inputs, schema
 
 STEPS_TOOLTIP = (
@@ -28,12 +28,29 @@ STEPS_TOOLTIP = (
 AS_SET, THE_MODELS = "as set", "the model's"
 
 
+def eta_input() -> io.Float.Input:
+    """The widget for DDIM's noise."""
+    return io.Float.Input(
+        "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
+        tooltip="Noise added at every step. All published models: 1. 0: none, the result depends on the initial noise only.",
+    )
+
+
 def spacing_input() -> io.Combo.Input:
     """The widget for the spacing of the timesteps."""
     return io.Combo.Input(
         "spacing", options=["auto", *SPACINGS], default="auto", optional=True,
         tooltip="Spacing of the timesteps. auto: the model's own, which is uniform_trailing for DynamiCrafter 512, 1024 "
         "and interpolation, consistency for T2V-Turbo, and uniform for all other published models.",
+    )
+
+
+def start_input() -> io.Int.Input:
+    """The widget for the timestep that a run starts at."""
+    return io.Int.Input(
+        "start_timestep", default=WHOLE, min=1, max=WHOLE, optional=True,
+        tooltip="The training timestep to start at. 1000: the last one, as usual. Lower, such as 940: more motion from an image with "
+        "DynamiCrafter (conditional image leakage); use VideoCrafter Initial Noise with it. Not together with a denoise below 1.",
     )
 
 
@@ -71,11 +88,7 @@ class VideoCrafterSampler(io.ComfyNode):
                     tooltip="CFG scale: how closely the video follows the prompt. VideoCrafter: 12. DynamiCrafter: "
                     "7.5. Bundled models: 4. 1: no guidance, twice as fast; T2V-Turbo needs 1.",
                 ),
-                io.Float.Input(
-                    "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                    tooltip="Noise added at every step. All published models: 1. 0: none, the result depends on the "
-                    "initial noise only.",
-                ),
+                eta_input(),
                 advanced(
                     io.Float.Input(
                         "guidance_rescale", default=0.0, min=0.0, max=1.0, step=0.05, round=0.01,
@@ -94,6 +107,12 @@ class VideoCrafterSampler(io.ComfyNode):
                     "guidance_rescale and spacing of the model's authors, whatever is set above. Choose it for "
                     "T2V-Turbo, which is not sampled with DDIM.",
                 ),
+                advanced(start_input()),
+                io.Noise.Input(
+                    "noise", optional=True,
+                    tooltip="The noise to start from, of VideoCrafter Initial Noise, in place of the seed's. The seed still decides the "
+                    "noise of the steps.",
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The sampled video latent, for VideoCrafter Decode or VAEDecode.")],
             hidden=[io.Hidden.unique_id],
@@ -103,7 +122,8 @@ class VideoCrafterSampler(io.ComfyNode):
     @checked_inputs
     def execute(
         cls, model: Any, positive: Any, negative: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, eta: float,
-        guidance_rescale: float, denoise: float, spacing: str = "auto", settings: str = AS_SET,
+        guidance_rescale: float, denoise: float, spacing: str = "auto", settings: str = AS_SET, start_timestep: int = WHOLE,
+        noise: Any = None,
     ) -> io.NodeOutput:
         schedule, config, sampler = schedule_of(model), model.model.config, "ddim"
         own = config.sampling
@@ -111,15 +131,15 @@ class VideoCrafterSampler(io.ComfyNode):
             steps, cfg, eta, guidance_rescale = own.steps, own.guidance_scale, own.eta, own.guidance_rescale
             spacing, sampler = own.spacing, own.sampler
         cls._advise(advice(config, sampler, steps, cfg), cfg)
-        sigmas = authors_sigmas(schedule, steps, denoise, spacing, own.original_steps)
+        sigmas = authors_sigmas(schedule, steps, denoise, spacing, own.original_steps, below_whole(start_timestep))
         frames = frames_per_video(latent_image)
         start = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         shape = (start.shape[0] // frames, start.shape[1], frames, *start.shape[2:])
-        noise = unfold(SeededNoise(shape, seed).start)
+        drawn = unfold(SeededNoise(shape, seed).start) if noise is None else noise.generate_noise({**latent_image, "samples": start})
         if guidance_rescale:
             model = with_guidance_rescale(model, guidance_rescale, frames)
         samples = comfy.sample.sample_custom(
-            model, noise, cfg, AuthorsSampler(sampler, eta, frames), sigmas,
+            model, drawn, cfg, AuthorsSampler(sampler, eta, frames), sigmas,
             node_helpers.conditioning_set_values(positive, {FRAMES_KEY: frames}),
             node_helpers.conditioning_set_values(negative, {FRAMES_KEY: frames}),
             start, noise_mask=latent_image.get("noise_mask"), callback=latent_preview.prepare_callback(model, len(sigmas) - 1), seed=seed,
@@ -150,11 +170,7 @@ class VideoCrafterDDIM(io.ComfyNode):
             "VideoCrafter Scheduler or of another scheduler.",
             search_aliases=["ddim", "sampler", "videocrafter"],
             inputs=[
-                io.Float.Input(
-                    "eta", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01,
-                    tooltip="Noise added at every step. All published models: 1. 0: none, the result depends on the "
-                    "initial noise only.",
-                ),
+                eta_input(),
             ],
             outputs=[io.Sampler.Output(tooltip="The sampler, for SamplerCustomAdvanced.")],
         )
@@ -214,6 +230,7 @@ class VideoCrafterScheduler(io.ComfyNode):
                         "The T2V-Turbo demos use 200.",
                     )
                 ),
+                start_input(),
             ],
             outputs=[io.Sigmas.Output(tooltip="The sigmas, from high to low, with 0 at the end.")],
         )
@@ -221,9 +238,10 @@ class VideoCrafterScheduler(io.ComfyNode):
     @classmethod
     @checked_inputs
     def execute(
-        cls, model: Any, steps: int, denoise: float, spacing: str = "auto", original_steps: int = ORIGINAL_STEPS
+        cls, model: Any, steps: int, denoise: float, spacing: str = "auto", original_steps: int = ORIGINAL_STEPS,
+        start_timestep: int = WHOLE,
     ) -> io.NodeOutput:
-        return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing, original_steps))
+        return io.NodeOutput(authors_sigmas(schedule_of(model), steps, denoise, spacing, original_steps, below_whole(start_timestep)))
 
 
 class VideoCrafterGuider(io.ComfyNode):

@@ -71,6 +71,7 @@ def test_all_files_are_in_use_and_small():
     for path in vc_core.bundled_models().values():
         with safe_open(path, "pt") as file:
             used |= {bundled.BUNDLED / "shared" / name for name in file.metadata()[bundled.SHARED_KEY].split()}
+    used |= set(bundled.bundled_statistics().values())
     assert used == {path for path in bundled.BUNDLED.rglob("*") if path.is_file()}
     assert sum(path.stat().st_size for path in used) < 18_000_000
 

@@ -88,3 +88,34 @@ def test_a_label_of_ones_own_beside_values_is_kept(path, tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nsampling: {steps: 8}")
     config = ModelFile.open(path, tmp_path / "mine.yaml").config
     assert (config.name, config.sampling.steps, config.schedule.scale_end) == ("mine", 8, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("ViewCrafter_25.ckpt", "viewcrafter_25_v1"),
+        ("viewcrafter_25_fp16.safetensors", "viewcrafter_25_v1"),
+        ("ViewCrafter_25_512.ckpt", "viewcrafter_25_512_v1"),
+        ("viewcrafter_25_sparse_v1.ckpt", "viewcrafter_25_sparse_v1"),
+        ("dynamicrafter_cil_512_v1.ckpt", "dynamicrafter_cil_512_v1"),
+        ("DynamiCrafter-CIL-1024.ckpt", "dynamicrafter_cil_1024_v1"),
+        ("dynamicrafter_512_2025.ckpt", "dynamicrafter_512_v1"),
+        ("dynamicrafter512_bf16.safetensors", "dynamicrafter_512_v1"),
+        ("dynamicrafter_512_interp_v1_bf16.safetensors", "dynamicrafter_512_interp_v1"),
+        ("tuned_1024.ckpt", "dynamicrafter_1024_v1"),
+    ],
+)
+def test_models_of_dynamicrafter_s_tensors_are_told_apart_by_the_file_s_name(file, name):
+    """A year or the bits of a data type in a name are no number of frames, nor a size."""
+    assert identify(goldens.ManifestFile("dynamicrafter_512_v1", file)).name == name
+
+
+@pytest.mark.parametrize("size", ["512", "1024"])
+def test_a_viewcrafter_s_file_is_used_as_one(tmp_path, size):
+    """Converted as DynamiCrafter or not: the last step and the frames are the chosen model's."""
+    base, chosen = f"dynamicrafter_{size}_v1", "viewcrafter_25_512_v1" if size == "512" else "viewcrafter_25_v1"
+    for path in (goldens.write_checkpoint(base, tmp_path / "model.safetensors"), stated(tmp_path, base)):
+        plain, config = ModelFile.open(path).config, ModelFile.open(path, {"name": chosen}).config
+        assert plain.schedule.dynamic_rescale and plain.keyframes == ["first"]
+        assert config.name in (chosen, "custom") and config.keyframes == ["frames"] and config.sampling.frames == 25
+        assert not config.schedule.dynamic_rescale and config.schedule.dynamic_rescale_by_image

@@ -28,6 +28,7 @@ from vc_core.memory import is_out_of_memory
 
 T2V, I2V, DYNAMICRAFTER = "videocrafter_tiny_t2v", "videocrafter_tiny_i2v", "videocrafter_tiny_dynamicrafter"
 QUICK = ["--frames", "3", "--height", "32", "--width", "32", "--steps", "2"]
+VIEWS = ["--config", "viewcrafter_25_512_v1"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and special files are POSIX's")
 
 
@@ -67,8 +68,13 @@ ODD = {
     "steps": ["0", "-1", "1001", "9" * 30, "2.5"], "eta": [*NUMBERS, "5", "-0.1"], "guidance_scale": NUMBERS,
     "guidance_rescale": [*NUMBERS, "7", "-0.5"], "image_guidance_scale": NUMBERS, "temporal_guidance_scale": NUMBERS,
     "fps": [*NUMBERS, "0", "-8", "fast"], "spacing": ["karras", ""], "denoise": [*NUMBERS, "0", "-1", "1.5"],
+    "start_timestep": ["0", "-1", "1001", "9" * 30, "2.5", "nan"],
     "seed": [str(2**64), str(-(2**63) - 1), "9" * 30, "nan", "1.5"], "deep_cache_interval": ["0", "-3", "nan"],
-    "deep_cache_blocks": ["0", "-3", "nan"], "playback_fps": [*NUMBERS, "0", "-8", "0.5", "1001"],
+    "deep_cache_blocks": ["0", "-3", "nan"],
+    "freeinit_iterations": ["0", "-1", "101", "2.5", "nan"], "freeinit_filter": ["bilinear", ""], "freeinit_order": ["0", "101", "nan"],
+    "freeinit_spatial_stop": [*NUMBERS, "-0.1", "1.1"], "freeinit_temporal_stop": [*NUMBERS, "-0.1", "1.1"],
+    "freeinit_fast": ["yes"],
+    "playback_fps": [*NUMBERS, "0", "-8", "0.5", "1001"],
 }
 
 
@@ -110,6 +116,15 @@ def test_names_of_settings_become_options():
         ([T2V, "--video", "{video}"], "--video needs --denoise below 1"),
         ([T2V, "--video", "{video}", "--denoise", "0.5"], "--video is 36x20 pixels; both sides must be multiples of 8"),
         ([T2V, "--video", "{video}", "--denoise", "0.5", "--frames", "3"], "leave --frames, --height and --width out"),
+        ([T2V, "--frame-images", "{video}"], "takes no image for every frame|takes no image: leave --image out"),
+        ([DYNAMICRAFTER, "--frame-images", "{video}"], "takes no image for every frame: .*viewcrafter_25_v1"),
+        ([DYNAMICRAFTER, *VIEWS, "--frame-images", "{video}", "--frames", "7"], "--frame-images has 1 frame, but --frames is 7"),
+        ([DYNAMICRAFTER, *VIEWS, "--image", "{picture}"], "takes an image for every frame: give them as --frame-images"),
+        ([DYNAMICRAFTER, *VIEWS, "--image", "{picture}", "--frame-images", "{video}"], "leave --image out"),
+        ([DYNAMICRAFTER, "--image", "{picture}", "--initial-noise", "{picture}"], "picture.png"),
+        ([T2V, "--steps", "300", "--start-timestep", "200"], "--steps is 300; it can be 1 to 200"),
+        ([T2V, "--video", "{video}", "--denoise", "0.5", "--freeinit-iterations", "2"], "--denoise is 0.5, but FreeInit is for runs"),
+        ([DYNAMICRAFTER, "--image", "{picture}", "--freeinit-iterations", "2"], "set --start-timestep below 1000, such as 940"),
         ([T2V, "--image", "{picture}"], "takes no image: leave --image out"),
         ([T2V, "--image-guidance-scale", "3"], "takes no image: leave --image-guidance-scale out"),
         ([I2V], "makes videos from an image: give --image"),

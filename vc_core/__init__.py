@@ -6,9 +6,10 @@
 """
 
 from .family.bundled import bundled_models
+from .loading import load
 from .lora.merging import LoraSetting
 from .models.conditioning import Conditioning
-from .pipeline import VideoModel, load
+from .pipeline import VideoModel
 from .sampling import Sampling
 
 __all__ = ["Conditioning", "LoraSetting", "Sampling", "VideoModel", "bundled_models", "load"]

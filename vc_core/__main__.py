@@ -27,12 +27,12 @@ from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
 from .files import check_output, replacing
 from .generating import generate, in_options, sampling_options
+from .loading import load
 from .lora.merging import LoraSetting, with_loras
 from .lora.writing import convert_lora
 from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
-from .pipeline import load
 from .prompt_schedule import INTERPOLATIONS
 
 
@@ -214,7 +214,10 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--end-image", type=Path, help="last image, for interpolation models")
     make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")
     make.add_argument("--keep-last-frame", action="store_true", help="with --loop: keep the last frame, which repeats the first")
+    make.add_argument("--frame-images", type=Path, help="video file with an image for every frame, for models such as ViewCrafter")
     make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
+    text = "file of statistics (initial_noise_512.pt) by which the initial noise is drawn, with --start-timestep"
+    make.add_argument("--initial-noise", type=Path, help=text)
     make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
     _add_lora_option(make, "LoRA file to use")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
@@ -225,6 +228,9 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
         default = "the model's own" if own else setting.default
         text = f"{setting.metadata['help']} (default: {default})"
         flags = (option(setting.name), *(["--deep-cache"] if setting.name == "deep_cache_interval" else []))
+        if setting.type == "bool":
+            make.add_argument(*flags, action="store_true", help=text, default=argparse.SUPPRESS)
+            continue
         make.add_argument(*flags, type=kinds[str(setting.type).removesuffix(" | None")], help=text, default=argparse.SUPPRESS)
     make.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")

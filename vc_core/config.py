@@ -25,7 +25,7 @@ SAMPLERS = ("ddim", "consistency")
 #: Steps of the solver of T2V-Turbo's distillation, in its authors' demonstrations.
 ORIGINAL_STEPS = 200
 #: Which frames can have an image in a model's concat channels, see :class:`ModelConfig`.
-KEYFRAMES = ("first", "ends")
+KEYFRAMES = ("first", "ends", "frames")
 #: Heads of the temporal transformer after the first convolution, whatever the network's width.
 INIT_ATTENTION_HEADS = 8
 #: What a name or a title in a file's metadata can be; another one is not shown.
@@ -158,6 +158,8 @@ class ScheduleConfig:
     prediction: str = "eps"
     #: The last step of a run leaves the sample at its own scale rather than at that of the first timestep (DynamiCrafter).
     dynamic_rescale: bool = False
+    #: The same, only in runs whose guidance by the image has a scale of its own (ViewCrafter).
+    dynamic_rescale_by_image: bool = False
 
 
 @dataclass
@@ -200,8 +202,9 @@ class ModelConfig:
     projector: Optional[ProjectorConfig] = None
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    #: What the concat channels can hold: the latent of one image at every frame (``first``), or those of two images, at the first
-    #: and the last frame (``ends``). Empty for models without concat channels.
+    #: What the concat channels can hold: the latent of one image at every frame (``first``), those of two images, at the first and
+    #: the last frame (``ends``), or the latent of an image of its own at every frame (``frames``). Empty for models without concat
+    #: channels.
     keyframes: List[str] = field(default_factory=list)
 
     def image_problem(self, place: Optional[str]) -> str:
@@ -211,12 +214,17 @@ class ModelConfig:
             place: one of :data:`KEYFRAMES`; None for a video without an image.
 
         Returns:
-            ``no image taken``, ``no image given``, ``no end taken`` or ``no end given``; empty where the model can make it.
+            ``no image taken``, ``no image given``, ``no end taken``, ``no end given``, ``no frames taken`` or ``no frames given``;
+            empty where the model can make it.
         """
         if not self.unet.image_attention:
             return "no image taken" if place else ""
         if place is None:
             return "no image given"
+        if place == "frames" and "frames" not in self.keyframes:
+            return "no frames taken"
+        if place != "frames" and self.keyframes == ["frames"]:
+            return "no frames given"
         if place == "ends" and "ends" not in self.keyframes:
             return "no end taken"
         return "no end given" if place == "first" and self.keyframes == ["ends"] else ""
@@ -225,18 +233,6 @@ class ModelConfig:
     def downscale(self) -> int:
         """Side of a latent's element in pixels."""
         return 2 ** (len(self.autoencoder.channel_mult) - 1)
-
-
-def suggested_size(settings: SamplingConfig, width: int, height: int) -> tuple[int, int]:
-    """Width and height of a video for an image of this size: its aspect ratio, with about as many pixels as the model's own size.
-
-    Both are multiples of 64, or of 8 where the model's own size is too small for that. Aspect ratios are limited to 1:4 and 4:1.
-    """
-    budget = settings.width * settings.height
-    step = 64 if budget >= 256 * 256 else 8
-    ratio = min(4.0, max(0.25, width / height))
-    best = max(step, round((budget * ratio) ** 0.5 / step) * step)
-    return best, max(step, round(budget / best / step) * step)
 
 
 ConfigLike = Union[str, Path, Mapping[str, Any], ModelConfig]

@@ -9,9 +9,11 @@ from functools import partial
 from typing import TypeVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from .memory import is_out_of_memory
+from .choices import current
+from .memory import frames_at_once, is_out_of_memory
 from .models.autoencoder import Autoencoder
 
 #: Side of a tile and the overlap of two, in positions of the latent.
@@ -31,6 +33,20 @@ def decode_frames(autoencoder: Autoencoder, z: Tensor, at_once: int) -> Tensor:
         return in_float32_where_broken(autoencoder, lambda network, z: network.decode(z), piece, autoencoder.decode(piece))
 
     return in_pieces(run, z, at_once, partial(in_tiles, run))
+
+
+def each_frame(run: Callable[[Tensor, int], Tensor], video: Tensor, autoencoder: Autoencoder, pixels: int) -> Tensor:
+    """Run an autoencoder's network over all frames of ``[B, C, T, h, w]``, in the type and on the device of the video.
+
+    Args:
+        run: on ``[N, C, h, w]``; its second argument is how many frames at once.
+        pixels: of a decoded frame.
+    """
+    flat = rearrange(video, "b c t h w -> (b t) c h w")
+    if current().autoencoder_channels_last:
+        flat = flat.contiguous(memory_format=torch.channels_last)
+    out = run(flat, frames_at_once(autoencoder.config, pixels, video.dtype, video.device))
+    return rearrange(out, "(b t) c h w -> b c t h w", t=video.shape[2])
 
 
 def in_pieces(run: Run, x: Tensor, at_once: int, last_resort: Run | None = None) -> Tensor:

@@ -14,27 +14,42 @@ from tqdm import tqdm
 from .adapters.table import identify_adapter
 from .checkpoint import open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES
-from .config import ModelConfig, suggested_size
+from .config import ModelConfig
 from .console import option, say
+from .diffusion.freeinit import noising_timestep
+from .diffusion.initial_noise import LatentStatistics, read_statistics
 from .diffusion.schedule import Schedule
 from .errors import InputError
 from .family.model_file import ModelFile
+from .loading import load
 from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
-from .pipeline import load
+from .pipeline import VideoModel
 from .prompt_schedule import Prompt, read_schedule
-from .sampling import Sampling, check_size
+from .sampling import Sampling, check_size, suggested_size
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The pictures of a run: ``[3, H, W]``, and a video ``[1, 3, T, H, W]``, all in [-1, 1]."""
+    """The pictures of a run: ``[3, H, W]``, and videos ``[1, 3, T, H, W]``, all in [-1, 1]; and the statistics for its noise."""
 
     image: Tensor | None
     end_image: Tensor | None
     video: Tensor | None
+    #: An image for every frame.
+    frames: Tensor | None = None
+    statistics: LatentStatistics | None = None
+
+    def settings(self, config: ModelConfig, given: Mapping[str, object]) -> dict[str, object]:
+        """The size and the number of frames that the pictures suggest, where the user gives none."""
+        suggested: dict[str, object] = {}
+        if self.image is not None and given["height"] is None and given["width"] is None:
+            suggested["width"], suggested["height"] = suggested_size(config.sampling, self.image.shape[2], self.image.shape[1])
+        if self.frames is not None and given["frames"] is None:
+            suggested["frames"] = self.frames.shape[2]
+        return suggested
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -48,9 +63,7 @@ def generate(arguments: argparse.Namespace) -> None:
     config = file.config
     for path in arguments.adapter:
         identify_adapter(open_checkpoint(path))
-    if inputs.image is not None and given["height"] is None and given["width"] is None:
-        given["width"], given["height"] = suggested_size(config.sampling, inputs.image.shape[2], inputs.image.shape[1])
-    settings = Sampling.of(config, **given)
+    settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
@@ -67,18 +80,23 @@ def generate(arguments: argparse.Namespace) -> None:
             bar.update()
 
         sampling, prompts = settings.changed(callback=advance), (prompt, arguments.negative_prompt)
-        if inputs.image is None:
-            made = model.text_to_video(*prompts, video=inputs.video, sampling=sampling)
-        else:
-            made = model.image_to_video(
-                inputs.image, *prompts, end_image=inputs.end_image, loop=arguments.loop, video=inputs.video, sampling=sampling
-            )
-    frames = made[0]
+        frames = make(model, inputs, prompts, arguments.loop, sampling)[0]
     if arguments.loop and not arguments.keep_last_frame:  # as the authors' scripts do
         frames = frames[:, :-1]
     look = (arguments.format, arguments.crf, arguments.ping_pong, arguments.loop_count)
     save_video(frames, arguments.output, settings.playback_fps, *look)
     say(str(arguments.output))
+
+
+def make(model: VideoModel, inputs: Inputs, prompts: tuple[Prompt, Prompt], loop: bool, sampling: Sampling) -> Tensor:
+    """The clip ``[1, 3, T, H, W]``, by what there is of pictures."""
+    if inputs.frames is not None:
+        return model.frames_to_video(inputs.frames, *prompts, sampling=sampling)
+    if inputs.image is None:
+        return model.text_to_video(*prompts, video=inputs.video, sampling=sampling)
+    return model.image_to_video(
+        inputs.image, *prompts, end_image=inputs.end_image, loop=loop, video=inputs.video, sampling=sampling
+    )
 
 
 def sampling_options() -> list[Field[Any]]:
@@ -89,7 +107,8 @@ def sampling_options() -> list[Field[Any]]:
 def in_options(message: str) -> str:
     """A message about settings with the options in place of their names in Python: ``--fps is inf`` for ``fps is inf``."""
     names = {each.name: option(each.name) for each in sampling_options()} | {"blocks": "--deep-cache-blocks"}
-    return re.sub(rf"(?<![-\w])({'|'.join(names)})(?= is )", lambda match: names[match[1]], message)
+    pattern = rf"(?<![-\w])(?:({'|'.join(names)})(?= is )|(start_timestep)\b)"
+    return re.sub(pattern, lambda match: names[match[1] or match[2]], message)
 
 
 def check_options(arguments: argparse.Namespace) -> None:
@@ -98,6 +117,7 @@ def check_options(arguments: argparse.Namespace) -> None:
         InputError: options that don't go together.
     """
     image, end_image, video, loop = arguments.image, arguments.end_image, arguments.video, arguments.loop
+    _check_beside_frames(arguments)
     denoise = getattr(arguments, "denoise", 1.0)
     has_size = any(hasattr(arguments, name) for name in ("frames", "height", "width"))
     checks = (
@@ -121,10 +141,18 @@ def check_options(arguments: argparse.Namespace) -> None:
             raise InputError(message)
 
 
+def _check_beside_frames(arguments: argparse.Namespace) -> None:
+    others = {"--image": arguments.image, "--end-image": arguments.end_image, "--video": arguments.video, "--loop": arguments.loop or None}
+    beside = [name for name, value in others.items() if value is not None]
+    if arguments.frame_images is not None and beside:
+        raise InputError(f"--frame-images has an image for every frame of the video: leave {' and '.join(beside)} out.")
+
+
 def read_inputs(arguments: argparse.Namespace) -> Inputs:
-    """The first image, the last image and the input video."""
+    """The first image, the last image, the videos and the statistics."""
     image, end_image = (None if path is None else read_image(path) for path in (arguments.image, arguments.end_image))
-    return Inputs(image, end_image, None if arguments.video is None else read_video(arguments.video)[None])
+    video, frames = (None if path is None else read_video(path)[None] for path in (arguments.video, arguments.frame_images))
+    return Inputs(image, end_image, video, frames, None if arguments.initial_noise is None else read_statistics(arguments.initial_noise))
 
 
 def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Mapping[str, object], loop: bool) -> None:
@@ -135,7 +163,9 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
             it can't make.
     """
     ends = loop or inputs.end_image is not None
-    _check_place(config, None if inputs.image is None else "ends" if ends else "first")
+    _check_frames(config, settings, inputs)
+    if inputs.frames is None:
+        _check_place(config, None if inputs.image is None else "ends" if ends else "first")
     if ends and settings.frames < 2 and inputs.video is None:
         raise InputError(f"--frames is {settings.frames}; a video that ends with an image has at least 2.")
     if given["image_guidance_scale"] is not None and not config.unet.image_attention:
@@ -147,7 +177,29 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
             raise InputError(f"--video is {width}x{height} pixels; both sides must be multiples of {factor}: scale or cut it first.")
     else:
         check_size(settings.height, settings.width, factor)
-    Schedule.from_config(config.schedule).visited(settings.steps, settings.spacing, settings.denoise, settings.original_steps)
+    _check_schedule(config, settings, inputs.video)
+
+
+def _check_frames(config: ModelConfig, settings: Sampling, inputs: Inputs) -> None:
+    if inputs.frames is None:
+        return
+    _check_place(config, "frames")
+    count = inputs.frames.shape[2]
+    if count != settings.frames:
+        raise InputError(
+            f"--frame-images has {count} frame{'s' * (count > 1)}, but --frames is {settings.frames}: there must be an image for every "
+            "frame. Leave --frames out, or cut the video."
+        )
+
+
+def _check_schedule(config: ModelConfig, settings: Sampling, video: Tensor | None) -> None:
+    schedule = Schedule.from_config(config.schedule)
+    visited = schedule.visited(settings.steps, settings.spacing, settings.denoise, settings.original_steps, settings.start_timestep)
+    if settings.freeinit_iterations > 1:
+        noising_timestep(schedule, int(visited[-1]))
+    if settings.initial_noise is not None and video is None:
+        sides = settings.height // config.downscale, settings.width // config.downscale
+        settings.initial_noise.check((1, config.unet.out_channels, settings.frames, *sides))
 
 
 def _check_place(config: ModelConfig, place: str | None) -> None:
@@ -157,6 +209,8 @@ def _check_place(config: ModelConfig, place: str | None) -> None:
         "no image given": f"{title} makes videos from an image: give --image.",
         "no end taken": f"{title} can't end a video with an image: leave --end-image and --loop out, or take a model for interpolation.",
         "no end given": f"{title} joins two images: give --end-image, or --loop.",
+        "no frames taken": f"{title} takes no image for every frame: leave --frame-images out, or take a model such as viewcrafter_25_v1.",
+        "no frames given": f"{title} takes an image for every frame: give them as --frame-images.",
     }
     if problem := config.image_problem(place):
         raise InputError(problems[problem])

@@ -1,37 +1,30 @@
-"""Text and image to video without ComfyUI: a file becomes a model, and a model makes clips."""
+"""Text and image to video without ComfyUI: a model makes clips."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from .adapters.adapter import Adapter
-from .adapters.table import load_adapter
 from .checkpoint.errors import CheckpointError
-from .choices import current
-from .config import ConfigLike, ModelConfig
-from .decoding import decode_frames, in_pieces
-from .diffusion import samplers
+from .config import ModelConfig
+from .decoding import decode_frames, each_frame, in_pieces
+from .diffusion import freeinit, samplers
 from .diffusion.deep_cache import DeepCache, check_shallow
 from .diffusion.denoiser import GuidedDenoiser
+from .diffusion.initial_noise import AnalyticNoise
 from .diffusion.noise import Noise, SeededNoise
-from .diffusion.samplers import clean_and_noise, noised
+from .diffusion.samplers import noised
 from .diffusion.schedule import Schedule
 from .errors import InputError
-from .family.model_file import ModelFile
 from .family.parts import PARTS
 from .kernels.casting import cast_when_used, computing_type
-from .lora.merging import LoraSetting, with_loras
-from .media.images import check_images, fit_image
-from .memory import frames_at_once
+from .media.images import check_images, fit_frames, fit_image, last_images
 from .models.autoencoder import Autoencoder
 from .models.conditioning import Conditioning, place_keyframes
 from .models.image_encoder import ImageEncoder, prepare_images
@@ -112,7 +105,7 @@ class VideoModel:
         check_images(frames, "frames", "[B, 3, T, H, W]")
         height, width = frames.shape[-2:]
         check_size(height, width, self.config.downscale)
-        moments = self._each_frame(partial(in_pieces, autoencoder.encode), frames, height * width)
+        moments = each_frame(partial(in_pieces, autoencoder.encode), frames.to(self.device, self.dtype), autoencoder, height * width)
         return moments[:, : self.config.autoencoder.embed_dim] * self.config.autoencoder.scale_factor
 
     @torch.inference_mode()
@@ -137,7 +130,8 @@ class VideoModel:
             features = autoencoder.reference_features(references.to(self.device, self.dtype))
             return autoencoder.decode_video(z.to(self.device, self.dtype), features).float().clamp(-1, 1)
         pixels = latents.shape[-2] * latents.shape[-1] * self.config.downscale**2
-        return self._each_frame(partial(decode_frames, autoencoder), z, pixels).float().clamp(-1, 1)
+        run = partial(decode_frames, autoencoder)
+        return each_frame(run, z.to(self.device, self.dtype), autoencoder, pixels).float().clamp(-1, 1)
 
     @torch.inference_mode()
     def text_to_video(
@@ -198,16 +192,40 @@ class VideoModel:
             "no image taken": f"{title} takes no image: use text_to_video, or load an image-to-video model.",
             "no end taken": f"{title} can't end a clip with an image: load a model for interpolation, or leave end_image and loop out.",
             "no end given": f"{title} joins two images: give end_image, or loop=True.",
+            "no frames given": f"{title} takes an image for every frame: use frames_to_video.",
         }
         if problem := self.config.image_problem("ends" if loop or end_image is not None else "first"):
             raise InputError(problems[problem])
         run = self._settings(sampling, settings, negative_prompt)
         first = image[None] if image.ndim == 3 else image
         check_images(first, "image")
-        last = self._last_image(first, end_image, loop)
+        last = last_images(first, end_image, loop)
         latents = self._latents(video, run)
         positive, negative = self.image_conditioning(first, last, prompt, negative_prompt, self._size(run, latents))
         return self.decode(self.sample(positive, negative, latents, run))
+
+    @torch.inference_mode()
+    def frames_to_video(
+        self, images: Tensor, prompt: Prompt, negative_prompt: Prompt = "", sampling: Sampling | None = None, **settings: object
+    ) -> Tensor:
+        """Make clips from an image for every frame, such as the rendered views of ViewCrafter.
+
+        Args:
+            images: ``[B, 3, T, H, W]`` in [-1, 1], or ``[3, T, H, W]``; T is the clip's number of frames. The first frames are also
+                what the image tokens are made of.
+
+        The other arguments, the result and the errors are those of :meth:`text_to_video`.
+        """
+        if self.config.image_problem("frames"):
+            raise InputError(f"{self.config.title} takes no image for every frame: load such a model, such as viewcrafter_25_v1.")
+        run = self._settings(sampling, settings, negative_prompt)
+        shown = images[None] if images.ndim == 4 else images
+        check_images(shown, "images", "[B, 3, T, H, W]")
+        frames, *_ = size = self._size(run, None)
+        if shown.shape[2] != frames:
+            raise InputError(f"There are images for {shown.shape[2]} frames, but the clip has {frames}: give one for each, or set frames.")
+        positive, negative = self.image_conditioning(shown[:, :, 0], None, prompt, negative_prompt, size, shown)
+        return self.decode(self.sample(positive, negative, None, run))
 
     @torch.inference_mode()
     def image_conditioning(
@@ -217,18 +235,22 @@ class VideoModel:
         prompt: Prompt,
         negative_prompt: Prompt,
         size: tuple[int, int, int],
+        each: Tensor | None = None,
     ) -> tuple[Conditioning, Conditioning]:
         """The positive and the negative conditioning of clips made from images.
 
         Args:
             first, last: ``[B, 3, H, W]`` in [-1, 1]; last is None unless the clips end with an image.
             size: frames, height and width of the clips, the latter two in pixels.
+            each: ``[B, 3, T, H, W]``, for models with an image for every frame.
         """
         tokens = self.encode_image(first)
         empty = self.encode_image(torch.zeros_like(first[:1])).expand_as(tokens)
         frames, height, width = size
         concat = None
-        if self.config.unet.concat_channels:
+        if each is not None:
+            concat = self.encode(fit_frames(each, height, width))
+        elif self.config.unet.concat_channels:
             images = [None if each is None else self.encode(fit_image(each, height, width)[:, :, None]) for each in (first, last)]
             concat = place_keyframes(cast(Tensor, images[0]), images[1], frames)
         texts = [encode_prompt(self.encode_text, each, len(first), frames) for each in (prompt, negative_prompt)]
@@ -264,19 +286,22 @@ class VideoModel:
         for sentence in advice(self.config, run.sampler, run.steps, run.guidance_scale):
             logger.warning(sentence)
         noise = self._noise(run, len(positive.text), latents)
-        visited = self.schedule.visited(run.steps, run.spacing, run.denoise, run.original_steps)
-        tables, update = samplers.tables_and_update(run.sampler, self.schedule, visited, run.eta)
-        steps, timesteps = len(tables.timesteps), tables.timesteps.to(self.device)
-        denoiser = self._denoiser(positive, negative, run)
+        visited = [
+            self.schedule.visited(steps, run.spacing, run.denoise, run.original_steps, run.start_timestep)
+            for steps in run.freeinit.steps(run.steps)
+        ]
+        counts, draws, first_timestep = [len(each) for each in visited], noise.steps(), int(visited[-1][-1])
+        by_image = run.image_guidance_scale is not None
+
+        def sample_once(x: Tensor, iteration: int) -> Tensor:
+            made = samplers.tables_and_update(run.sampler, self.schedule, visited[iteration], run.eta, by_image=by_image)
+            report = freeinit.offset(run.callback, counts, iteration)
+            return samplers.denoise(self._denoiser(positive, negative, run), x, *made, draws, report)
+
         x = noise.start.to(self.device, torch.float32)
         if latents is not None:
-            x = noised(latents.to(x), x, self.schedule, int(tables.timesteps[-1]))
-
-        def predict(x: Tensor, index: int) -> tuple[Tensor, Tensor]:
-            prediction = denoiser(x, timesteps[index].expand(len(x)), steps - 1 - index, steps)
-            return clean_and_noise(x, prediction, tables, index)
-
-        return samplers.sample(predict, x, steps, update, noise.steps(), run.callback)
+            x = noised(latents.to(x), x, self.schedule, first_timestep)
+        return freeinit.iterated(sample_once, x, draws, run.freeinit, self.schedule, first_timestep)
 
     def _denoiser(self, positive: Conditioning, negative: Conditioning, run: Sampling) -> GuidedDenoiser:
         both = [run.conditions(each, self.config.unet) for each in (positive, negative)]
@@ -319,24 +344,11 @@ class VideoModel:
         for name, tensor in inputs.items():
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise InputError(f"{name} has the shape {list(tensor.shape)}; expected are latents of {list(shape)}, for {batch} clips.")
-        return SeededNoise(shape, run.seed) if run.noise is None else run.noise
-
-    @staticmethod
-    def _last_image(first: Tensor, end_image: Tensor | None, loop: bool) -> Tensor | None:
-        """The images that clips end with; None if they don't end with one.
-
-        Raises:
-            InputError: both a loop and a last image, or the numbers of images differ.
-        """
-        if end_image is None:
-            return first if loop else None
-        if loop:
-            raise InputError("A loop ends with the image it starts with: give loop=True or an end_image, not both.")
-        last = end_image[None] if end_image.ndim == 3 else end_image
-        check_images(last, "end_image")
-        if len(last) != len(first):
-            raise InputError(f"There are {len(first)} images to start from and {len(last)} to end with; give as many of both.")
-        return last
+        noise = SeededNoise(shape, run.seed) if run.noise is None else run.noise
+        if run.initial_noise is None:
+            return noise
+        run.initial_noise.check(shape)
+        return AnalyticNoise(noise, run.initial_noise, self.schedule, run.start_timestep)
 
     def _pixels(self, images: Tensor) -> Tensor:
         check_images(images)
@@ -350,48 +362,3 @@ class VideoModel:
                 f"This file has no {known.title} (no tensors under {known.prefix!r}): load one that has, such as the published checkpoint."
             )
         return cast(Network, self.networks[part])
-
-    def _each_frame(self, run: Callable[[Tensor, int], Tensor], video: Tensor, pixels: int) -> Tensor:
-        """Run a network over all frames; the second argument of ``run`` is how many at once."""
-        flat = rearrange(video.to(self.device, self.dtype), "b c t h w -> (b t) c h w")
-        if current().autoencoder_channels_last:
-            flat = flat.contiguous(memory_format=torch.channels_last)
-        out = run(flat, frames_at_once(self.config.autoencoder, pixels, self.dtype, self.device))
-        return rearrange(out, "(b t) c h w -> b c t h w", t=video.shape[2])
-
-
-def load(
-    path: str | os.PathLike[str] | ModelFile,
-    config: ConfigLike | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    adapters: Iterable[str | os.PathLike[str]] = (),
-    base: str | os.PathLike[str] | None = None,
-    loras: Iterable[LoraSetting | str | os.PathLike[str]] = (),
-    report: Callable[[str], None] | None = None,
-) -> VideoModel:
-    """Load a model from a file.
-
-    Args:
-        path: a ``.safetensors`` or ``.ckpt`` file, or the name of a bundled model; or a file that was opened before.
-        config: a path or mapping in the format of ``configs/``, for values that can't be read off a file's tensors; not for an opened
-            file, which has its configuration.
-        device: where the weights go.
-        dtype: what they are stored in, and computed in where the device can, see :func:`vc_core.kernels.casting.computing_type`.
-        adapters: files of adapters to load beside the model.
-        base: a file with the parts that ``path`` lacks, such as VideoCrafter2's for T2V-Turbo's; not for an opened file.
-        loras: files of LoRAs to merge into the weights, with their strengths; a path alone has the strength 1.
-        report: called with each line on what of the LoRAs matched, such as ``print``.
-
-    Raises:
-        CheckpointError: as :meth:`vc_core.family.model_file.ModelFile.open`, or a LoRA can't be read or is for another model.
-        InputError: two adapter files of one name.
-    """
-    file = path if isinstance(path, ModelFile) else ModelFile.open(path, config, base)
-    paths = [Path(each) for each in adapters]
-    if len({each.stem for each in paths}) < len(paths):
-        raise InputError(f"Two adapter files have the same name: {', '.join(map(str, paths))}. Rename one of them.")
-    file = with_loras(file, [each if isinstance(each, LoraSetting) else LoraSetting(each) for each in loras], report)
-    networks = {part: file.load(part, device, dtype) for part in file.parts}
-    loaded = {each.stem: load_adapter(each, file.config, device, dtype) for each in paths}
-    return VideoModel(file.config, networks, loaded)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
 
-from .config import ORIGINAL_STEPS, SAMPLERS, SPACINGS, ModelConfig, UNetConfig
+from .config import ORIGINAL_STEPS, SAMPLERS, SPACINGS, ModelConfig, SamplingConfig, UNetConfig
+from .diffusion.freeinit import FreeInit
+from .diffusion.frequency import FILTERS, LowPass
 from .diffusion.guidance import Guidance
+from .diffusion.initial_noise import LatentStatistics
 from .diffusion.noise import Noise
 from .diffusion.samplers import Callback
 from .errors import InputError
@@ -35,6 +38,7 @@ class Sampling:
 
     Attributes:
         noise: in place of the seed's.
+        initial_noise: statistics by which the noise of the start is drawn, for a ``start_timestep``.
         callback: called after each step.
         hooks: make the hooks of each UNet pass, beside those of the model's adapters.
     """
@@ -56,11 +60,19 @@ class Sampling:
     motion_guidance: float = _option("scale of motion guidance that T2V-Turbo v2 reads; below 0: none", 0.05)
     motion_share: float = _option("share of the run, from its start on, in which motion guidance is not 0", 0.5)
     denoise: float = _option("denoising strength; below 1 starts from the input video, the lower, the closer to it", 1.0)
+    start_timestep: int | None = _option("training timestep to start at, such as 940 of 1000: more motion from an image; none: the last")
     seed: int = _option("seed of all noise; the second video of a batch has the next seed, and so on", 0)
     deep_cache_interval: int = _option("run the full UNet every N steps; higher: faster, less exact", 1)
     deep_cache_blocks: int = _option("first and last blocks that run at every step, with a deep cache interval above 1", 3)
+    freeinit_iterations: int = _option("FreeInit: how often the clip is sampled, such as 3 to 5, for steadier clips; 1: off", 1)
+    freeinit_filter: str = _option("FreeInit: filter of the low frequencies: " + ", ".join(FILTERS), "butterworth")
+    freeinit_order: int = _option("FreeInit: order of the butterworth filter", 4)
+    freeinit_spatial_stop: float = _option("FreeInit: highest frequency in space that is kept, 0 to 1", 0.25)
+    freeinit_temporal_stop: float = _option("FreeInit: highest frequency over time that is kept, 0 to 1", 0.25)
+    freeinit_fast: bool = _option("FreeInit: fewer steps in the first iterations", False)
     playback_fps: float = _option("playback speed of the saved file, in frames per second", 8)
     noise: Noise | None = None
+    initial_noise: LatentStatistics | None = None
     callback: Callback | None = None
     hooks: Sequence[HookFactory] = ()
 
@@ -102,6 +114,12 @@ class Sampling:
         rows = {name: torch.full((len(text),), float(value), device=text.device) for name, value in given.items()}
         return replace(conditioning, **{name: row for name, row in rows.items() if getattr(conditioning, name) is None})
 
+    @property
+    def freeinit(self) -> FreeInit:
+        """The settings of FreeInit; one iteration where it is off."""
+        low_pass = LowPass(self.freeinit_filter, self.freeinit_order, self.freeinit_spatial_stop, self.freeinit_temporal_stop)
+        return FreeInit(self.freeinit_iterations, low_pass, self.freeinit_fast)
+
     def check(self) -> None:
         """
         Raises:
@@ -129,10 +147,24 @@ class Sampling:
             ("motion_share", 0 <= self.motion_share <= 1, "it must be 0 to 1"),
             ("sampler", self.sampler in SAMPLERS, f"it can be {' or '.join(SAMPLERS)}"),
             ("spacing", self.spacing in SPACINGS, f"it can be {' or '.join(SPACINGS)}"),
+            ("start_timestep", self.start_timestep is None or self.start_timestep >= 1, "it must be at least 1"),
+            *self._freeinit_checks(),
         )
         for name, valid, possible in checks:
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r:.40}; {possible}.")
+        if self.denoise < 1 and (beside := self._of_empty_starts()):
+            raise InputError(f"denoise is {self.denoise:g}, but {beside} is for runs that start from no video: leave one of both out.")
+
+    def _freeinit_checks(self) -> Iterator[tuple[str, bool, str]]:
+        yield "freeinit_iterations", 1 <= self.freeinit_iterations <= 100, "it must be 1, which is off, to 100"
+        yield "freeinit_filter", self.freeinit_filter in FILTERS, f"it can be {', '.join(FILTERS)}"
+        yield "freeinit_order", 1 <= self.freeinit_order <= 100, "it must be 1 to 100"
+        for name in ("freeinit_spatial_stop", "freeinit_temporal_stop"):
+            yield name, 0 <= getattr(self, name) <= 1, "it must be 0 to 1"
+
+    def _of_empty_starts(self) -> str:
+        return "FreeInit" if self.freeinit_iterations > 1 else "" if self.initial_noise is None else "the statistics for the initial noise"
 
 
 def advice(config: ModelConfig, sampler: str, steps: int, guidance_scale: float) -> list[str]:
@@ -170,3 +202,15 @@ def check_size(height: int, width: int, factor: int) -> None:
         if value < factor or value % factor:
             below = max(factor, value // factor * factor)
             raise InputError(f"{name} is {value}; it must be a multiple of {factor}, such as {below} or {below + factor}.")
+
+
+def suggested_size(settings: SamplingConfig, width: int, height: int) -> tuple[int, int]:
+    """Width and height of a video for an image of this size: its aspect ratio, with about as many pixels as the model's own size.
+
+    Both are multiples of 64, or of 8 where the model's own size is too small for that. Aspect ratios are limited to 1:4 and 4:1.
+    """
+    budget = settings.width * settings.height
+    step = 64 if budget >= 256 * 256 else 8
+    ratio = min(4.0, max(0.25, width / height))
+    best = max(step, round((budget * ratio) ** 0.5 / step) * step)
+    return best, max(step, round(budget / best / step) * step)

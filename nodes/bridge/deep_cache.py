@@ -83,6 +83,13 @@ def _at_each_step(executor: Any, x: Tensor, timestep: Tensor, model_options: dic
     return executor(x, timestep, model_options, seed)
 
 
+def restart(transformer_options: dict[str, Any]) -> None:
+    """Forget a run's features, before its sampler begins anew."""
+    run: RunFeatures | None = transformer_options.get(KEY)
+    if run is not None:
+        run.cache = DeepCache(run.cache.interval, run.cache.shallow)
+
+
 def deep_features_of(transformer_options: dict[str, Any], x: Tensor) -> DeepFeatures | None:
     """The features for a pass over ``x``, if they are reused at this step."""
     run: RunFeatures | None = transformer_options.get(KEY)

@@ -53,6 +53,9 @@ class ImageGuider(comfy.samplers.CFGGuider):
     The third pass has the negative's text and the positive's image.
     """
 
+    #: Whether the guidance by the image has a scale of its own; equal scales are the usual guidance.
+    guides_by_image = False
+
     def set_guidance(self, text: float, image: float, rescale: float) -> None:
         """
         Args:
@@ -60,6 +63,7 @@ class ImageGuider(comfy.samplers.CFGGuider):
             rescale: 0 to 1, see :class:`vc_core.diffusion.guidance.Guidance`.
         """
         self.guidance = Guidance(text, rescale, image_scale=image)
+        self.guides_by_image = text != image
 
     def set_conds(self, positive: Any, negative: Any) -> None:
         """Both as CONDITIONING.

@@ -5,7 +5,7 @@ An IMAGE is ``[B, H, W, C]`` in [0, 1]; the core's images are ``[B, 3, H, W]`` i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -78,6 +78,34 @@ def keyframe_latents(vae: Any, first: Tensor, last: Tensor | None, latent: dict[
     if last is None:
         return encoded(first)[:, :, 0]
     return unfold(place_keyframes(encoded(first), encoded(last), frames)).repeat(videos // len(first), 1, 1, 1)
+
+
+def frame_latents(vae: Any, images: Tensor, others: Mapping[int, Tensor | None], latent: dict[str, Any]) -> Tensor:
+    """The latents of an image for each frame, in the VAE's scale, ``[videos * T, C, h, w]``.
+
+    Args:
+        images: an IMAGE with a row for each frame of the LATENT to be sampled.
+        others: images in place of some frames of each video, one for all videos or one each, by the frame's number; None: none.
+
+    Raises:
+        ValueError: another number of images.
+    """
+    count, frames = len(latent["samples"]), frames_per_video(latent)
+    if len(images) != count:
+        wanted = f"{count}" if frames == count else f"{count // frames} videos of {frames}"
+        raise ValueError(
+            f"There are {len(images)} images for a latent of {wanted} frames: there must be an image for every frame. Set length of Empty "
+            f"VideoCrafter Latent to {len(images)}, or take as many images as frames (ImageFromBatch)."
+        )
+    height, width = (side * vae.downscale_ratio for side in latent["samples"].shape[2:])
+    fitted = fit_image(rgb_images(images), height, width)
+    for place, other in others.items():
+        if other is not None:
+            check_count(other, latent)
+            fitted = fitted.clone()
+            fitted[place::frames] = fit_image(rgb_images(other), height, width)
+    encoded: Tensor = vae.encode(fitted.movedim(1, -1))
+    return encoded
 
 
 def image_embeddings(encoder: Any, images: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from ...vc_core.config import ModelConfig
 FEATURES_KEY = "image_features"
 #: Conditioning key: an :class:`ImagePlace`.
 PLACE_KEY = "videocrafter_image_place"
+#: The node for models that start with an image.
+IMAGE_NODE = "VideoCrafter Image to Video"
 #: Conditioning key: the latents of images, in the VAE's scale. A row for each video, or, where the frames differ, for each frame.
 #: Core's image-to-video models use it too.
 KEYFRAMES_KEY = "concat_latent_image"
@@ -43,7 +45,8 @@ def check_place(config: ModelConfig, values: Mapping[str, Any]) -> None:
     if values.get(FEATURES_KEY) is not None:
         # Another pack's node doesn't say: it counts as a place that the model has.
         place = values[PLACE_KEY].at if PLACE_KEY in values else next(iter(config.keyframes), "first")
-    title, node = config.title, "VideoCrafter Interpolation" if config.keyframes == ["ends"] else "VideoCrafter Image to Video"
+    node = {("ends",): "VideoCrafter Interpolation", ("frames",): "VideoCrafter Frames to Video"}.get(tuple(config.keyframes), IMAGE_NODE)
+    title = config.title
     problems = {
         "no image taken": f"{title} takes no image: use VideoCrafter Conditioning in place of the node that takes the image, or load an "
         "image-to-video model, such as i2v_512_v1.",
@@ -53,6 +56,9 @@ def check_place(config: ModelConfig, values: Mapping[str, Any]) -> None:
         "dynamicrafter_512_interp_v1 (if this file is that model, choose it in the loader's model).",
         "no end given": f"{title} joins two images: use {node} (without end_image it makes a loop), or load an image-to-video model, such "
         "as dynamicrafter_512_v1.",
+        "no frames taken": f"{title} takes no image for every frame: use {node}, or load ViewCrafter (if this file is one, "
+        "choose viewcrafter_25_v1 or viewcrafter_25_512_v1 in the loader's model).",
+        "no frames given": f"{title} takes an image for every frame: use VideoCrafter Frames to Video.",
     }
     if problem := config.image_problem(place):
         raise ValueError(problems[problem])

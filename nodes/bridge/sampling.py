@@ -22,6 +22,8 @@ from ...vc_core.diffusion.samplers import Tables, Update, sample, tables_and_upd
 from ...vc_core.diffusion.schedule import Schedule
 from .frames import conditioned_frames, unfold
 
+#: A node's ``start_timestep`` for runs over the whole schedule.
+WHOLE = 1000
 #: The last alpha if it would be 0, as in core: samplers need a finite sigma.
 LAST_ALPHA = 4.8973451890853435e-08
 #: The node of each sampler, by its name in the core.
@@ -99,19 +101,26 @@ def schedule_of(model: Any) -> ScaledModelSampling:
     return sampling
 
 
+def below_whole(start_timestep: int) -> int | None:
+    """A node's ``start_timestep`` for :func:`authors_sigmas`: None where it is the whole schedule, however long that is."""
+    return None if start_timestep >= WHOLE else start_timestep
+
+
 def authors_sigmas(
-    sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto", original_steps: int = ORIGINAL_STEPS
+    sampling: ScaledModelSampling, steps: int, denoise: float = 1.0, spacing: str = "auto", original_steps: int = ORIGINAL_STEPS,
+    start_timestep: int | None = None,
 ) -> Tensor:
     """The sigmas at the timesteps of the authors' sampler, falling, with a 0 at the end.
 
     Args:
         spacing: of the timesteps; ``auto`` is the model's own.
-        denoise, original_steps: see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
+        denoise, original_steps, start_timestep: see :meth:`vc_core.diffusion.schedule.Schedule.visited`.
 
     Raises:
-        ValueError: ``steps / denoise`` is more than the number of timesteps.
+        ValueError: ``steps / denoise`` is more than the number of timesteps, there is no such timestep, or both say where to start.
     """
-    visited = sampling.schedule.visited(steps, sampling.spacing if spacing == "auto" else spacing, denoise, original_steps)
+    spacing = sampling.spacing if spacing == "auto" else spacing
+    visited = sampling.schedule.visited(steps, spacing, denoise, original_steps, start_timestep)
     return torch.cat([sampling.sigmas.cpu()[visited].flip(0), torch.zeros(1)])
 
 
@@ -164,7 +173,7 @@ def _sample(
         )
     if len(sigmas) < 2:
         return x  # no steps
-    tables, update = _tables(sampling, sigmas, name, eta)
+    tables, update = _tables(sampling, sigmas, name, eta, by_image=getattr(model.inner_model, "guides_by_image", False))
     steps = len(tables.timesteps)
     frames = frames or conditioned_frames(model.inner_model.conds) or x.shape[0]
     noise = _step_noise(x, frames, extra_args.get("seed") or 0) if step_noise is None else iter(step_noise)
@@ -188,10 +197,11 @@ def _sample(
     return clean if sigmas[-1] == 0 else clean / (tables.alphas_prev[0].sqrt() * tables.scale_prev[0])
 
 
-def _tables(sampling: ScaledModelSampling, sigmas: Tensor, name: str, eta: float) -> tuple[Tables, Update]:
+def _tables(sampling: ScaledModelSampling, sigmas: Tensor, name: str, eta: float, by_image: bool) -> tuple[Tables, Update]:
     """The tables at the timesteps of any falling sigmas, and the update; the tables are rising."""
     timesteps = sampling.timestep(sigmas.to(sampling.log_sigmas.device)).cpu().flip(0)
-    return tables_and_update(name, sampling.schedule, timesteps[1:], eta, None if sigmas[-1] == 0 else int(timesteps[0]))
+    end = None if sigmas[-1] == 0 else int(timesteps[0])
+    return tables_and_update(name, sampling.schedule, timesteps[1:], eta, end, by_image)
 
 
 def _step_noise(x: Tensor, frames: int, seed: int) -> Iterator[Tensor]:

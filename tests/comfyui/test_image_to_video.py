@@ -16,8 +16,9 @@ from harness.bench import same_pixels
 from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
 from tests.comfyui.recorded import assert_recorded, recorded_sampling, runs, settings_of
-from vc_core.config import SamplingConfig, suggested_size
+from vc_core.config import SamplingConfig
 from vc_core.evaluation.image_fidelity import measure
+from vc_core.sampling import suggested_size
 
 NAME = "i2v_512_v1"
 PROMPT = goldens.PROMPTS[0]

@@ -12,8 +12,10 @@ from vc_core.lora.writing import save_lora
 
 #: Numbers of the nodes; each node's other inputs are in :func:`added`.
 NUMBERS = [
-    *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise")),
-    *(("VideoCrafterScheduler", name) for name in ("steps", "denoise", "original_steps")),
+    *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise", "start_timestep")),
+    *(("VideoCrafterScheduler", name) for name in ("steps", "denoise", "original_steps", "start_timestep")),
+    *(("VideoCrafterInitialNoise", name) for name in ("noise_seed", "start_timestep")),
+    *(("VideoCrafterFreeInit", name) for name in ("iterations", "spatial_stop", "temporal_stop", "order")),
     *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
     *(("VideoCrafterModelSettings", name) for name in ("width", "height", "length", "fps", "steps")),
@@ -61,10 +63,14 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         "VideoCrafterPromptSchedule": {"clip": graph.clip, "schedule": '"0": "a"', "length": 2, "interpolation": "linear"},
         "VideoCrafterLoadLora": {"model": graph.model, "lora_name": LORA, "strength_model": 1.0, "strength_clip": 1.0},
         "VideoCrafterDDIM": {"eta": 1.0},
+        "VideoCrafterInitialNoise": {"model": graph.model, "statistics": "none", "noise_seed": 0, "start_timestep": 940},
         "VideoCrafterConditioning": {"positive": graph.text, "negative": graph.text, "fps": 8.0},
         "VideoCrafterDecode": {"samples": graph.latent, "vae": graph.vae, "frames_at_once": 4},
     }
     images = {"images": out(graph.add("EmptyImage", width=16, height=16, batch_size=4, color=0))} if node not in inputs else {}
+    if node == "VideoCrafterFreeInit":
+        stops = {"spatial_stop": 0.2, "temporal_stop": 0.2}
+        inputs[node] = {"sampler": out(graph.add("VideoCrafterDDIM", eta=1.0)), "iterations": 2, "filter": "box", "fast": False, **stops}
     inputs["VideoCrafterJoinClips"] = {**images, "length": 2, "match": False}
     inputs["VideoCrafterSaveVideo"] = {**images, "filename_prefix": "numbers", "fps": 8.0, "crf": 20.0}
     inputs["VideoCrafterFitVideo"] = {**images, "width": 16, "height": 16, "length": 2, "fps": 8.0, "start": 0.0, "source_fps": 8.0}
@@ -93,10 +99,10 @@ def test_a_number_by_a_link(comfyui, graph, linked):
 def test_a_widget_of_nan(comfyui, graph):
     """JSON in Python has NaN, and no comparison with a bound finds it."""
     start = dict(graph.prompt)
-    whole = (  # ComfyUI refuses these
-        "seed", "steps", "original_steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "x", "y",
-        "loop_count",
-    )
+    whole = {  # ComfyUI refuses these
+        "seed", "noise_seed", "start_timestep", "iterations", "order", "steps", "original_steps", "interval", "blocks", "width", "height",
+        "length", "batch_size", "frames_at_once", "x", "y", "loop_count",
+    }
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
         shown(graph, added(graph, node, **{name: float("nan")}))

@@ -38,19 +38,22 @@ class Tables:
     prediction: str = "eps"
 
     @classmethod
-    def make(cls, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int | None = 0) -> Tables:
+    def make(
+        cls, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int | None = 0, by_image: bool = False
+    ) -> Tables:
         """
         Args:
             timesteps: rising, as :meth:`Schedule.spaced` gives them.
             eta: of DDIM (Song et al., arXiv:2010.02502, equation 16): 0 adds no noise, 1 as much as the training's process.
             end: the timestep that the last step goes to; None: the clean sample, without noise or sample scale.
+            by_image: the run's guidance by the image has a scale of its own.
         """
         previous = torch.cat([torch.tensor([end or 0]), timesteps[:-1]])
         alphas, alphas_prev = schedule.alphas_cumprod[timesteps].double(), schedule.alphas_cumprod[previous].double()
         scale, scale_prev = schedule.scale[timesteps], schedule.scale[previous]
         if end is None:
             alphas_prev[0] = scale_prev[0] = 1
-        elif schedule.dynamic_rescale and end == 0:
+        elif end == 0 and (schedule.dynamic_rescale or by_image and schedule.dynamic_rescale_by_image):
             scale_prev[0] = scale[0]
         sigmas = eta * ((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev)).sqrt()
         return cls(timesteps, alphas.float(), alphas_prev.float(), sigmas.float(), scale, scale_prev, schedule.prediction)
@@ -109,7 +112,7 @@ def consistency(tables: Tables) -> Update:
 
 
 def tables_and_update(
-    sampler: str, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int | None = None
+    sampler: str, schedule: Schedule, timesteps: Tensor, eta: float = 0.0, end: int | None = None, by_image: bool = False
 ) -> tuple[Tables, Update]:
     """The tables and the update of a run.
 
@@ -119,11 +122,12 @@ def tables_and_update(
         eta: of DDIM; consistency sampling has no such choice.
         end: the timestep that the last step goes to; None: where the sampler's authors end, which is timestep 0 with DDIM, and the clean
             sample with consistency sampling.
+        by_image: see :meth:`Tables.make`.
     """
     if sampler == "consistency":
         tables = Tables.make(schedule, timesteps, end=end)
         return tables, consistency(tables)
-    tables = Tables.make(schedule, timesteps, eta, end or 0)
+    tables = Tables.make(schedule, timesteps, eta, end or 0, by_image)
     return tables, ddim(tables)
 
 
@@ -146,6 +150,28 @@ def sample(
         if callback is not None:
             callback(step, steps, x0, x)
     return x
+
+
+def denoise(
+    predict: Callable[[Tensor, Tensor, int, int], Tensor],
+    x: Tensor,
+    tables: Tables,
+    update: Update,
+    noise: Iterator[Tensor],
+    callback: Callback | None = None,
+) -> Tensor:
+    """:func:`sample` with a network's predictions.
+
+    Args:
+        predict: the network's prediction from ``x``, the timesteps ``[B]``, the number of the step from 0, and that of all steps.
+    """
+    steps, timesteps = len(tables.timesteps), tables.timesteps.to(x.device)
+
+    def clean(x: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        prediction = predict(x, timesteps[index].expand(len(x)), steps - 1 - index, steps)
+        return clean_and_noise(x, prediction, tables, index)
+
+    return sample(clean, x, steps, update, noise, callback)
 
 
 def _to_device(noise: Tensor, x: Tensor) -> Tensor:

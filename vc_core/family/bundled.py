@@ -50,6 +50,11 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
 
 
+def bundled_statistics() -> dict[str, Path]:
+    """The statistics for the initial noise that come with the package (:mod:`vc_core.diffusion.initial_noise`), by name."""
+    return {path.stem: path for path in sorted((BUNDLED / "statistics").glob("*.safetensors"))}
+
+
 def with_shared_parts(checkpoint: Checkpoint) -> Checkpoint:
     """The complete model of a bundled file; other checkpoints are returned unchanged.
 

@@ -7,6 +7,7 @@ then the caller, then the file's name.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import cache
@@ -14,7 +15,7 @@ from typing import Any
 
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint
-from ..config import ConfigLike, ModelConfig, bundled_configurations, load_config, published
+from ..config import ConfigLike, ModelConfig, ScheduleConfig, bundled_configurations, load_config, published
 from ..errors import printable
 from .sizes import UNET_FLAGS
 from .tables import has_schedule
@@ -112,11 +113,18 @@ def as_stated(checkpoint: Checkpoint, found: Found, stated: ModelConfig, config:
         return stated
     model = load_config(name)
     possible = [stated]
-    if _form(asdict(model.unet)) == _form(found["unet"]) and asdict(model.schedule) == asdict(stated.schedule):
+    if _form(asdict(model.unet)) == _form(found["unet"]) and _trained_as(model.schedule, stated.schedule):
         possible.append(model)
     _check_choice(checkpoint, found, name, possible)
     unet = replace(stated.unet, default_fps=model.unet.default_fps)
-    return replace(stated, name=model.name, title=model.title, unet=unet, keyframes=model.keyframes, sampling=model.sampling)
+    used = {name: getattr(model, name) for name in ("name", "title", "schedule", "keyframes", "sampling")}
+    return replace(stated, unet=unet, **used)
+
+
+def _trained_as(schedule: ScheduleConfig, other: ScheduleConfig) -> bool:
+    """Whether two schedules differ at most in how a run's last step is made, which is a matter of use."""
+    use = {"dynamic_rescale": False, "dynamic_rescale_by_image": False}
+    return asdict(schedule) | use == asdict(other) | use
 
 
 def _check_choice(checkpoint: Checkpoint, found: Found, name: str, possible: list[ModelConfig]) -> None:
@@ -149,10 +157,22 @@ def _tell_apart(checkpoint: Checkpoint, candidates: list[ModelConfig]) -> ModelC
 
 def _by_file_name(stem: str, candidates: list[ModelConfig]) -> tuple[ModelConfig, bool]:
     """The model whose words match the file's name best, and whether no other matches as well."""
-    words = {config.name: set(config.name.split("_")[1:-1]) for config in candidates}  # dynamicrafter_512_interp_v1: 512, interp
-    scores = {name: sum(1 if word in stem else -1 for word in each) for name, each in words.items()}
+    words = {config.name: _words(config.name) for config in candidates}
+    scores = {name: sum(1 if _has_word(stem, word) else -1 for word in each) for name, each in words.items()}
     best = [config for config in candidates if scores[config.name] == max(scores.values())]
-    return best[0], len(best) == 1 and any(word in stem for word in words[best[0].name])
+    return best[0], len(best) == 1 and any(_has_word(stem, word) for word in words[best[0].name])
+
+
+def _words(name: str) -> set[str]:
+    """What tells a model from others of its form: 512 and interp of dynamicrafter_512_interp_v1, viewcrafter, 25 of viewcrafter_25_v1."""
+    family, *rest = name.split("_")[:-1]
+    return {*rest, family} - {"dynamicrafter", "t2v", "i2v"}
+
+
+def _has_word(stem: str, word: str) -> bool:
+    """Whether a word is in a file's name; a number counts if it is not a part of another one, nor the bits of a data type."""
+    pattern = rf"(?<!\d)(?<!fp)(?<!bf){word}(?!\d)" if word.isdigit() else re.escape(word)
+    return re.search(pattern, stem) is not None
 
 
 def _form(unet: Mapping[str, Any]) -> dict[str, Any]:

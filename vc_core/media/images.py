@@ -60,6 +60,34 @@ def fit_image(images: Tensor, height: int, width: int) -> Tensor:
     return weights @ part if cut == 0 else part @ weights.T
 
 
+def fit_frames(frames: Tensor, height: int, width: int) -> Tensor:
+    """:func:`fit_image` for each frame: ``[B, 3, T, H, W]`` -> ``[B, 3, T, height, width]``."""
+    fitted = fit_image(frames.movedim(2, 1).flatten(0, 1), height, width)
+    return fitted.unflatten(0, (frames.shape[0], frames.shape[2])).movedim(1, 2)
+
+
+def last_images(first: Tensor, end_image: Tensor | None, loop: bool) -> Tensor | None:
+    """The images that clips end with, ``[B, 3, H, W]``; None if they don't end with one.
+
+    Args:
+        first: those that they start with, ``[B, 3, H, W]``.
+        end_image: ``[B, 3, H, W]`` or ``[3, H, W]`` in [-1, 1].
+        loop: the clips end with those that they start with.
+
+    Raises:
+        InputError: both a loop and a last image, or the numbers of images differ.
+    """
+    if end_image is None:
+        return first if loop else None
+    if loop:
+        raise InputError("A loop ends with the image it starts with: give loop=True or an end_image, not both.")
+    last = end_image[None] if end_image.ndim == 3 else end_image
+    check_images(last, "end_image")
+    if len(last) != len(first):
+        raise InputError(f"There are {len(first)} images to start from and {len(last)} to end with; give as many of both.")
+    return last
+
+
 def _window(size: int, scaled: int, first: int, count: int) -> tuple[Tensor, int]:
     """Weights ``[count, span]`` of an antialiased linear resize of ``size`` values to ``scaled``, for ``count`` from ``first`` on.
 
