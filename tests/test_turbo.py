@@ -76,6 +76,29 @@ def test_a_part_of_a_run_is_the_end_of_a_longer_one():
         schedule().visited(4, "consistency", 0.01)
 
 
+@pytest.mark.parametrize("original", [50, 200])
+@pytest.mark.parametrize("start", [1000, 940, 400])
+def test_an_earlier_start_is_the_solver_s_up_to_it(start, original):
+    """As a solver of these steps alone would be taken from: none after the start, the last one first, evenly apart."""
+    apart, steps = 1000 // original, 6
+    visited = schedule().visited(steps, "consistency", original_steps=original, start=start)
+    assert len(visited) == steps and visited[-1] == start - 1
+    assert visited.diff().tolist() == [apart * (start // apart // steps)] * (steps - 1)
+
+
+@pytest.mark.parametrize(
+    "steps, start, message",
+    [
+        (5, 82, "steps is 5; with consistency spacing it can be 1 to 4, .* up to start_timestep 82"),
+        (1, 19, "start_timestep is 19; with consistency spacing it can be 20 to 1000"),
+        (1, 1001, "start_timestep is 1001; it can be 1 to 1000"),
+    ],
+)
+def test_an_earlier_start_before_the_solver_s_steps(steps, start, message):
+    with pytest.raises(InputError, match=message):
+        schedule().visited(steps, "consistency", original_steps=50, start=start)
+
+
 @pytest.mark.parametrize("name", [V1, V2])
 def test_no_condition_is_the_base_model_bit_by_bit(name):
     """Without scales the new layers take no part; nor do they where their weights are zero."""

@@ -111,6 +111,32 @@ def test_the_model_s_settings_give_the_core_s_video(turbo):
     same_pixels(saved["image"], video)
 
 
+def test_an_earlier_start_and_its_noise_act_with_the_model_s_settings(turbo):
+    graph = TurboGraph(frames=4, size=32)
+    noise = graph.add("VideoCrafterInitialNoise", model=graph.model, statistics="none", noise_seed=7, start_timestep=900)
+    more = {"settings": "the model's", "start_timestep": 900, "noise": out(noise), "spacing": "auto"}
+    saved = graph.run(turbo, image=graph.decode(graph.sample(seed=7, steps=50, cfg=12.0, **more)))
+    video = core().text_to_video(PROMPT, frames=4, height=32, width=32, fps=8, seed=7, start_timestep=900)
+    same_pixels(saved["image"], video)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_freeinit_around_consistency_sampling(turbo, fast):
+    """The core's video by the seed; with fast sampling 5 steps are 1, 3 and 5 of the solver's."""
+    graph = TurboGraph(frames=4, size=32)
+    freeinit = graph.add(
+        "VideoCrafterFreeInit", sampler=out(graph.add("VideoCrafterConsistency")), iterations=3, filter="butterworth", spatial_stop=0.25,
+        temporal_stop=0.25, fast=fast,
+    )  # fmt: skip
+    noise = graph.add("VideoCrafterInitialNoise", model=graph.model, statistics="none", noise_seed=7, start_timestep=1000)
+    sigmas = graph.add("VideoCrafterScheduler", model=graph.model, steps=5, denoise=1.0)
+    saved = graph.run(turbo, image=graph.decode(graph.sample_custom(out(noise), out(freeinit), out(sigmas), 1.0)))
+    video = core().text_to_video(
+        PROMPT, frames=4, height=32, width=32, fps=8, seed=7, steps=5, freeinit_iterations=3, freeinit_fast=fast
+    )
+    same_pixels(saved["image"], video)
+
+
 def test_settings_of_saved_graphs_are_as_set(turbo):
     """A graph without the input samples as it always did, whatever the model."""
     results = []
