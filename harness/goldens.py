@@ -35,6 +35,11 @@ TEXT_TO_VIDEO = ("t2v_512_v1", "t2v_1024_v1", "t2v_512_v2")
 DYNAMICRAFTER = ("dynamicrafter_256_v1", "dynamicrafter_512_v1", "dynamicrafter_1024_v1")
 VIDEOCRAFTER = (*TEXT_TO_VIDEO, "i2v_512_v1")
 MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
+#: The loss of training and its gradients, of four models; the first folder holds what they share.
+TRAINING = (
+    "training_loss", "training_loss/dynamicrafter_512", "training_loss/dynamicrafter_512_interp", "training_loss/dynamicrafter_256",
+    "training_loss/videocrafter",
+)
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
 PROMPTS = ("a black swan swims on the pond", "Two galleons moving in the wind at sunset, 4k!", "")
 DYNAMICRAFTER_PROMPTS = ("a boat sails, fireworks above", "")
@@ -113,19 +118,20 @@ class Recording:
             self.files[kind] = Tensors(self.folder / f"{kind}.safetensors")
         return self.files[kind]
 
-    def _json(self, file: str) -> Any:
+    def json(self, file: str) -> Any:
+        """What a JSON file of the folder holds."""
         self.used.add(file)
         return json.loads((self.folder / file).read_text())
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
         """Name to shape of every parameter in the checkpoint."""
-        return {name: shape for name, shape in self._json("manifest.json")}
+        return {name: shape for name, shape in self.json("manifest.json")}
 
     @cached_property
     def reference_config(self) -> dict[str, Any]:
         """The parameters of the reference's own configuration."""
-        parameters: dict[str, Any] = self._json("config.json")["params"]
+        parameters: dict[str, Any] = self.json("config.json")["params"]
         return parameters
 
     @cached_property
@@ -203,11 +209,11 @@ class Recording:
         return schedule
 
     def _clip(self, stage: dict[str, Any] | None) -> dict[str, Any] | None:
-        """OpenCLIP's sizes of an encoder, which lie beside the models' folders."""
+        """OpenCLIP's sizes of an encoder, which lie beside the models' folders, or beside the folder of them."""
         if stage is None:
             return None
-        path = self.folder.parent / f"{stage['params']['arch']}.json"
-        sizes: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        paths = (folder / f"{stage['params']['arch']}.json" for folder in self.folder.parents[:2])
+        sizes: dict[str, Any] | None = next((json.loads(path.read_text()) for path in paths if path.exists()), None)
         return sizes
 
     @property
