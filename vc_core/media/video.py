@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,35 @@ def read_video(path: Path) -> Tensor:
         return video.div_(scale).sub_(1)
 
 
+def stream_frames(path: Path, most: int) -> Iterator[np.ndarray]:
+    """The first ``most`` frames of a video or (animated) image, one after the other, each ``[H, W, 3]`` of 8 bits or in [0, 1].
+
+    Unlike in :func:`read_video`, all frames together can have any number of pixels. The errors are the same.
+    """
+    with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV, or an image."):
+        frames = _image_frames(path) if is_image(path) else _container_frames(path, most)
+        yield from itertools.islice(frames, most)
+
+
+def average_fps(path: Path) -> float:
+    """The frames per second of a video or animated image, over all of it; 0 for a still image.
+
+    Raises:
+        VideoFileError: as :func:`read_video`, or it doesn't say.
+    """
+    with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV, or an image."):
+        if is_image(path):
+            with opened_image(path) as image:
+                count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                durations = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(image)] if count > 1 else []
+            return 1000 * count / sum(durations) if sum(durations) else float(count > 1) * 10
+        with _opened_container(path) as (_, stream):
+            rate = stream.average_rate or stream.guessed_rate
+            if not rate:
+                raise Unsuitable("it doesn't say how many frames a second has")
+            return float(rate)
+
+
 def _image_frames(path: Path) -> Iterator[np.ndarray]:
     with opened_image(path) as image:
         count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # an MPO is a JPEG with further views
@@ -113,7 +144,23 @@ def _image_frames(path: Path) -> Iterator[np.ndarray]:
             yield rgb_array(frame, image.format)
 
 
-def _container_frames(path: Path) -> Iterator[np.ndarray]:
+def _container_frames(path: Path, most: int | None = None) -> Iterator[np.ndarray]:
+    """All frames; of a clip whose first ``most`` frames are wanted, the number of frames is not limited here."""
+    with _opened_container(path) as (container, stream):
+        check_video_pixels(stream.width, stream.height, max(stream.frames, 1) if most is None else 1)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        size = None
+        for number, frame in enumerate(container.decode(stream), 1):
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                raise Unsuitable(f"frame {number} is {frame.width}x{frame.height} and the first {size[0]}x{size[1]}")
+            check_video_pixels(*size, number if most is None else 1)
+            yield frame.to_ndarray(format="rgb24")
+
+
+@contextmanager
+def _opened_container(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A video file opened by PyAV, and its stream of pictures."""
     name = container_of(path)
     if name is None:
         raise Unsuitable("it is damaged, or of a kind that isn't read")
@@ -124,15 +171,7 @@ def _container_frames(path: Path) -> Iterator[np.ndarray]:
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.codec_context is None:
             raise Unsuitable("it has no pictures, or of an unknown codec")
-        check_video_pixels(stream.width, stream.height, max(stream.frames, 1))
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        size = None
-        for number, frame in enumerate(container.decode(stream), 1):
-            size = size or (frame.width, frame.height)
-            if (frame.width, frame.height) != size:
-                raise Unsuitable(f"frame {number} is {frame.width}x{frame.height} and the first {size[0]}x{size[1]}")
-            check_video_pixels(*size, number)
-            yield frame.to_ndarray(format="rgb24")
+        yield container, stream
 
 
 def _save_animation(pixels: np.ndarray, path: Path, suffix: str, fps: float) -> None:
