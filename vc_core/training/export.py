@@ -24,7 +24,7 @@ def save_lora(
     path: Path,
     weights: Mapping[str, tuple[Tensor, Tensor, float]],
     metadata: Mapping[str, str],
-    magnitudes: Mapping[str, Tensor] | None = None,
+    scales: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a LoRA: ``diffusion_model.LAYER.lora_A.weight`` (down), ``lora_B.weight`` (up), ``alpha`` and, for DoRA, ``dora_scale``.
 
@@ -32,7 +32,7 @@ def save_lora(
         path: the safetensors file to write.
         weights: up ``[out, rank]``, down ``[rank, in]`` and alpha of each layer, by its name in the UNet.
         metadata: texts by name, such as the base model and the trigger words.
-        magnitudes: DoRA's norm ``[out, 1]`` of each layer.
+        scales: of a DoRA, ``[out, 1]`` of each layer, as ComfyUI reads them, see :func:`.lora.dora_scales`.
 
     Returns:
         ``path``.
@@ -45,7 +45,7 @@ def save_lora(
     for layer, (up, down, alpha) in weights.items():
         tensors |= {f"{PREFIX}{layer}.lora_A.weight": down, f"{PREFIX}{layer}.lora_B.weight": up}
         tensors[f"{PREFIX}{layer}.alpha"] = torch.tensor(float(alpha))
-    tensors |= {f"{PREFIX}{layer}.dora_scale": scale for layer, scale in (magnitudes or {}).items()}
+    tensors |= {f"{PREFIX}{layer}.dora_scale": scale for layer, scale in (scales or {}).items()}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise InputError(f"{name} has NaN or infinite numbers; no file was written.")

@@ -30,7 +30,7 @@ from .clip_loss import ClipLoss
 from .clips import ClipSet, ClipSettings
 from .curves import Curves
 from .export import save_lora, write_model
-from .lora import add_lora, changes_nothing, check_export, lora_magnitudes, lora_weights
+from .lora import add_lora, changes_nothing, check_export, dora_scales, lora_weights
 from .loss import DiffusionLoss
 from .networks import Denoiser, prepare_for_training
 from .options import TrainingOptions, to_yaml
@@ -161,7 +161,7 @@ class Run:
         result = self.trainer.result
         assert isinstance(result, Denoiser)
         if options.train == "lora":
-            save_lora(path, lora_weights(result.unet), self.metadata(), lora_magnitudes(result.unet))
+            save_lora(path, lora_weights(result.unet), self.metadata(), dora_scales(result.unet))
             error = check_export(path, result.unet)
             self.say(f"The LoRA is in {path} ({path.stat().st_size / 2**20:.1f} MiB). Read again, it is what was trained to {error:.0e}.")
             if changes_nothing(result.unet):

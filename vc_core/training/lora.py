@@ -61,12 +61,18 @@ def lora_weights(unet: nn.Module) -> dict[str, tuple[Tensor, Tensor, float]]:
     }
 
 
-def lora_magnitudes(unet: nn.Module) -> dict[str, Tensor]:
-    """DoRA's trained norm ``[out, 1]`` of each layer's weight; empty for other LoRAs."""
+def dora_scales(unet: nn.Module) -> dict[str, Tensor]:
+    """What ComfyUI reads as ``dora_scale`` ``[out, 1]``, for each layer of a DoRA; empty for other LoRAs.
+
+    With W the layer's weight, C its change and m the norm that was trained, a DoRA's weight is m (W + C) / |W + C|, the norms being of
+    rows. ComfyUI computes s (W + C) / |W|, so s is m |W| / |W + C|.
+    """
     found = {}
     for name, layer in lora_layers(unet):
         if ADAPTER in layer.lora_magnitude_vector:
-            found[name] = layer.lora_magnitude_vector[ADAPTER].weight.detach()[:, None]
+            base, change = layer.base_layer.weight.detach().float(), layer.get_delta_weight(ADAPTER).detach().float()
+            magnitude = layer.lora_magnitude_vector[ADAPTER].weight.detach()[:, None]
+            found[name] = magnitude * base.norm(dim=1, keepdim=True) / (base + change).norm(dim=1, keepdim=True)
     return found
 
 
@@ -89,11 +95,10 @@ def merged_weights(unet: nn.Module, file: dict[str, Tensor]) -> dict[str, Tensor
     for name, layer in lora_layers(unet):
         up, down, alpha = (file[f"{PREFIX}{name}.{end}"] for end in ("lora_B.weight", "lora_A.weight", "alpha"))
         base = layer.base_layer.weight
-        change = (float(alpha) / down.shape[0] * up.double() @ down.double()).to(base.device)
-        weight = base.double() + change
-        magnitude = file.get(f"{PREFIX}{name}.dora_scale")
-        if magnitude is not None:
-            weight = weight * magnitude.double().to(base.device) / weight.norm(dim=1, keepdim=True)
+        weight = base.double() + (float(alpha) / down.shape[0] * up.double() @ down.double()).to(base.device)
+        scale = file.get(f"{PREFIX}{name}.dora_scale")
+        if scale is not None:
+            weight = weight * scale.double().to(base.device) / base.double().norm(dim=1, keepdim=True)
         merged[f"{name}.base_layer.weight"] = weight.to(base.dtype)
     return merged
 
@@ -131,5 +136,5 @@ def check_export(path: Path, unet: UNet) -> float:
 
 
 def changes_nothing(unet: nn.Module) -> bool:
-    """Whether all ups are zero, and no norm of a DoRA was trained, so that the LoRA has no effect."""
-    return not any(bool(up.any()) for up, _, _ in lora_weights(unet).values()) and not lora_magnitudes(unet)
+    """Whether all ups are zero, and it is no DoRA, so that the LoRA has no effect."""
+    return not any(bool(up.any()) for up, _, _ in lora_weights(unet).values()) and not dora_scales(unet)
