@@ -15,6 +15,7 @@ from .patching import VideoCrafterDeepCache, VideoCrafterMotionStrength
 from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
+from .training import VideoCrafterTrainingClips, VideoCrafterTrainLora
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -35,6 +36,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,
     VideoCrafterPictureKept,
+    VideoCrafterTrainLora,
+    VideoCrafterTrainingClips,
 ]
 
 

@@ -105,9 +105,8 @@ def environment() -> dict[str, str]:
 def test_two_processes_are_one(clips, tmp_path):
     """The same clips in an update, shared out among two processes by gloo, give the same weights up to rounding."""
     run_of(clips, tmp_path / "one", trainer__accumulate=2).train()
-    done = subprocess.run(
-        command(*changes(clips, tmp_path / "two", trainer__accumulate=2), processes=2), cwd=REPOSITORY, env=environment(), capture_output=True, text=True
-    )
+    arguments = command(*changes(clips, tmp_path / "two", trainer__accumulate=2), processes=2)
+    done = subprocess.run(arguments, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     assert max(goldens.error(two[name], one[name]) for name in one) < 1e-5
