@@ -169,7 +169,7 @@ def test_what_a_lora_says_of_itself(clips, tmp_path):
         said, names = file.metadata(), list(file.keys())
     assert said["vc_core.base_model"] == "tiny_t2v" and said["vc_core.rank"] == "4" and said["vc_core.trigger_words"] == "zwx"
     assert str(tmp_path) not in str(said)  # no folder of this machine
-    stem = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+    stem = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q"
     assert {f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", f"{stem}.alpha"} <= set(names)
     assert all(".1.transformer_blocks" in name for name in names)  # spatial ones alone
 
@@ -273,7 +273,7 @@ def test_the_command_line_and_a_file_of_settings(clips, tmp_path, capsys):
         (["lora.temporal=false", "lora.spatial=false"], "both false"),
         (["weights=int8"], "weights is 'int8'; it can be float32, bfloat16"),
         (["loss.prompt_dropout=0.9", "loss.text_dropout=0.9"], "together"),
-        (["model="], "model is missing"),
+        (["model=''"], "model is missing"),
         (["data=${oc.env:HOME}"], "is no setting"),
         (["nonsense"], "is no setting"),
     ],
