@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,11 +18,13 @@ from safetensors.torch import load_file
 import vc_core
 from harness import goldens
 from harness.comfyui import REPOSITORY
-from tests.training_clips import write_clips
+from harness.judge import as_pixels, foreground, judge
+from tests.training_clips import CYAN, write_clips
 from vc_core.__main__ import main
 from vc_core.errors import ConfigError, InputError
 from vc_core.family.bundled import bundled_models
 from vc_core.models.conditioning import Conditioning
+from vc_core.training.export import PREFIX
 from vc_core.training.finetune import Run
 from vc_core.training.lora import ExportError, check_export, merged_weights, without_lora
 from vc_core.training.options import PRESETS, read_options
@@ -315,3 +318,40 @@ def test_an_interrupted_run_says_so(clips, tmp_path):
     run.trainer._stop = True
     with pytest.raises(Interrupted, match="stopped after update 0"):
         run.trainer.run()
+
+
+# --- what is learned ------------------------------------------------------------------------------------------------
+
+
+def colour_of_shape(video: torch.Tensor) -> np.ndarray:
+    """The mean colour of the shape in a clip ``[3, T, H, W]``, 0 to 255."""
+    frames = as_pixels(video.numpy()).astype(np.float64)
+    masks = [foreground(frame) for frame in frames]
+    return np.mean([frame[mask].mean(0) for frame, mask in zip(frames, masks, strict=True) if mask.any()], axis=0)
+
+
+@pytest.mark.full
+def test_a_new_colour_is_learned_from_twenty_clips(tmp_path, record_property):
+    """Before, "cyan" is white; after, it is nearly the clips' colour, the direction is the prompt's, and red is still red."""
+    clips = write_clips(tmp_path / "clips", 20)
+    settings = {
+        "model": "videocrafter_tiny_t2v", "data": clips, "output": tmp_path / "run", "preset": "style", "device": "cpu",
+        "clips.strides.stride_max": 1, "checkpointing": "false", "trainer.updates": 150, "trainer.learning_rate": 0.003,
+    }
+    lora = load_file(Run(read_options(None, [f"{name}={value}" for name, value in settings.items()]), lambda line: None).train())
+    model = vc_core.load(bundled_models()["videocrafter_tiny_t2v"])
+    prompts = ("a cyan circle moving right", "a cyan square moving up", "a red circle moving left")
+    before = [model.text_to_video(prompt, seed=5, fps=12)[0] for prompt in prompts]
+    weights = model.unet.state_dict()
+    for layer in {name.removesuffix(".alpha") for name in lora if name.endswith(".alpha")}:
+        up, down, alpha = (lora[f"{layer}.{end}"] for end in ("lora_B.weight", "lora_A.weight", "alpha"))
+        weights[f"{layer.removeprefix(PREFIX)}.weight"] += float(alpha) / len(down) * up @ down
+    model.unet.load_state_dict(weights)
+    after = [model.text_to_video(prompt, seed=5, fps=12)[0] for prompt in prompts]
+    for index, prompt in enumerate(prompts):
+        record_property(prompt, [colour_of_shape(before[index]).tolist(), colour_of_shape(after[index]).tolist()])
+    for index in (0, 1):
+        assert np.linalg.norm(colour_of_shape(before[index]) - CYAN) > 180  # white, or another colour that it knows
+        assert np.linalg.norm(colour_of_shape(after[index]) - CYAN) < 90
+    verdicts = [judge(as_pixels(video.numpy())) for video in after]
+    assert [verdict.direction for verdict in verdicts] == ["right", "up", "left"] and verdicts[2].colour == "red"

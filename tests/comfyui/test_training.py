@@ -36,13 +36,14 @@ class TrainingGraph(TextGraph):
         inputs = {"model": self.model, "latents": self.latent, "positive": self.positive, "negative": self.negative}
         return self.add("VideoCrafterTrainLora", **{**inputs, **TRAINING, **settings})
 
-    def train_by_core(self, **settings: Any) -> str:
-        """Core's node, with its defaults but for what is given."""
+    def train_by_core(self, **settings: Any) -> list[Any]:
+        """The LoRA of core's node, with its defaults but for what is given."""
         known = self.info["TrainLoraNode"]["input"]["required"]
         defaults = {name: given[1]["default"] for name, given in known.items() if len(given) > 1 and "default" in given[1]}
         clips = out(self.add("VideoCrafterTrainingClips", latents=self.latent))
         given = {"steps": 4, "learning_rate": 0.001, "rank": 2, "gradient_checkpointing": False, **settings}
-        return self.add("TrainLoraNode", **{**defaults, "model": self.model, "latents": clips, "positive": self.positive, **given})
+        node = self.add("TrainLoraNode", **{**defaults, "model": self.model, "latents": clips, "positive": self.positive, **given})
+        return out(node, self.info["TrainLoraNode"]["output"].index("LORA_MODEL"))
 
     def apply(self, lora: list[Any]) -> None:
         """Core's loader of what a training node made."""
@@ -138,13 +139,15 @@ def test_captions_that_do_not_match_the_clips(comfyui):
     assert_fails(comfyui, graph, "VideoCrafterTrainLora", "There are 2 captions for 3 clips in 1 latents")
 
 
-def test_core_trains_our_model_on_clips(comfyui):
-    """Core's node trains on whole clips, the model stays as it is, and its LoRA changes the model."""
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "none"])
+def test_core_trains_our_model_on_clips(comfyui, dtype):
+    """Core's node trains on whole clips, the model stays as it is to the bit, and its LoRA changes the model."""
+    if dtype not in TrainingGraph(comfyui).info["TrainLoraNode"]["input"]["required"]["training_dtype"][1]["options"]:
+        pytest.skip(f"core's node of this release has no type {dtype}")
     before = untrained(comfyui)
     graph = TrainingGraph(comfyui)
-    trained = graph.train_by_core(training_dtype="fp32", lora_dtype="fp32")
-    graph.save_lora(out(trained), "by_core")
-    graph.apply(out(trained))
+    lora = graph.train_by_core(training_dtype=dtype, lora_dtype="fp32")
+    graph.apply(lora)
     changed = graph.run(comfyui, latent=graph.core_sample())["latent"]
     assert goldens.error(changed, before) > 1e-4 and changed.isfinite().all()
     assert torch.equal(untrained(comfyui), before)
@@ -152,7 +155,7 @@ def test_core_trains_our_model_on_clips(comfyui):
 
 def test_core_can_not_train_models_with_concatenated_images(comfyui):
     graph = TrainingGraph(comfyui, "videocrafter_tiny_dynamicrafter")
-    graph.add("SaveLoRA", lora=out(graph.train_by_core()), prefix="loras/never", steps=1)
+    graph.add("SaveLoRA", lora=graph.train_by_core(), prefix="loras/never", steps=1)
     with pytest.raises(ComfyError, match="image"):
         comfyui.run(graph.prompt)
 

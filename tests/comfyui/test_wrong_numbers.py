@@ -8,6 +8,10 @@ from harness import goldens
 from harness.bench import T2V
 from harness.graphs import TextGraph, assert_fails, out
 
+#: Numbers of the node that trains.
+TRAINING = {
+    "steps": 1, "batch_size": 1, "grad_accumulation_steps": 1, "learning_rate": 0.001, "rank": 2, "seed": 0, "alpha": 1.0,
+}
 #: Numbers of the nodes; each node's other inputs are in :func:`added`.
 NUMBERS = [
     *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise")),
@@ -16,6 +20,7 @@ NUMBERS = [
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
+    *(("VideoCrafterTrainLora", name) for name in TRAINING),
     ("VideoCrafterDDIM", "eta"),
     ("VideoCrafterConditioning", "fps"),
     ("VideoCrafterDecode", "frames_at_once"),
@@ -42,6 +47,9 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         "VideoCrafterDeepCache": {"model": graph.model, "interval": 2, "blocks": 1, "start_percent": 0.0, "end_percent": 1.0},
         "EmptyVideoCrafterLatent": {"width": 16, "height": 16, "length": 2, "batch_size": 1},
         "VideoCrafterMotionStrength": {"model": graph.model, "strength": 0.5, "blocks": "all"},
+        "VideoCrafterTrainLora": {
+            "model": graph.model, "latents": graph.latent, "positive": graph.positive, "trained": "style", **TRAINING,
+        },
         "VideoCrafterPromptSchedule": {"clip": graph.clip, "schedule": '"0": "a"', "length": 2, "interpolation": "linear"},
         "VideoCrafterDDIM": {"eta": 1.0},
         "VideoCrafterConditioning": {"positive": graph.text, "negative": graph.text, "fps": 8.0},
@@ -73,7 +81,9 @@ def test_a_number_by_a_link(comfyui, graph, linked):
 def test_a_widget_of_nan(comfyui, graph):
     """JSON in Python has NaN, and no comparison with a bound finds it."""
     start = dict(graph.prompt)
-    whole = ("seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once")  # ComfyUI refuses these
+    whole = (  # ComfyUI refuses these
+        "seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "rank", "grad_accumulation_steps",
+    )
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
         shown(graph, added(graph, node, **{name: float("nan")}))
