@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from harness import goldens
 from harness.client import ComfyError
 from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
+from vc_core.checkpoint.convert import CONFIG_KEY
+from vc_core.config import to_yaml
 from vc_core.family.bundled import bundled_models
-from vc_core.models.conditioning import Conditioning
+from vc_core.family.model_file import ModelFile
 from vc_core.training.export import PREFIX, save_lora
 
 BUNDLED = "videocrafter_tiny_t2v"
@@ -28,7 +31,8 @@ class TrainingGraph(TextGraph):
     """Two blank clips of a bundled model with a caption."""
 
     def __init__(self, comfyui: Server, name: str = BUNDLED, videos: int = 2, **settings: Any) -> None:
-        super().__init__(f"{name} (bundled)", "a red circle moving left", frames=3, size=16, videos=videos, **settings)
+        file = name if name.endswith(".safetensors") else f"{name} (bundled)"
+        super().__init__(file, "a red circle moving left", frames=3, size=16, videos=videos, **settings)
         self.info = comfyui.object_info()
 
     def train(self, **settings: Any) -> str:
@@ -50,6 +54,10 @@ class TrainingGraph(TextGraph):
         bypass = {"bypass": False} if "bypass" in self.info["LoraModelLoader"]["input"]["required"] else {}
         self.model = out(self.add("LoraModelLoader", model=self.model, lora=lora, strength_model=1.0, **bypass))
 
+    def run_sampled(self, comfyui: Server) -> torch.Tensor:
+        """Sample with the model, and run the graph."""
+        return self.run(comfyui, latent=self.core_sample())["latent"]
+
     def save_lora(self, lora: list[Any], name: str) -> None:
         self.add("SaveLoRA", lora=lora, prefix=f"loras/{name}", steps=2)
 
@@ -58,22 +66,18 @@ def lora_file(comfyui: Server, name: str) -> dict[str, torch.Tensor]:
     return load_file(max((comfyui.base / "output" / "loras").glob(f"{name}_*")))
 
 
-def untrained(comfyui: Server, **settings: Any) -> torch.Tensor:
-    plain = TrainingGraph(comfyui, **settings)
-    return plain.run(comfyui, latent=plain.core_sample())["latent"]
+def untrained(comfyui: Server) -> torch.Tensor:
+    return TrainingGraph(comfyui).run_sampled(comfyui)
 
 
-def merged_pass(lora: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
-    """A pass of the core's UNet with a LoRA merged into its weights."""
-    unet = vc_core.load(bundled_models()[name]).unet
-    weights = unet.state_dict()
+def merged_checkpoint(lora: dict[str, torch.Tensor], path: Path) -> None:
+    """The bundled model as one file, with a LoRA merged into its weights by hand."""
+    file = ModelFile.open(bundled_models()[BUNDLED])
+    tensors = {file.parts[part] + name: value.float() for part in file.parts for name, value in file.tensors(part).items()}
     for layer in {each.removesuffix(".alpha") for each in lora if each.endswith(".alpha")}:
         up, down, alpha = (lora[f"{layer}.{end}"] for end in ("lora_B.weight", "lora_A.weight", "alpha"))
-        weights[f"{layer.removeprefix(PREFIX)}.weight"] += float(alpha) / len(down) * up @ down
-    unet.load_state_dict(weights)
-    text = torch.zeros(len(x), 77, unet.config.context_dim)
-    with torch.no_grad():
-        return unet(x, torch.full((len(x),), 500), Conditioning(text, fps=torch.full((len(x),), 8.0)))
+        tensors[f"model.{layer}.weight"] += float(alpha) / len(down) * up @ down
+    save_file(tensors, path, {CONFIG_KEY: to_yaml(file.config)})
 
 
 def test_a_lora_is_trained_and_applied_in_one_graph(comfyui):
@@ -84,7 +88,7 @@ def test_a_lora_is_trained_and_applied_in_one_graph(comfyui):
     graph.save_lora(out(trained), "one_graph")
     graph.add("LossGraphNode", loss=out(trained, 1), filename_prefix="loss")
     graph.apply(out(trained))
-    changed = graph.run(comfyui, latent=graph.core_sample())["latent"]
+    changed = graph.run_sampled(comfyui)
     assert goldens.error(changed, before) > 1e-3
     assert torch.equal(untrained(comfyui), before)
     file = lora_file(comfyui, "one_graph")
@@ -94,9 +98,10 @@ def test_a_lora_is_trained_and_applied_in_one_graph(comfyui):
     save_file(file, folder / "one_graph.safetensors")
     loaded = TrainingGraph(comfyui)
     loaded.model = out(loaded.add("LoraLoaderModelOnly", model=loaded.model, lora_name="one_graph.safetensors", strength_model=1.0))
-    assert torch.equal(loaded.run(comfyui, latent=loaded.core_sample())["latent"], changed)
-    x = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert goldens.error(merged_pass(file, BUNDLED, x), merged_pass({}, BUNDLED, x)) > 1e-4
+    assert torch.equal(loaded.run_sampled(comfyui), changed)
+    merged_checkpoint(file, comfyui.checkpoints / "merged.safetensors")
+    merged = TrainingGraph(comfyui, "merged.safetensors").run_sampled(comfyui)
+    assert goldens.error(changed, merged) < 1e-5
 
 
 def test_the_same_seed_trains_the_same(comfyui):
@@ -148,7 +153,7 @@ def test_core_trains_our_model_on_clips(comfyui, dtype):
     graph = TrainingGraph(comfyui)
     lora = graph.train_by_core(training_dtype=dtype, lora_dtype="fp32")
     graph.apply(lora)
-    changed = graph.run(comfyui, latent=graph.core_sample())["latent"]
+    changed = graph.run_sampled(comfyui)
     assert goldens.error(changed, before) > 1e-4 and changed.isfinite().all()
     assert torch.equal(untrained(comfyui), before)
 
@@ -180,5 +185,5 @@ def test_a_dora_of_the_core_in_comfyui(comfyui, tmp_path):
     for name in ("dora", "difference"):
         graph = TrainingGraph(comfyui)
         graph.model = out(graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=f"{name}.safetensors", strength_model=1.0))
-        results.append(graph.run(comfyui, latent=graph.core_sample())["latent"])
+        results.append(graph.run_sampled(comfyui))
     assert goldens.error(results[0], results[1]) < 1e-4 < 1e-2 < goldens.error(results[0], untrained(comfyui))

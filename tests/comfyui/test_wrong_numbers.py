@@ -82,7 +82,8 @@ def test_a_widget_of_nan(comfyui, graph):
     """JSON in Python has NaN, and no comparison with a bound finds it."""
     start = dict(graph.prompt)
     whole = (  # ComfyUI refuses these
-        "seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "rank", "grad_accumulation_steps",
+        "seed", "steps", "interval", "blocks", "width", "height", "length", "batch_size", "frames_at_once", "rank",
+        "grad_accumulation_steps",
     )
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
