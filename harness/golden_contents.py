@@ -65,7 +65,7 @@ def lacking(recorded: Recording) -> Iterator[str]:
 def used() -> list[str]:
     """What was read in this process: ``model/file`` for JSON files, ``model/file:name`` for tensors."""
     found = []
-    for name in (*goldens.MODELS, *goldens.TURBO, goldens.LORA_FILES):
+    for name in (*goldens.MODELS, *goldens.TURBO, goldens.LORA_FILES, *goldens.TRAINING):
         recorded = goldens.recording(name)
         found += [f"{name}/{file}" for file in sorted(recorded.used)]
         found += [f"{name}/{kind}.safetensors:{tensor}" for kind, tensors in recorded.files.items() for tensor in sorted(tensors.used)]

@@ -19,6 +19,7 @@ from .prompts import VideoCrafterPromptSchedule
 from .sampling import VideoCrafterConsistency, VideoCrafterDDIM, VideoCrafterGuider, VideoCrafterSampler, VideoCrafterScheduler
 from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
+from .training import VideoCrafterTrainingClips, VideoCrafterTrainLora
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -44,6 +45,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,
     VideoCrafterPictureKept,
+    VideoCrafterTrainLora,
+    VideoCrafterTrainingClips,
 ]
 
 

@@ -103,6 +103,9 @@ class FoldedUNet(UNet):
 
         All other tensors have n rows too.
 
+        Core's training has a row for each video in place of each frame, ``[n, c, T, h, w]`` -> ``[n, 4, T, h, w]``; there, control, hooks
+        and DeepCache have no place.
+
         Args:
             y: ignored; no model of the family has classes.
             text_per_frame: the rows of ``context`` differ within a video.
@@ -112,6 +115,8 @@ class FoldedUNet(UNet):
         Raises:
             ValueError: the batch is no multiple of the number of frames; patches or residuals that don't fit.
         """
+        if x.ndim == 5:
+            return UNet.forward(self, x, timesteps, Conditioning(context, image_tokens, image_strength, fps))
         conditionings = len(transformer_options.get("cond_or_uncond", [0]))
         frames = num_video_frames or x.shape[0] // conditionings
         if x.shape[0] % (conditionings * frames):
@@ -234,7 +239,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         self._check_inputs(kwargs["noise"], kwargs.get("cross_attn"), kwargs.get(FRAMES_KEY), kwargs.get(FPS_KEY))
         out = super().extra_conds(**kwargs)
         batch = kwargs["noise"].shape[0]
-        frames = kwargs.get(FRAMES_KEY) or batch
+        frames = 1 if kwargs["noise"].ndim == 5 else kwargs.get(FRAMES_KEY) or batch
         out[FRAMES_KEY] = comfy.conds.CONDConstant(frames)
         text = kwargs.get("cross_attn")
         if text is not None and len(text) > 1:
@@ -253,7 +258,9 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
 
     def _check_inputs(self, latent: Tensor, text: Tensor | None, frames: Any, fps: Any) -> None:
         unet, title = self.config.unet, self.config.title
-        if latent.ndim != 4 or latent.shape[1] != unet.out_channels or not latent.numel():
+        if latent.ndim == 5 and unet.concat_channels:
+            raise ValueError(f"{title} starts from an image, which core's training can't give it: use VideoCrafter Train LoRA.")
+        if latent.ndim not in (4, 5) or latent.shape[1] != unet.out_channels or not latent.numel():
             raise ValueError(
                 f"The latent has the shape {list(latent.shape)}; {title} samples [frames, {unet.out_channels}, height, width], at least 1 "
                 "frame. Use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
