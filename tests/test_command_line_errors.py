@@ -66,7 +66,9 @@ ODD = {
     "frames": ["0", "-4", "9" * 30, "2.5", "nan", "inf"], "height": ["0", "-8", "9" * 30, "x"], "width": ["0", "-8", "9" * 30, "1e3"],
     "steps": ["0", "-1", "1001", "9" * 30, "2.5"], "eta": [*NUMBERS, "5", "-0.1"], "guidance_scale": NUMBERS,
     "guidance_rescale": [*NUMBERS, "7", "-0.5"], "image_guidance_scale": NUMBERS, "temporal_guidance_scale": NUMBERS,
-    "fps": [*NUMBERS, "0", "-8", "fast"], "spacing": ["karras", ""], "denoise": [*NUMBERS, "0", "-1", "1.5"],
+    "fps": [*NUMBERS, "0", "-8", "fast"], "sampler": ["lcm", ""], "spacing": ["karras", ""],
+    "original_steps": ["0", "-1", "1001", "9" * 30, "2.5"], "distilled_guidance": [*NUMBERS, "-1"],
+    "motion_guidance": [*NUMBERS, "-2", "1.5"], "motion_share": [*NUMBERS, "-0.1", "1.5"], "denoise": [*NUMBERS, "0", "-1", "1.5"],
     "seed": [str(2**64), str(-(2**63) - 1), "9" * 30, "nan", "1.5"], "deep_cache_interval": ["0", "-3", "nan"],
     "deep_cache_blocks": ["0", "-3", "nan"], "playback_fps": [*NUMBERS, "0", "-8", "0.5", "1001"],
 }

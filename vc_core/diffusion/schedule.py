@@ -79,8 +79,8 @@ class Schedule:
             raise InputError(f"original_steps is {original_steps}; it can be 1 to {self.timesteps}.")
         if not 1 <= steps <= original_steps:
             raise InputError(
-                f"steps is {steps}; with consistency spacing it can be 1 to {original_steps}, the steps that the model was distilled with "
-                "(original_steps). Few are needed, such as 4 or 8."
+                f"steps is {steps}; with consistency spacing it can be 1 to {original_steps}, the number of steps from which the "
+                "model was distilled. Few are needed, such as 4 or 8."
             )
         solver = torch.arange(1, original_steps + 1) * (self.timesteps // original_steps) - 1
         return solver.flip(0)[:: original_steps // steps][:steps].flip(0)
