@@ -245,6 +245,7 @@ def test_a_file_that_is_not_what_was_trained_is_noticed(clips, tmp_path):
         check_export(path, run.denoiser.unet)
 
 
+@pytest.mark.full
 def test_validation_clips(clips, tmp_path):
     prompts = "[a red circle moving left]"
     run = run_of(clips, tmp_path, validation__every=3, validation__prompts=prompts, validation__steps=2)
