@@ -43,6 +43,25 @@ class VideoCrafterTrainingClips(io.ComfyNode):
         return io.NodeOutput([{"samples": video[None]} for each in videos for video in each])
 
 
+def _numbers() -> list[Any]:
+    """The numbers of a training, as core's Train LoRA calls them."""
+    return [
+        io.Int.Input("steps", default=200, min=1, max=100_000, tooltip="Training steps. Each changes the LoRA once."),
+        io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Clips in one pass. More take more memory."),
+        io.Int.Input(
+            "grad_accumulation_steps", default=4, min=1, max=1024, tooltip="Passes of a step. More make a step calmer and longer."
+        ),
+        io.Float.Input(
+            "learning_rate", default=0.0001, min=0.0000001, max=1.0, step=0.0000001, round=False,
+            tooltip="How much a step changes. Published models: 0.0001. Bundled models: 0.003.",
+        ),
+        io.Int.Input("rank", default=16, min=1, max=1024, tooltip="Rank of the LoRA. Higher: it can learn more, and is larger."),
+        io.Int.Input(
+            "seed", default=0, min=0, max=2**53, control_after_generate=True, tooltip="Seed of all that is random in the training."
+        ),
+    ]
+
+
 class VideoCrafterTrainLora(io.ComfyNode):
     """Trains a LoRA on videos."""
 
@@ -71,19 +90,7 @@ class VideoCrafterTrainLora(io.ComfyNode):
                     tooltip="style: how frames look (layers within a frame). motion: how things move (layers over time). subject: "
                     "both, attention only. all: both.",
                 ),
-                io.Int.Input("steps", default=200, min=1, max=100_000, tooltip="Training steps. Each changes the LoRA once."),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Clips in one pass. More take more memory."),
-                io.Int.Input(
-                    "grad_accumulation_steps", default=4, min=1, max=1024, tooltip="Passes of a step. More make a step calmer and longer."
-                ),
-                io.Float.Input(
-                    "learning_rate", default=0.0001, min=0.0000001, max=1.0, step=0.0000001, round=False,
-                    tooltip="How much a step changes. Published models: 0.0001. Bundled models: 0.003.",
-                ),
-                io.Int.Input("rank", default=16, min=1, max=1024, tooltip="Rank of the LoRA. Higher: it can learn more, and is larger."),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=2**53, control_after_generate=True, tooltip="Seed of all that is random in the training."
-                ),
+                *_numbers(),
                 io.Conditioning.Input(
                     "negative", optional=True,
                     tooltip="The empty prompt, with fps and, for image-to-video models, the empty image. It takes the place of some "

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import DistributedType
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -120,6 +121,12 @@ def test_passes_that_can_not_be_shared_out(monkeypatch):
     monkeypatch.setattr("accelerate.Accelerator.num_processes", property(lambda self: 2))
     with pytest.raises(InputError, match="accumulate is 3; it must be a multiple of the number of processes, which is 2"):
         make_accelerator(TrainerSettings(accumulate=3), "cpu")
+
+
+def test_what_splits_weights_is_refused(monkeypatch):
+    monkeypatch.setattr("accelerate.Accelerator.distributed_type", property(lambda self: DistributedType.FSDP))
+    with pytest.raises(InputError, match="accelerate is set up for FSDP"):
+        make_accelerator(TrainerSettings(), "cpu")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -238,6 +245,7 @@ def test_a_file_that_is_not_what_was_trained_is_noticed(clips, tmp_path):
         check_export(path, run.denoiser.unet)
 
 
+@pytest.mark.full
 def test_validation_clips(clips, tmp_path):
     prompts = "[a red circle moving left]"
     run = run_of(clips, tmp_path, validation__every=3, validation__prompts=prompts, validation__steps=2)

@@ -40,7 +40,7 @@ from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
 from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_place, latents_of_frames, scaled_to
 from .memory import check_pass
 from .sampling import ScaledModelSampling
-from .text import TEXT_PER_FRAME_KEY, AnyOf, text_of_frames
+from .text import TEXT_PER_FRAME_KEY, AnyOf, check_text, text_of_frames
 
 #: Conditioning key: the model's fps condition.
 FPS_KEY = "fps"
@@ -265,16 +265,8 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
                 f"The latent has the shape {list(latent.shape)}; {title} samples [frames, {unet.out_channels}, height, width], at least 1 "
                 "frame. Use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
             )
-        if text is not None and (text.ndim != 3 or text.shape[-1] != unet.context_dim or not text.numel()):
-            raise ValueError(
-                f"The conditioning has the shape {list(text.shape)}; {title} needs [batch, tokens, {unet.context_dim}], from the text "
-                "encoder of Stable Diffusion 2. Connect CLIPTextEncode with the CLIP of the model's own loader."
-            )
-        if text is not None and not text.isfinite().all():
-            raise ValueError(
-                "The conditioning has NaN or infinite numbers: look for a prompt weight that is no plain number, such as (red:inf), and "
-                "for a damaged text encoder or textual inversion."
-            )
+        if text is not None:
+            check_text(text, unet.context_dim, title)
         if frames:
             checked_frames(frames)
         if fps is not None and not (isinstance(fps, (int, float)) and math.isfinite(fps)):

@@ -76,26 +76,30 @@ def clips_of(model: VideoCrafterModel, latents: Sequence[dict[str, Any]], positi
         ValueError: another number of entries, or latents or conditionings that don't fit the model.
     """
     entries = [entry for conditioning in positive for entry in conditioning]
-    stored = [entry[1].get(FRAMES_KEY) for entry in entries]
-    frames = next((checked_frames(each) for each in stored if each), None)
-    lengths = [frames or frames_per_video(latent) for latent in latents]
-    for latent, length in zip(latents, lengths, strict=True):
-        if len(latent["samples"]) % length:
-            raise ValueError(f"A latent has {len(latent['samples'])} frames, but the conditioning says {length} frames per video.")
-    counts = [len(latent["samples"]) // length for latent, length in zip(latents, lengths, strict=True)]
-    total = sum(counts)
-    if len(entries) == len(latents):
-        entries = [entry for entry, count in zip(entries, counts, strict=True) for _ in range(count)]
-    elif len(entries) == 1:
-        entries = entries * total
-    elif len(entries) != total:
-        raise ValueError(f"There are {len(entries)} captions for {total} clips in {len(latents)} latents: give one for all, or one each.")
-    videos = [
-        video.clone()[None]
-        for latent, length in zip(latents, lengths, strict=True)
-        for video in fold(model.process_latent_in(latent["samples"]).float().cpu(), length)
-    ]
-    return [Clip(video, conditioning_of(model, entry, video, device)) for video, entry in zip(videos, entries, strict=True)]
+    stored = next((checked_frames(entry[1][FRAMES_KEY]) for entry in entries if entry[1].get(FRAMES_KEY)), None)
+    videos: list[list[Tensor]] = [_videos(model, latent, stored or frames_per_video(latent)) for latent in latents]
+    captions = _captions(entries, [len(each) for each in videos])
+    flat = [video for each in videos for video in each]
+    return [Clip(video, conditioning_of(model, entry, video, device)) for video, entry in zip(flat, captions, strict=True)]
+
+
+def _videos(model: VideoCrafterModel, latent: dict[str, Any], frames: int) -> list[Tensor]:
+    """The videos of a LATENT, each ``[1, C, T, h, w]`` in the diffusion's scale."""
+    samples = latent["samples"]
+    if len(samples) % frames:
+        raise ValueError(f"A latent has {len(samples)} frames, but the conditioning says {frames} frames per video.")
+    return [video.clone()[None] for video in fold(model.process_latent_in(samples).float().cpu(), frames)]
+
+
+def _captions(entries: list[Any], counts: list[int]) -> list[Any]:
+    """An entry of a conditioning for each video, of as many as there are videos in each LATENT."""
+    if len(entries) == len(counts):
+        return [entry for entry, count in zip(entries, counts, strict=True) for _ in range(count)]
+    if len(entries) not in (1, sum(counts)):
+        raise ValueError(
+            f"There are {len(entries)} captions for {sum(counts)} clips in {len(counts)} latents: give one for all, or one each."
+        )
+    return entries * sum(counts) if len(entries) == 1 else entries
 
 
 def conditioning_of(model: VideoCrafterModel, entry: Any, video: Tensor, device: torch.device) -> Conditioning:

@@ -66,7 +66,8 @@ def make_accelerator(settings: TrainerSettings, device: torch.device | str | Non
         device: ``cpu`` keeps the run on the CPU where there is a GPU.
 
     Raises:
-        InputError: accelerate is not installed, or the passes can't be shared out evenly among the processes.
+        InputError: accelerate is not installed, or set up for what isn't supported (FSDP, DeepSpeed), or the passes can't be shared out
+            evenly among the processes.
     """
     try:
         from accelerate import Accelerator
@@ -76,6 +77,8 @@ def make_accelerator(settings: TrainerSettings, device: torch.device | str | Non
     on_cpu = device is not None and torch.device(device).type == "cpu"
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
     processes = accelerator.num_processes
+    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise InputError(f"accelerate is set up for {accelerator.distributed_type.value}; training runs on one process or several (DDP).")
     if settings.accumulate % processes:
         raise InputError(f"accumulate is {settings.accumulate}; it must be a multiple of the number of processes, which is {processes}.")
     accelerator.gradient_accumulation_steps = settings.accumulate // processes
