@@ -125,8 +125,7 @@ class FoldedUNet(UNet):
                 "video: connect the latent that is sampled to the conditioning node."
             )
 
-        # Conditions of a video are read off its first frame's row.
-        def of_video(value: Tensor | None) -> Tensor | None:
+        def of_video(value: Tensor | None) -> Tensor | None:  # conditions of a video are read off its first frame's row
             return None if value is None else value[::frames]
 
         videos = fold(x, frames)
