@@ -194,7 +194,7 @@ def _finish(
     decode = flow.node(
         "VideoCrafterDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(COLUMNS[4] + 390, 60), size=(260, 80)
     )
-    flow.node(
+    save = flow.node(
         "VideoCrafterSaveVideo", {"images": decode["IMAGE"], "filename_prefix": "video/VideoCrafter", "fps": settings["playback_fps"]},
         at=(COLUMNS[4] + 740, 60), size=(320, 460),
     )
@@ -206,9 +206,8 @@ def _finish(
     # The interface shows images of a node inside, but no videos: the frames are seen on the blueprint.
     preview = flow.node("PreviewImage", {"images": decode["IMAGE"]}, at=(COLUMNS[4] + 390, 230), size=(260, 260))
     kind = name.partition(" (")[0]
-    return Blueprint(
-        flow, name, description, f"Video generation and editing/{kind}", inputs, [("frames", decode, "IMAGE")], preview
-    )
+    outputs = [("frames", decode, "IMAGE"), ("video", save, "video")]
+    return Blueprint(flow, name, description, f"Video generation and editing/{kind}", inputs, outputs, preview)
 
 
 BLUEPRINTS: tuple[Callable[[ObjectInfo], Blueprint], ...] = (text_to_video, image_to_video)

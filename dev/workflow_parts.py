@@ -1,6 +1,6 @@
 """What several workflows have: models, texts, sampling, and saving, each in its place.
 
-A row of nodes has six columns, with room for links between them.
+A row of nodes has six columns, where needed seven, with room for links between them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from .workflow_builder import Node, Output, WorkflowBuilder
 
 FIRST_ROW, SECOND_ROW = 60, 620  # images, and the video that is made of them
-COLUMNS = (0, 390, 780, 1170, 1560, 1900)
+COLUMNS = (0, 390, 780, 1170, 1560, 1900, 2300)
 WIDTH = 300  # of most nodes
 BLUE, GREEN, PURPLE, OLIVE, TEAL = "#7fb2e5", "#8fce8f", "#d79fd7", "#d6d68a", "#8fcfcf"  # light: a group's title has its color
 
@@ -35,14 +35,15 @@ def negative_prompt(flow: WorkflowBuilder, clip: Output, top: float) -> Node:
 
 
 def sampler_node(
-    flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float, rescale: float = 0.0, **inputs: Any
+    flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float, rescale: float = 0.0, seed: int = 0,
+    **inputs: Any,
 ) -> Node:
     """The authors' sampler with the bundled models' settings, in the fourth column."""
     sampler = flow.node(
         "VideoCrafterSampler",
         {
-            "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
-            "latent_image": latent, "seed": 0, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale, **inputs,
+            "model": loader[0], "positive": conditioning["positive"], "negative": conditioning["negative"],
+            "latent_image": latent, "seed": seed, "steps": 25, "cfg": 4.0, "guidance_rescale": rescale, **inputs,
         },
         at=(COLUMNS[3], top), size=(WIDTH, 350),
     )
@@ -55,16 +56,20 @@ def decoded(flow: WorkflowBuilder, loader: Node, sampler: Node, top: float) -> N
     return flow.node("VideoCrafterDecode", {"samples": sampler["LATENT"], "vae": loader["VAE"]}, at=(COLUMNS[4], top), size=(260, 80))
 
 
-def saved(flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str, webp_top: float | None = None) -> None:
-    """A video file in the sixth column, always at the top, where the interface's minimap hides nothing, and an animated image.
+def saved(
+    flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str, webp_top: float | None = None,
+    save_top: float = FIRST_ROW,
+) -> None:
+    """A video file in the sixth column and an animated image.
 
     top:      of the row
+    save_top: of the video file, which is at the top of the graph where it can be: the interface's minimap hides nothing there
     webp_top: of the animated image in the fifth column; below what is `shown` there already, if not given
     """
     below = max(node.data["pos"][1] + node.data["size"][1] for node in shown)
     save = flow.node(
         "VideoCrafterSaveVideo", {"images": frames, "filename_prefix": f"video/{prefix}", "fps": 8.0},
-        at=(COLUMNS[5], FIRST_ROW), size=(320, 540),
+        at=(COLUMNS[5], save_top), size=(320, 540),
     )
     webp = flow.node(
         "SaveAnimatedWEBP",

@@ -66,7 +66,7 @@ def used() -> list[str]:
     """What was read in this process: ``model/file`` for JSON files, ``model/file:name`` for tensors."""
     found = []
     for recorded in goldens.OPENED:
-        name = recorded.name
+        name = recorded.folder.relative_to(goldens.FOLDER).as_posix()
         found += [f"{name}/{file}" for file in sorted(recorded.used)]
         found += [f"{name}/{kind}.safetensors:{tensor}" for kind, tensors in recorded.files.items() for tensor in sorted(tensors.used)]
     return found

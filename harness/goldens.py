@@ -38,6 +38,11 @@ MODELS = (*VIDEOCRAFTER, *DYNAMICRAFTER)
 #: Recordings in other forms than the base models'.
 TURBO = ("t2v_turbo_v1", "t2v_turbo_v2")
 LORA_FILES = "lora_files"
+#: The loss of training and its gradients, of four models; the first folder holds what they share.
+TRAINING = (
+    "training_loss", "training_loss/dynamicrafter_512", "training_loss/dynamicrafter_512_interp", "training_loss/dynamicrafter_256",
+    "training_loss/videocrafter",
+)
 #: The recordings that this process opened by :func:`recording`.
 OPENED: list[Recording] = []
 #: The texts of the recordings in ``tests/data``: VideoCrafter's rows of tokens, then DynamiCrafter's.
@@ -220,11 +225,11 @@ class Recording:
         return schedule
 
     def _clip(self, stage: dict[str, Any] | None) -> dict[str, Any] | None:
-        """OpenCLIP's sizes of an encoder, which lie beside the models' folders."""
+        """OpenCLIP's sizes of an encoder, which lie beside the models' folders, or beside the folder of them."""
         if stage is None:
             return None
-        path = self.folder.parent / f"{stage['params']['arch']}.json"
-        sizes: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        paths = (folder / f"{stage['params']['arch']}.json" for folder in self.folder.parents[:2])
+        sizes: dict[str, Any] | None = next((json.loads(path.read_text()) for path in paths if path.exists()), None)
         return sizes
 
     @property

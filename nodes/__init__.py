@@ -21,6 +21,7 @@ from .sampling import VideoCrafterConsistency, VideoCrafterDDIM, VideoCrafterGui
 from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
 from .starting import VideoCrafterFreeInit, VideoCrafterInitialNoise
+from .training import VideoCrafterTrainingClips, VideoCrafterTrainLora
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -49,6 +50,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,
     VideoCrafterPictureKept,
+    VideoCrafterTrainLora,
+    VideoCrafterTrainingClips,
 ]
 
 

@@ -47,7 +47,7 @@ def identified(monkeypatch):
     """Opens a model of these tensors as a file's."""
 
     def run(tensors: dict[str, Claimed], metadata: dict[str, str] | None = None) -> ModelFile:
-        monkeypatch.setattr("vc_core.family.model_file.open_checkpoint", lambda path: Checkpoint(path, tensors, metadata))
+        monkeypatch.setattr("vc_core.family.two_files.open_checkpoint", lambda path: Checkpoint(path, tensors, metadata))
         return ModelFile.open("strange.ckpt")
 
     return run

@@ -17,7 +17,7 @@ from tiny_world.settings import load_settings
 from vc_core.errors import ConfigError, FileWriteError, InputError, VideoCrafterError
 from vc_core.training.settings import LossSettings, TrainerSettings
 from vc_core.training.state import StateError, make_folder, read_state, save_atomically
-from vc_core.training.trainer import DivergedError, Trainer
+from vc_core.training.trainer import DivergedError, Pass, Trainer
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -26,8 +26,8 @@ def trainer(path: Path, **settings: object) -> Trainer:
     torch.manual_seed(1)
     module = nn.Linear(3, 1)
 
-    def loss(generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
-        return (module(torch.randn(4, 3, generator=generator)) ** 2).mean(), {}
+    def loss(network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
+        return (network(torch.randn(4, 3, generator=run.generator)) ** 2).mean(), {}
 
     return Trainer(module, loss, TrainerSettings(**{"updates": 4, "save_every": 2, **settings}), path, "test")  # type: ignore[arg-type]
 
@@ -35,7 +35,8 @@ def trainer(path: Path, **settings: object) -> Trainer:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("updates", (-1, 10**30)), ("batch", (0, -8)), ("pieces", (0, -1, 10**9)), ("learning_rate", (0.0, -1e-3, NAN, INFINITE, 1e6)),
+        ("updates", (-1, 10**30)), ("batch", (0, -8)), ("accumulate", (0, -1, 10**9)), ("precision", ("half", "fp16")),
+        ("learning_rate", (0.0, -1e-3, NAN, INFINITE, 1e6)),
         ("weight_decay", (-0.1, NAN)), ("warmup", (-1,)), ("cooldown", (-0.1, 1.5, NAN)), ("clip_norm", (0.0, -1.0, NAN, INFINITE)),
         ("ema", (-0.1, 1.1, NAN)), ("save_every", (0, -5)), ("log_every", (0,)), ("seed", (-1, 2**64)), ("betas", ((0.9, 1.0), (NAN, 0.9))),
     ],
@@ -47,7 +48,7 @@ def test_odd_settings_of_the_trainer(tmp_path, name, values):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["prompt_dropout", "text_dropout", "weight_limit"])
+@pytest.mark.parametrize("name", ["prompt_dropout", "text_dropout", "image_dropout", "weight_limit"])
 @pytest.mark.parametrize("value", [NAN, INFINITE, -0.5])
 def test_odd_settings_of_the_loss(name, value):
     with pytest.raises(InputError, match=f"^{name} is "):
@@ -153,8 +154,8 @@ def test_states_that_are_not_ones(tmp_path):
     path.write_bytes(sound)
     again = trainer(path, updates=6)
     assert again.resume() and again.update == 4
-    with pytest.raises(StateError, match="it has 1 pieces, not 2"):
-        trainer(path, pieces=2).resume()
+    with pytest.raises(StateError, match="its updates have 1 passes, not 2"):
+        trainer(path, accumulate=2).resume()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and named pipes are POSIX's")

@@ -89,7 +89,7 @@ def test_an_earlier_start_is_the_solver_s_up_to_it(start, original):
 @pytest.mark.parametrize(
     "steps, start, message",
     [
-        (5, 82, "steps is 5; with consistency spacing it can be 1 to 4, .* up to start_timestep 82"),
+        (5, 82, "steps is 5; with consistency spacing it can be 1 to 4, the number of steps up to start_timestep 82 from which"),
         (1, 19, "start_timestep is 19; with consistency spacing it can be 20 to 1000"),
         (1, 1001, "start_timestep is 1001; it can be 1 to 1000"),
     ],

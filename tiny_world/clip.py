@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vc_core.config import ImageEncoderConfig, TextEncoderConfig
 from vc_core.models.image_encoder import prepare_images
 from vc_core.models.text_encoder import tokenize
+from vc_core.training.trainer import Pass
 
 from .settings import ClipTraining
 from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, World, render, sample
@@ -74,16 +75,16 @@ def spread_target(matches: Tensor) -> Tensor:
 
 
 class ClipLoss:
-    """The loss of one update of `vc_core.training.trainer.Trainer`."""
+    """The loss of one pass of `vc_core.training.trainer.Trainer`."""
 
     def __init__(self, model: AttributeClip, world: World, settings: ClipTraining) -> None:
         self.model, self.world, self.settings = model, world, settings
 
-    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
         batch, world = self.settings.trainer.batch, self.world
-        clips = sample(world, batch, generator)
+        clips = sample(world, batch, run.generator)
         colour, shape = clips.colour[: self.settings.images], clips.shape[: self.settings.images]
-        positions = torch.randint(world.margin, world.size - world.margin + 1, (len(colour), 2), generator=generator)
+        positions = torch.randint(world.margin, world.size - world.margin + 1, (len(colour), 2), generator=run.generator)
         images = render(world, colour, shape, positions[:, 0], positions[:, 1])
         tokens = tokenize([*clips.prompts, "", ""])[:, 0]  # [B + 2, L]
         said = torch.cat([clips.said, torch.full((2, 3), UNSAID)])

@@ -6,7 +6,7 @@ frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from threading import Lock
 
@@ -17,10 +17,10 @@ from vc_core.errors import InputError
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.conditioning import Conditioning, place_keyframes
 from vc_core.models.image_encoder import ImageEncoder, prepare_images
-from vc_core.models.projector import Projector
 from vc_core.models.text_encoder import TextEncoder, tokenize
 from vc_core.models.unet import UNet
 from vc_core.training.loss import Batch, DiffusionLoss
+from vc_core.training.trainer import Pass
 
 from .settings import DiffusionTraining, Phase
 from .world import COLOURS, MOTIONS, ONWARDS, SHAPES, Clips, World, render, sample
@@ -78,18 +78,6 @@ class TextTable:
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 
-class ImageUNet(nn.Module):
-    """A UNet with the projector that makes its image tokens from an image tower's features."""
-
-    def __init__(self, unet: UNet, projector: Projector) -> None:
-        super().__init__()
-        self.unet, self.projector = unet, projector
-
-    def forward(self, x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """As `vc_core.models.unet.UNet.forward`, with features `[B, n, width]` in place of image tokens."""
-        return self.unet(x, timesteps, replace(conditioning, image_tokens=self.projector(conditioning.image_tokens)))
-
-
 class FirstFrames:
     """The image tower's features of a clip's first frame."""
 
@@ -121,19 +109,19 @@ def phase_of(settings: DiffusionTraining, update: int) -> Phase:
 
 
 class DenoiserLoss:
-    """The loss of one update of `vc_core.training.trainer.Trainer`."""
+    """The loss of one pass of `vc_core.training.trainer.Trainer`."""
 
     def __init__(
-        self, unet: Callable[..., Tensor], loss: DiffusionLoss, latents: LatentTable, text: TextTable, world: World,
+        self, loss: DiffusionLoss, latents: LatentTable, text: TextTable, world: World,
         settings: DiffusionTraining, images: FirstFrames | None = None, concat: bool = False,
     ) -> None:
-        self.unet, self.loss, self.latents, self.text, self.world, self.settings = unet, loss, latents, text, world, settings
+        self.loss, self.latents, self.text, self.world, self.settings = loss, latents, text, world, settings
         self.images, self.concat = images, concat
 
-    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
-        phase = phase_of(self.settings, update)
+    def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
+        phase = phase_of(self.settings, run.update)
         changes = {name: getattr(phase, name) for name in ("frames", "fps_min", "fps_max") if getattr(phase, name)}
-        clips = sample(replace(self.world, **changes), phase.batch or self.settings.trainer.batch, generator)
+        clips = sample(replace(self.world, **changes), phase.batch or self.settings.trainer.batch, run.generator)
         latents = self.latents(clips.colour, clips.shape, clips.positions)
         conditioning = Conditioning(
             self.text(clips.prompts),
@@ -143,7 +131,7 @@ class DenoiserLoss:
         )
         empty = Conditioning(self.text([""]), image_tokens=self.images.empty if self.images else None)
         batch = Batch(latents, conditioning, empty)
-        return self.loss(self.unet, batch, generator, phase.timestep_power, phase.weight_limit), {}
+        return self.loss(network, batch, run.generator, phase.timestep_power, phase.weight_limit), {}
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vc_core.models.projector import Projector
+from vc_core.training.trainer import Pass
 
 from .denoiser import FirstFrames
 from .settings import SightTraining
@@ -41,13 +42,13 @@ def cell_weights(positions: Tensor, size: int) -> Tensor:
 
 
 class SightLoss:
-    """The loss of one update of `vc_core.training.trainer.Trainer`."""
+    """The loss of one pass of `vc_core.training.trainer.Trainer`."""
 
     def __init__(self, model: SeeingProjector, images: FirstFrames, world: World, settings: SightTraining) -> None:
         self.model, self.images, self.world, self.settings = model, images, world, settings
 
-    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
-        clips: Clips = sample(self.world, self.settings.trainer.batch, generator)
+    def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
+        clips: Clips = sample(self.world, self.settings.trainer.batch, run.generator)
         colour, shape, column, row = self.model(self.images(clips))
         position = clips.positions[:, 0]
         targets = cell_weights(position[:, 0], self.world.size), cell_weights(position[:, 1], self.world.size)

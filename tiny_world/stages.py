@@ -22,14 +22,14 @@ from vc_core.models.unet import UNet
 from vc_core.training.export import write_model
 from vc_core.training.layers import training_layers
 from vc_core.training.loss import DiffusionLoss
+from vc_core.training.networks import Denoiser
 from vc_core.training.state import StateError, make_folder, read_state, save_atomically
-from vc_core.training.trainer import Trainer
+from vc_core.training.trainer import Trainer, generator_of
 
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
 from .denoiser import (
     DenoiserLoss,
     FirstFrames,
-    ImageUNet,
     LatentTable,
     TextTable,
     init_from,
@@ -95,10 +95,10 @@ class Run:
         self.load(network, "image_encoder.pt")
         return network
 
-    def denoiser(self, layers: LayerFactory | None = None) -> nn.Module:
+    def denoiser(self, layers: LayerFactory | None = None) -> Denoiser:
         """A new UNet, together with the projector if the model has one."""
-        unet = UNet(self.config.unet, layers)
-        return unet if self.config.projector is None else ImageUNet(unet, Projector(self.config.projector, layers))
+        projector = None if self.config.projector is None else Projector(self.config.projector, layers)
+        return Denoiser(UNet(self.config.unet, layers), projector)
 
 
 def train_autoencoder(run: Run) -> None:
@@ -116,7 +116,7 @@ def train_autoencoder(run: Run) -> None:
     trainer = Trainer(network, loss, settings.trainer, run.file("autoencoder.state.pt"), "autoencoder")
     trainer.resume()
     trained = trainer.run()
-    normalise(trained, run.settings.world, run.config.autoencoder.scale_factor, trainer.generators[0])  # type: ignore[arg-type]
+    normalise(trained, run.settings.world, run.config.autoencoder.scale_factor, generator_of(settings.trainer.seed))  # type: ignore[arg-type]
     save_atomically(trained.state_dict(), run.file("autoencoder.pt"))
 
 
@@ -180,20 +180,19 @@ def train_denoiser(run: Run) -> None:
     settings, world = run.settings.diffusion, run.settings.world
     torch.manual_seed(settings.trainer.seed)
     network = run.denoiser(training_layers())
-    unet = network.unet if isinstance(network, ImageUNet) else network
-    assert isinstance(unet, UNet)
+    unet = network.unet
     if run.started("unet"):
         init_from(unet, run.started("unet"))
     else:
         init_identity(unet)
         init_time_signal(unet)
-    if isinstance(network, ImageUNet):
+    if network.projector is not None:
         run.load(network.projector, "projector.pt")
         network.projector.requires_grad_(True).train()
         if not run.started("projector"):
             init_position_signal(unet)
     step = DenoiserLoss(
-        network, DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss),
+        DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss),
         LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor), TextTable(run.text_encoder()), world, settings,
         images=FirstFrames(run.image_encoder(), world) if run.config.image_encoder else None,
         concat=run.config.unet.in_channels > run.config.unet.out_channels,
@@ -207,9 +206,9 @@ def finish(run: Run) -> None:
     """Write the complete model as one file, `videocrafter_NAME.safetensors`."""
     network = run.denoiser()
     run.load(network, "unet.pt")
-    networks: dict[str, nn.Module] = {"unet": network, "autoencoder": run.autoencoder(), "text_encoder": run.text_encoder()}
-    if isinstance(network, ImageUNet):
-        networks |= {"unet": network.unet, "projector": network.projector, "image_encoder": run.image_encoder()}
+    networks: dict[str, nn.Module] = {"unet": network.unet, "autoencoder": run.autoencoder(), "text_encoder": run.text_encoder()}
+    if network.projector is not None:
+        networks |= {"projector": network.projector, "image_encoder": run.image_encoder()}
     path = write_model(run.file(f"videocrafter_{run.config.name}.safetensors"), run.config, networks)
     print(f"The model is in {path} ({path.stat().st_size / 2**20:.1f} MiB).")
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vc_core.models.autoencoder import Autoencoder
+from vc_core.training.trainer import Pass
 
 from .settings import AutoencoderTraining, DecoderTraining
 from .world import COLOURS, SHAPES, World, render
@@ -53,19 +54,19 @@ def reconstruction_loss(decoded: Tensor, images: Tensor, foreground_weight: floa
 
 
 class AutoencoderLoss:
-    """The loss of one update of `vc_core.training.trainer.Trainer`."""
+    """The loss of one pass of `vc_core.training.trainer.Trainer`."""
 
     def __init__(self, autoencoder: Autoencoder, world: World, settings: AutoencoderTraining) -> None:
         self.autoencoder, self.world, self.settings = autoencoder, world, settings
 
-    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
         settings = self.settings
-        images = random_frames(self.world, settings.trainer.batch, generator)
+        images = random_frames(self.world, settings.trainer.batch, run.generator)
         mean, log_variance = self.autoencoder.encode(images).chunk(2, dim=1)  # [N, 4, h, w] each
         log_variance = log_variance.clamp(-30.0, 20.0)
         targets = anchors(images, images.shape[-1] // mean.shape[-1])
-        anchored = update < settings.anchored_until * settings.trainer.updates
-        noise = torch.randn(mean.shape, generator=generator)
+        anchored = run.update < settings.anchored_until * settings.trainer.updates
+        noise = torch.randn(mean.shape, generator=run.generator)
         latent = (targets if anchored else mean) + (0.5 * log_variance).exp() * noise
         reconstruction, shape_error = reconstruction_loss(self.autoencoder.decode(latent), images, settings.foreground_weight)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -80,11 +81,11 @@ class DecoderLoss:
     def __init__(self, autoencoder: Autoencoder, world: World, settings: DecoderTraining, scale_factor: float) -> None:
         self.autoencoder, self.world, self.settings, self.scale_factor = autoencoder, world, settings, scale_factor
 
-    def __call__(self, generator: torch.Generator, update: int) -> tuple[Tensor, dict[str, float]]:
-        images = random_frames(self.world, self.settings.trainer.batch, generator)
+    def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
+        images = random_frames(self.world, self.settings.trainer.batch, run.generator)
         with torch.no_grad():
             mean = self.autoencoder.encode(images).chunk(2, dim=1)[0]
-        noise = self.settings.latent_noise / self.scale_factor * torch.randn(mean.shape, generator=generator)
+        noise = self.settings.latent_noise / self.scale_factor * torch.randn(mean.shape, generator=run.generator)
         loss, shape_error = reconstruction_loss(self.autoencoder.decode(mean + noise), images, self.settings.foreground_weight)
         return loss, {"shape": shape_error}
 

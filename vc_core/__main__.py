@@ -1,4 +1,4 @@
-"""The command line: ``python -m vc_core generate | info | convert | measure | fetch``."""
+"""The command line: ``python -m vc_core generate | info | convert | measure | fetch | train``."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
 from .prompt_schedule import INTERPOLATIONS
+from .training.command import add_options, train
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -165,7 +166,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = Parser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
-    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure | fetch")
+    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure | fetch | train")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -201,6 +202,11 @@ def parser() -> argparse.ArgumentParser:
     get.set_defaults(run=fetch_file)
     get.add_argument("name", choices=list(published_files()), metavar="name", help=", ".join(published_files()))
     get.add_argument("--folder", type=Path, default=checkpoints_folder(), help="target folder")
+
+    text = "Train a LoRA or a whole model on clips. Needs accelerate and peft."
+    learn = commands.add_parser("train", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    learn.set_defaults(run=train)
+    add_options(learn)
     return top
 
 

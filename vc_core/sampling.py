@@ -141,7 +141,7 @@ class Sampling:
             ("playback_fps", 1 <= self.playback_fps <= 1000, "it must be 1 to 1000"),
             ("deep_cache_interval", self.deep_cache_interval >= 1, "it must be at least 1, which is every step"),
             ("deep_cache_blocks", self.deep_cache_blocks >= 1, "it must be at least 1"),
-            ("original_steps", self.original_steps >= 1, "it must be at least 1"),
+            ("original_steps", 1 <= self.original_steps <= 1000, "it must be 1 to 1000"),
             ("distilled_guidance", 0 <= self.distilled_guidance <= LARGEST_SCALE, f"it must be 0 to {LARGEST_SCALE}"),
             ("motion_guidance", -1 <= self.motion_guidance <= 1, "it must be 0 to 1, or -1 for none"),
             ("motion_share", 0 <= self.motion_share <= 1, "it must be 0 to 1"),

@@ -40,7 +40,7 @@ from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
 from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_place, latents_of_frames, scaled_to
 from .memory import check_pass
 from .sampling import ScaledModelSampling
-from .text import TEXT_PER_FRAME_KEY, AnyOf, text_of_frames
+from .text import TEXT_PER_FRAME_KEY, AnyOf, check_text, text_of_frames
 
 #: Conditioning key: the model's fps condition.
 FPS_KEY = "fps"
@@ -103,6 +103,9 @@ class FoldedUNet(UNet):
 
         All other tensors have n rows too.
 
+        Core's training has a row for each video in place of each frame, ``[n, c, T, h, w]`` -> ``[n, 4, T, h, w]``; there, control, hooks
+        and DeepCache have no place.
+
         Args:
             y: ignored; no model of the family has classes.
             text_per_frame: the rows of ``context`` differ within a video.
@@ -112,6 +115,8 @@ class FoldedUNet(UNet):
         Raises:
             ValueError: the batch is no multiple of the number of frames; patches or residuals that don't fit.
         """
+        if x.ndim == 5:
+            return UNet.forward(self, x, timesteps, Conditioning(context, image_tokens, image_strength, fps))
         conditionings = len(transformer_options.get("cond_or_uncond", [0]))
         frames = num_video_frames or x.shape[0] // conditionings
         if x.shape[0] % (conditionings * frames):
@@ -120,8 +125,7 @@ class FoldedUNet(UNet):
                 "video: connect the latent that is sampled to the conditioning node."
             )
 
-        # Conditions of a video are read off its first frame's row.
-        def of_video(value: Tensor | None) -> Tensor | None:
+        def of_video(value: Tensor | None) -> Tensor | None:  # conditions of a video are read off its first frame's row
             return None if value is None else value[::frames]
 
         videos = fold(x, frames)
@@ -234,7 +238,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         self._check_inputs(kwargs["noise"], kwargs.get("cross_attn"), kwargs.get(FRAMES_KEY), kwargs.get(FPS_KEY))
         out = super().extra_conds(**kwargs)
         batch = kwargs["noise"].shape[0]
-        frames = kwargs.get(FRAMES_KEY) or batch
+        frames = 1 if kwargs["noise"].ndim == 5 else kwargs.get(FRAMES_KEY) or batch
         out[FRAMES_KEY] = comfy.conds.CONDConstant(frames)
         text = kwargs.get("cross_attn")
         if text is not None and len(text) > 1:
@@ -253,21 +257,15 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
 
     def _check_inputs(self, latent: Tensor, text: Tensor | None, frames: Any, fps: Any) -> None:
         unet, title = self.config.unet, self.config.title
-        if latent.ndim != 4 or latent.shape[1] != unet.out_channels or not latent.numel():
+        if latent.ndim == 5 and unet.concat_channels:
+            raise ValueError(f"{title} starts from an image, which core's training can't give it: use VideoCrafter Train LoRA.")
+        if latent.ndim not in (4, 5) or latent.shape[1] != unet.out_channels or not latent.numel():
             raise ValueError(
                 f"The latent has the shape {list(latent.shape)}; {title} samples [frames, {unet.out_channels}, height, width], at least 1 "
                 "frame. Use Empty VideoCrafter Latent, or VAEEncode with the model's own VAE."
             )
-        if text is not None and (text.ndim != 3 or text.shape[-1] != unet.context_dim or not text.numel()):
-            raise ValueError(
-                f"The conditioning has the shape {list(text.shape)}; {title} needs [batch, tokens, {unet.context_dim}], from the text "
-                "encoder of Stable Diffusion 2. Connect CLIPTextEncode with the CLIP of the model's own loader."
-            )
-        if text is not None and not text.isfinite().all():
-            raise ValueError(
-                "The conditioning has NaN or infinite numbers: look for a prompt weight that is no plain number, such as (red:inf), and "
-                "for a damaged text encoder or textual inversion."
-            )
+        if text is not None:
+            check_text(text, unet.context_dim, title)
         if frames:
             checked_frames(frames)
         if fps is not None and not (isinstance(fps, (int, float)) and math.isfinite(fps)):

@@ -45,6 +45,7 @@ class ScaledModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.mode
         self.set_sigmas(((1 - alphas) / alphas).sqrt() / scale)
         self.register_buffer("scale", scale.float())
 
+    @torch.no_grad()  # core's training asks for gradients of sigmas, for which tables made in inference mode can't be kept
     def sample_scale(self, sigma: Tensor) -> Tensor:
         """``s`` at ``sigma``; between two timesteps it is interpolated linearly in log sigma."""
         table = self.log_sigmas.to(sigma.device)

@@ -33,3 +33,24 @@ def text_of_frames(text: Tensor, batch: int, frames: int) -> Tensor:
     """
     videos = batch // frames
     return text.repeat_interleave(frames, dim=0) if len(text) == videos > 1 else comfy.utils.repeat_to_batch_size(text, batch)
+
+
+def check_text(text: Tensor, width: int, title: str) -> None:
+    """
+    Args:
+        width: of the model's text tokens.
+        title: the model's.
+
+    Raises:
+        ValueError: text of another shape, or with NaN or infinite numbers.
+    """
+    if text.ndim != 3 or text.shape[-1] != width or not text.numel():
+        raise ValueError(
+            f"The conditioning has the shape {list(text.shape)}; {title} needs [batch, tokens, {width}], from the text encoder of Stable "
+            "Diffusion 2. Connect CLIPTextEncode with the CLIP of the model's own loader."
+        )
+    if not text.isfinite().all():
+        raise ValueError(
+            "The conditioning has NaN or infinite numbers: look for a prompt weight that is no plain number, such as (red:inf), and for a "
+            "damaged text encoder or textual inversion."
+        )

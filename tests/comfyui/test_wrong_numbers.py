@@ -10,6 +10,10 @@ from harness.bench import T2V
 from harness.graphs import TextGraph, assert_fails, out
 from vc_core.lora.writing import save_lora
 
+#: Numbers of the node that trains.
+TRAINING = {
+    "steps": 1, "batch_size": 1, "grad_accumulation_steps": 1, "learning_rate": 0.001, "rank": 2, "seed": 0, "alpha": 1.0,
+}
 #: Numbers of the nodes; each node's other inputs are in :func:`added`.
 NUMBERS = [
     *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise", "start_timestep")),
@@ -23,6 +27,7 @@ NUMBERS = [
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
     *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
+    *(("VideoCrafterTrainLora", name) for name in TRAINING),
     ("VideoCrafterDDIM", "eta"),
     *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_guidance", "motion_share")),
     ("VideoCrafterDecode", "frames_at_once"),
@@ -60,6 +65,9 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         "VideoCrafterModelSettings": {"model": graph.model, "width": 0, "height": 0, "length": 0, "fps": 0.0, "steps": 0},
         "VideoCrafterExampleImage": {"shape": "circle", "color": "blue", "x": 20, "y": 20},
         "VideoCrafterMotionStrength": {"model": graph.model, "strength": 0.5, "blocks": "all"},
+        "VideoCrafterTrainLora": {
+            "model": graph.model, "latents": graph.latent, "positive": graph.positive, "trained": "style", **TRAINING,
+        },
         "VideoCrafterPromptSchedule": {"clip": graph.clip, "schedule": '"0": "a"', "length": 2, "interpolation": "linear"},
         "VideoCrafterLoadLora": {"model": graph.model, "lora_name": LORA, "strength_model": 1.0, "strength_clip": 1.0},
         "VideoCrafterDDIM": {"eta": 1.0},
@@ -101,7 +109,7 @@ def test_a_widget_of_nan(comfyui, graph):
     start = dict(graph.prompt)
     whole = {  # ComfyUI refuses these
         "seed", "noise_seed", "start_timestep", "iterations", "order", "steps", "original_steps", "interval", "blocks", "width", "height",
-        "length", "batch_size", "frames_at_once", "x", "y", "loop_count",
+        "length", "batch_size", "frames_at_once", "x", "y", "loop_count", "rank", "grad_accumulation_steps",
     }
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)

@@ -88,14 +88,14 @@ class Schedule:
         solver = torch.arange(1, min(original_steps, used // apart) + 1) * apart - 1
         if not len(solver):
             raise InputError(
-                f"start_timestep is {used}; with consistency spacing it can be {apart} to {self.timesteps}, as the first step that the "
-                f"model was distilled with is at {apart} (original_steps is {original_steps})."
+                f"start_timestep is {used}; with consistency spacing it can be {apart} to {self.timesteps}: the model was distilled from "
+                f"{original_steps} steps, and the lowest of them is at {apart}."
             )
         if not 1 <= steps <= len(solver):
-            before = f", up to start_timestep {used}" if used < self.timesteps else ""
+            before = f" up to start_timestep {used}" if used < self.timesteps else ""
             raise InputError(
-                f"steps is {steps}; with consistency spacing it can be 1 to {len(solver)}, the steps that the model was distilled with "
-                f"(original_steps){before}. Few are needed, such as 4 or 8."
+                f"steps is {steps}; with consistency spacing it can be 1 to {len(solver)}, the number of steps{before} from which the "
+                "model was distilled. Few are needed, such as 4 or 8."
             )
         return solver.flip(0)[:: len(solver) // steps][:steps].flip(0)
 

@@ -47,7 +47,7 @@ class LoraFile:
         """Find the layers of a model that the file changes, and read what it adds to them.
 
         Args:
-            unet: the shapes of the UNet's tensors by their names in it, see :func:`vc_core.family.model_file.part_shapes`.
+            unet: the shapes of the UNet's tensors by their names in it, see :func:`vc_core.family.parts.part_shapes`.
             text: those of the text tower's layers, see :func:`.places.text_layers`; None if there is no text encoder.
             alpha: in place of the file's.
 

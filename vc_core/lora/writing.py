@@ -22,7 +22,9 @@ from ..files import replacing
 from .alpha import ALPHA_KEYS
 from .merging import LoraSetting, matched
 
-_UNET, _TEXT, _TEXT_PATHS = "diffusion_model.", "text_encoder.", "text_model."
+#: Start of the names of a LoRA's tensors in its file, before those of the UNet's layers.
+UNET_PREFIX = "diffusion_model."
+_TEXT, _TEXT_PATHS = "text_encoder.", "text_model."
 
 
 def save_lora(
@@ -57,7 +59,7 @@ def save_lora(
     for place, (down, up, alpha) in layers.items():
         if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0]:
             raise InputError(f"{place} has a down matrix {list(down.shape)} and an up matrix {list(up.shape)}, which have no common rank.")
-        stem = (_TEXT if place.startswith(_TEXT_PATHS) else _UNET) + place
+        stem = (_TEXT if place.startswith(_TEXT_PATHS) else UNET_PREFIX) + place
         written = {f"{stem}.lora_A.weight": down.to(dtype), f"{stem}.lora_B.weight": up.to(dtype)}
         written[f"{stem}.alpha"] = torch.tensor(float(alpha))
         if dora_scales and place in dora_scales:

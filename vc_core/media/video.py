@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,35 @@ def read_video(path: Path, max_frames: int | None = None) -> Tensor:
         return video.div_(scale).sub_(1)
 
 
+def stream_frames(path: Path, most: int) -> Iterator[np.ndarray]:
+    """The first ``most`` frames of a video or (animated) image, one after the other, each ``[H, W, 3]`` of 8 or 16 bits or in [0, 1].
+
+    Unlike in :func:`read_video`, all frames together can have any number of pixels. The errors are the same.
+    """
+    with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV, or an image."):
+        frames = _image_frames(path) if is_image(path) else map(upright_pixels, decoded(path, kept=1))
+        yield from islice(frames, most)
+
+
+def average_fps(path: Path) -> float:
+    """The frames per second of a video or animated image, over all of it; 0 for a still image.
+
+    Raises:
+        VideoFileError: as :func:`read_video`, or it doesn't say.
+    """
+    with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV, or an image."):
+        if is_image(path):
+            with opened_image(path) as image:
+                count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                durations = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(image)] if count > 1 else []
+            return 1000 * count / sum(durations) if sum(durations) else float(count > 1) * 10
+        with _opened_container(path) as (_, stream):
+            rate = stream.average_rate or stream.guessed_rate
+            if not rate:
+                raise Unsuitable("it doesn't say how many frames a second has")
+            return float(rate)
+
+
 def _image_frames(path: Path) -> Iterator[np.ndarray]:
     with opened_image(path) as image:
         count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # an MPO is a JPEG with further views
@@ -167,6 +197,20 @@ def decoded(path: Path, kept: int | None = None) -> Iterator[Any]:
     Raises:
         Unsuitable: it can't be read, a frame is of another size than the first, or they are too large. PyAV raises others.
     """
+    with _opened_container(path) as (container, stream):
+        check_video_pixels(stream.width, stream.height, max(1, stream.frames if kept is None else min(kept, stream.frames)))
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        size = None
+        for number, frame in enumerate(container.decode(stream), 1):
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                raise Unsuitable(f"frame {number} is {frame.width}x{frame.height} and the first {size[0]}x{size[1]}")
+            yield frame
+
+
+@contextmanager
+def _opened_container(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A video file opened by PyAV, and its stream of pictures."""
     name = container_of(path)
     if name is None:
         raise Unsuitable("it is damaged, or of a kind that isn't read")
@@ -177,14 +221,7 @@ def decoded(path: Path, kept: int | None = None) -> Iterator[Any]:
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.codec_context is None:
             raise Unsuitable("it has no pictures, or of an unknown codec")
-        check_video_pixels(stream.width, stream.height, max(1, stream.frames if kept is None else min(kept, stream.frames)))
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        size = None
-        for number, frame in enumerate(container.decode(stream), 1):
-            size = size or (frame.width, frame.height)
-            if (frame.width, frame.height) != size:
-                raise Unsuitable(f"frame {number} is {frame.width}x{frame.height} and the first {size[0]}x{size[1]}")
-            yield frame
+        yield container, stream
 
 
 def upright_pixels(frame: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Writes a trained model as one file, in the layout of the published ones."""
+"""Writes a whole model that was trained as one file, in the layout of the published ones."""
 
 from __future__ import annotations
 

@@ -82,34 +82,55 @@ class DiffusionLoss:
             return ((ratio + 1) / ratio).clamp(max=limit)
         return torch.ones_like(ratio)
 
-    def dropped(self, batch: Batch, generator: torch.Generator) -> Conditioning:
-        """The conditioning with empty text and image tokens in place of some rows."""
+    def dropped(self, batch: Batch, uniform: Tensor) -> Conditioning:
+        """The conditioning with empty text and image tokens in place of some rows.
+
+        With u of a row, the text is dropped for u < t + p and the image for t <= u < t + p + i; t, p and i are the settings' dropouts of
+        text, both and image. DynamiCrafter was trained with 0.05 of each, VideoCrafter with p alone. Concat latents are never dropped.
+
+        Args:
+            uniform: a number in [0, 1) for each row, ``[B]``.
+        """
         text, image = batch.conditioning.text, batch.conditioning.image_tokens
-        drawn = torch.rand(len(text), generator=generator).to(text.device)[:, None, None]
-        both = drawn < self.settings.prompt_dropout
-        text_too = drawn < self.settings.prompt_dropout + self.settings.text_dropout
-        text = torch.where(text_too, batch.empty.text, text)
+        settings = self.settings
+        until_text, until_both = settings.text_dropout, settings.text_dropout + settings.prompt_dropout
+        drawn = uniform.to(text.device)[:, None, None]
+        text = torch.where(drawn < until_both, batch.empty.text, text)
         if image is not None and batch.empty.image_tokens is not None:
-            image = torch.where(both, batch.empty.image_tokens, image)
+            drops = (drawn >= until_text) & (drawn < until_both + settings.image_dropout)
+            image = torch.where(drops, batch.empty.image_tokens, image)
         return replace(batch.conditioning, text=text, image_tokens=image)
 
     def draw_timesteps(self, batch: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
-        """Timesteps `[B]` of the density t^(power - 1), evenly spread (Kingma et al., arXiv:2107.00630, appendix I.1)."""
-        quantiles = (torch.rand(1, generator=generator) + torch.arange(batch) / batch) % 1
+        """Timesteps `[B]` of the density t^(power - 1); independent, or evenly spread (Kingma et al., arXiv:2107.00630, appendix I.1)."""
+        if self.settings.spread_timesteps:
+            quantiles = (torch.rand(1, generator=generator) + torch.arange(batch) / batch) % 1
+        else:
+            quantiles = torch.rand(batch, generator=generator)
         count = len(self.schedule.alphas_cumprod)
         return (quantiles ** (1 / power) * count).long().clamp(max=count - 1)
+
+    def errors(self, unet: Callable[..., Tensor], latents: Tensor, timesteps: Tensor, noise: Tensor, conditioning: Conditioning) -> Tensor:
+        """The mean squared error of each clip, not weighted, ``[B]``.
+
+        Args:
+            unet: ``(x_t, timesteps, conditioning)`` -> prediction ``[B, C, T, h, w]``.
+            latents, noise: ``[B, C, T, h, w]``; the latents in the diffusion's scale.
+            timesteps: ``[B]``.
+        """
+        error = unet(self.noised(latents, timesteps, noise), timesteps, conditioning) - self.target(latents, timesteps, noise)
+        return (error.float() ** 2).mean((1, 2, 3, 4))
 
     def __call__(
         self, unet: Callable[..., Tensor], batch: Batch, generator: torch.Generator, timestep_power: float = 1.0, weight_limit: float = 0.0
     ) -> Tensor:
-        """The mean weighted squared error; all randomness comes from `generator` (on the CPU)."""
+        """The mean weighted squared error. Timesteps, noise and what is dropped are drawn from `generator` (on the CPU), in this order."""
         latents = batch.latents
         timesteps = self.draw_timesteps(len(latents), generator, timestep_power).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        conditioning = self.dropped(batch, generator)
-        x = self.noised(latents, timesteps, noise)
-        error = unet(x, timesteps, conditioning) - self.target(latents, timesteps, noise)
-        return (self.weight(timesteps, weight_limit) * (error.float() ** 2).mean((1, 2, 3, 4))).mean()
+        conditioning = self.dropped(batch, torch.rand(len(latents), generator=generator))
+        errors = self.errors(unet, latents, timesteps, noise, conditioning)
+        return (self.weight(timesteps, weight_limit) * errors).mean()
 
     def _tables(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alpha, scale = self.schedule.alphas_cumprod.to(timesteps.device), self.schedule.scale.to(timesteps.device)
