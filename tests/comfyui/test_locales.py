@@ -36,6 +36,11 @@ def test_every_node_describes_itself_and_all_that_goes_in_and_out(nodes: ObjectI
             assert "videocrafter" in info["search_aliases"], name
 
 
+def test_the_page_of_nodes_lists_them_all(nodes: ObjectInfo):
+    page = (REPOSITORY / "docs" / "nodes.md").read_text(encoding="utf-8")
+    assert [info["display_name"] for info in nodes.values() if info["display_name"] not in page] == []
+
+
 def test_english_is_what_the_nodes_say(nodes: ObjectInfo):
     assert read(ENGLISH) == {name: node_texts(info) for name, info in nodes.items()}  # python -m dev.locales writes it
 
