@@ -132,6 +132,7 @@ def open_template(interface: Interface, name: str) -> None:
     page.get_by_role("dialog").get_by_text(PACK_NAME).first.click()
     card = page.get_by_test_id(f"template-workflow-{name}")
     card.wait_for()
+    card.scroll_into_view_if_needed()  # images are loaded where they are seen
     image = card.locator("img").first
     page.wait_for_function("image => image.complete && image.naturalWidth", arg=image.element_handle())
     assert image.evaluate("image => image.naturalWidth") >= 256  # its thumbnail, not the icon of a missing one
