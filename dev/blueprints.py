@@ -145,7 +145,7 @@ def text_to_video(info: ObjectInfo) -> Blueprint:
 def image_to_video(info: ObjectInfo) -> Blueprint:
     """A video from an image and a prompt, for every image-to-video model."""
     flow = WorkflowBuilder(info)
-    image = flow.node("VideoCrafterExampleImage", at=(COLUMNS[0], 400), size=(WIDTH, 150), title="The image")
+    image = flow.node("VideoCrafterExampleImage", at=(COLUMNS[0], 400), size=(WIDTH, 230), title="The image")
     loader, positive, negative, settings, latent = _start(
         flow, "videocrafter_tiny_dynamicrafter (bundled)", "moving right", image=image["IMAGE"]
     )

@@ -53,8 +53,13 @@ def viewcrafter(info: ObjectInfo) -> WorkflowBuilder:
         "of *Images of all frames*: a point cloud or a depth map, rendered along a path of the camera.",
         at=(0, FIRST_ROW), size=(WIDTH, 200), title="The views",
     )
-    views = _views(flow, (6, 22, 38), (8, 9, 8))
-    top = FIRST_ROW + 760
+    views = flow.node(
+        "VideoCrafterExampleImage",
+        {"shape": "square", "color": "red", "x": 16, "y": 32, "length": 25, "end_x": 48, "end_y": 32},
+        at=(COLUMNS[1], FIRST_ROW), size=(WIDTH, 240), title="Images of all frames",
+    )
+    flow.group("Images: one for each frame", [views], color=GREEN)
+    top = SECOND_ROW
     loader = model(
         flow, BUNDLED, top,
         "The bundled model only shows how the nodes are connected; it was trained for other videos.\n\nFor real views choose ViewCrafter's "
@@ -76,30 +81,12 @@ def viewcrafter(info: ObjectInfo) -> WorkflowBuilder:
         "VideoCrafterFramesToVideo",
         {
             "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "clip_vision": loader["CLIP_VISION"],
-            "vae": loader["VAE"], "latent": latent["LATENT"], "images": views, "fps": 10.0,
+            "vae": loader["VAE"], "latent": latent["LATENT"], "images": views["IMAGE"], "fps": 10.0,
         },
         at=(COLUMNS[2], top), size=(WIDTH, 280),
     )
     _finish(flow, loader, conditioning, latent, "ViewCrafter", top)
     return flow
-
-
-def _views(flow: WorkflowBuilder, places: tuple[int, ...], counts: tuple[int, ...]) -> Output:
-    """A drawn shape that moves to the right, each place for a number of frames."""
-    drawn, repeated = [], []
-    for index, (x, count) in enumerate(zip(places, counts, strict=True)):
-        top = FIRST_ROW + 210 * index
-        drawn.append(example(flow, x, 22, (COLUMNS[1], top), f"View {index + 1}"))
-        given = {"image": drawn[-1]["IMAGE"], "amount": count}
-        repeated.append(flow.node("RepeatImageBatch", given, at=(COLUMNS[2], top), size=(WIDTH, 80)))
-    joined = repeated[0]
-    for index, each in enumerate(repeated[1:]):
-        title = "Images of all frames" if each is repeated[-1] else None
-        both = {"image1": joined["IMAGE"], "image2": each["IMAGE"]}
-        joined = flow.node("ImageBatch", both, at=(COLUMNS[3], FIRST_ROW + 210 * (index + 1)), size=(WIDTH, 60), title=title)
-        drawn.append(joined)
-    flow.group("Images: one for each frame", [*drawn, *repeated], color=GREEN)
-    return joined["IMAGE"]
 
 
 def interpolation(info: ObjectInfo) -> WorkflowBuilder:
@@ -121,7 +108,7 @@ def interpolation(info: ObjectInfo) -> WorkflowBuilder:
 def loop(info: ObjectInfo) -> WorkflowBuilder:
     """A loop. The last frame repeats the first, so it is left out."""
     flow = WorkflowBuilder(info)
-    image = _one_image(flow, "First and last image", 20, 32)
+    image = _one_image(flow, "First and last image: drawn, or your own", 20, 32)
     loader, positive, negative, latent = _start(flow, "moving right", "dynamicrafter_512_interp_v1", image)
     conditioning = _between(flow, loader, positive, negative, latent, {"image": image})
     flow.group("Image, speed and length", [conditioning, latent], color=GREEN)

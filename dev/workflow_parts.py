@@ -89,5 +89,5 @@ def saved(
 def example(flow: WorkflowBuilder, x: int, y: int, at: tuple[float, float], title: str) -> Node:
     """A drawn red square with its middle at (x, y); a link to it replaces it by the user's own image."""
     return flow.node(
-        "VideoCrafterExampleImage", {"shape": "square", "color": "red", "x": x, "y": y}, at=at, size=(WIDTH, 150), title=title
+        "VideoCrafterExampleImage", {"shape": "square", "color": "red", "x": x, "y": y}, at=at, size=(WIDTH, 230), title=title
     )

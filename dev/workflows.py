@@ -160,7 +160,7 @@ def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     image = example(flow, 18, 32, (COLUMNS[2], FIRST_ROW), "The image")
     preview = flow.node("PreviewImage", {"images": image["IMAGE"]}, at=(COLUMNS[3], FIRST_ROW), size=(WIDTH, 280))
     flow.group("Your image: choose, then connect", [own], color=TEAL)
-    flow.group("Source image", [image, preview], color=GREEN)
+    flow.group("Source image: drawn, or your own", [image, preview], color=GREEN)
     _image_to_video(flow, image["IMAGE"], "moving right", SECOND_ROW, "VideoCrafter_image_to_video", webp_top=FIRST_ROW)
     return flow
 
@@ -190,7 +190,7 @@ def text_to_image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     flow.group("Prompt: what the image shows", [positive, negative], color=GREEN)
     flow.group("Size of the image", [latent], color=GREEN)
     flow.group("Sampling: new seed, new image", [sampler], color=PURPLE)
-    flow.group("Source image", [image, preview], color=OLIVE)
+    flow.group("Source image: what the video starts from", [image, preview], color=OLIVE)
     _image_to_video(flow, image["IMAGE"], "moving up", SECOND_ROW + 100, "VideoCrafter_text_to_image_to_video")
     return flow
 

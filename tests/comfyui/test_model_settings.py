@@ -96,3 +96,12 @@ def test_the_drawn_image_is_what_was_asked_and_an_own_one_is_passed_on(comfyui):
     own = out(graph.add("EmptyImage", width=24, height=40, batch_size=2, color=0x336699))
     passed = graph.run(comfyui, image=out(graph.add("VideoCrafterExampleImage", **choice, image=own)))["image"]
     assert passed.shape == (2, 40, 24, 3) and torch.equal(passed, passed[:1, :1, :1].expand_as(passed))
+
+
+def test_a_shape_that_moves(comfyui):
+    graph = Graph()
+    choice = {"shape": "square", "color": "red", "x": 12, "y": 20, "length": 5, "end_x": 52, "end_y": 40}
+    drawn = graph.run(comfyui, image=out(graph.add("VideoCrafterExampleImage", **choice)))["image"]
+    middles = [np.argwhere(foreground((frame.numpy() * 255).round().astype(np.uint8))).mean(0) for frame in drawn]
+    expected = [(20 + 5 * index - 0.5, 12 + 10 * index - 0.5) for index in range(5)]
+    assert np.abs(np.array(middles) - np.array(expected)).max() < 1

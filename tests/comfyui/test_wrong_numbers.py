@@ -23,7 +23,7 @@ NUMBERS = [
     *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
     *(("VideoCrafterModelSettings", name) for name in ("width", "height", "length", "fps", "steps")),
-    *(("VideoCrafterExampleImage", name) for name in ("x", "y")),
+    *(("VideoCrafterExampleImage", name) for name in ("x", "y", "length", "end_x", "end_y")),
     ("VideoCrafterPromptSchedule", "length"),
     ("VideoCrafterMotionStrength", "strength"),
     *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
@@ -109,7 +109,8 @@ def test_a_widget_of_nan(comfyui, graph):
     start = dict(graph.prompt)
     whole = {  # ComfyUI refuses these
         "seed", "noise_seed", "start_timestep", "iterations", "order", "steps", "original_steps", "interval", "blocks", "width", "height",
-        "length", "batch_size", "frames_at_once", "x", "y", "loop_count", "rank", "grad_accumulation_steps",
+        "length", "batch_size", "frames_at_once", "x", "y", "end_x", "end_y", "loop_count", "rank",
+        "grad_accumulation_steps",
     }
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..errors import InputError
+
 #: Longest time of a frame, in units of 10 ms.
 LONGEST = 65535
 #: Most bytes of a block of data.
@@ -26,7 +28,7 @@ def write_gif(frames: Iterable[tuple[np.ndarray, int]], path: Path, size: tuple[
         comment: text in the file; empty for none.
 
     Raises:
-        ValueError: a frame, or equal ones together, last longer than 655 seconds.
+        InputError: a frame, or equal ones together, last longer than 655 seconds.
     """
     with path.open("wb") as file:
         file.write(b"GIF89a" + struct.pack("<HHBBB", *size, 0x70, 0, 0))  # 8 bits a channel, no colours common to all frames
@@ -37,7 +39,7 @@ def write_gif(frames: Iterable[tuple[np.ndarray, int]], path: Path, size: tuple[
             file.write(b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0")
         for part, left, top, time in _changes(frames):
             if time > LONGEST:
-                raise ValueError(f"a frame lasts {time / 100:g} seconds, and at most {LONGEST / 100:g} are possible")
+                raise InputError(f"a frame lasts {time / 100:g} seconds, and at most {LONGEST / 100:g} are possible")
             file.write(b"!\xf9\x04\x04" + struct.pack("<HBB", time, 0, 0))  # the frame stays, so that the next one is drawn over it
             file.write(_picture(part, left, top))
         file.write(b";")

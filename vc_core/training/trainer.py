@@ -301,7 +301,7 @@ def trained_weights_like(module: nn.Module, average: Average | None) -> dict[str
 def _load_trained(module: nn.Module, weights: dict[str, Tensor], like: nn.Module | None = None) -> None:
     expected = trained_weights(like or module)
     if set(weights) != set(expected):
-        raise ValueError(f"it has {len(weights)} trained tensors where the network has {len(expected)}, or of other names")
+        raise StateError(f"it has {len(weights)} trained tensors where the network has {len(expected)}, or of other names")
     module.load_state_dict(weights, strict=False)
 
 
