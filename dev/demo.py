@@ -79,7 +79,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageSetting(Setting):
-    """An image file: the LoadImage titled `loader` loads it, and the node titled `target` takes that in place of what it had."""
+    """An image file: the LoadImage titled `loader` loads it, and the Example Image titled `target` takes that in place of drawing one."""
 
     variable: str
     loader: str
@@ -100,12 +100,12 @@ class ImageSetting(Setting):
         return ImageFile(path, png.getvalue())
 
     def default(self, prompt: Prompt) -> str:
-        source, _ = prompt[find_node(prompt, "image", title=self.target)]["inputs"]["image"]
-        return prompt[source]["_meta"]["title"]
+        drawn = prompt[find_node(prompt, "shape", title=self.target)]["inputs"]
+        return f"a {drawn['color']} {drawn['shape']}, drawn"
 
     def apply(self, value: ImageFile, prompt: Prompt, server: Server) -> None:
         set_input(prompt, "image", server.upload(f"{value.path.stem}.png", value.png), title=self.loader)
-        set_input(prompt, "image", [find_node(prompt, "image", title=self.loader), 0], title=self.target)
+        prompt[find_node(prompt, "shape", title=self.target)]["inputs"]["image"] = [find_node(prompt, "image", title=self.loader), 0]
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,7 @@ def test_nothing_in_a_workflow_lies_on_something_else(name: str) -> None:
 
 
 #: Three keyframes make two clips that share a frame; a loop's last frame, which is its first again, is left out. All else is one clip.
-FRAMES = {"dynamicrafter_keyframes": 31, "dynamicrafter_loop": 15}
+FRAMES = {"viewcrafter": 25, "dynamicrafter_keyframes": 31, "dynamicrafter_loop": 15}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -322,7 +322,7 @@ def test_a_setting_without_a_value_stays_as_in_the_workflow(object_info: dict[st
         for there in demo.DEMOS
         for setting in there.settings
     }
-    assert defaults == {"PROMPT": "a red circle moving right", "IMAGE": "Red square", "MOTION": "moving right"}
+    assert defaults == {"PROMPT": "a red circle moving right", "IMAGE": "a red square, drawn", "MOTION": "moving right"}
 
 
 def test_an_animated_image_is_read_as_its_first_frame(tmp_path: Path) -> None:
