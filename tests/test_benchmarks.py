@@ -40,6 +40,7 @@ def conditioning(config: UNetConfig, frames: int, height: int, width: int, video
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("image", ["the same image", "each its own"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_plain_formulation_is_the_same_model(kind, image):

@@ -178,6 +178,7 @@ def figures(cost: Cost) -> str:
     return f"{cost.outcome}: {cost.seconds:.2f} s, {cost.megabytes:.0f} MB: {cost.message:.200}"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_files_cost_little(case, bounded, tmp_path, record_property):
     path = tmp_path / "model.ckpt"

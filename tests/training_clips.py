@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from tiny_world import world as worlds
+from vc_core.media.shapes import BACKGROUND
 from vc_core.media.video import save_video
 
 #: A colour that no bundled model was trained with.
@@ -22,7 +23,7 @@ def draw_clip(direction: str, shape: str, fps: int, middle: tuple[int, int], col
     white = torch.full((len(x),), list(worlds.COLOURS).index("white"))
     frames = worlds.render(world, white, torch.full_like(white, worlds.SHAPES.index(shape)), x, y)
     # White and the ground are repainted: how much of a pixel the shape covers is kept.
-    ground, paint = (torch.tensor(each, dtype=torch.float32)[None, :, None, None] / 127.5 - 1 for each in (worlds.BACKGROUND, colour))
+    ground, paint = (torch.tensor(each, dtype=torch.float32)[None, :, None, None] / 127.5 - 1 for each in (BACKGROUND, colour))
     cover = (frames.mean(1, keepdim=True) - ground.mean()) / (240 / 127.5 - 1 - ground.mean())
     return (ground + cover * (paint - ground)).transpose(0, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,9 +24,13 @@ POSITIVE, NEGATIVE = 0, 1
 LATENT_SCALE = 0.18215
 
 
-def runs(*models: str) -> list[tuple[str, str]]:
-    """The recorded runs of these models, as pairs of a model and a run."""
-    return [(name, run) for name in models for run in golden_contents.runs(goldens.recording(name))]
+def runs(*models: str) -> list[Any]:
+    """The recorded runs of these models, as parameters of a model and a run; those after each model's first are long tests."""
+    return [
+        pytest.param(name, run, marks=[pytest.mark.full] if index else [])
+        for name in models
+        for index, run in enumerate(golden_contents.runs(goldens.recording(name)))
+    ]
 
 
 def frames_of(latents: Tensor) -> Tensor:

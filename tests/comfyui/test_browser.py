@@ -273,7 +273,7 @@ def noted_workflow(title: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("title", [pytest.param(title, marks=[] if title in ("MP4 (H.264)", "WebM (VP9)") else pytest.mark.full)
+@pytest.mark.parametrize("title", [pytest.param(title, marks=[] if title == "MP4 (H.264)" else pytest.mark.full)
                                    for title in FORMATS])
 def test_a_saved_file_plays_in_the_page_and_opens_by_dropping_it(interface: Interface, server: Server, title: str, record_property: Any):
     plays, kind, opens = FORMATS[title]
@@ -314,7 +314,7 @@ def test_a_saved_file_plays_in_the_page_and_opens_by_dropping_it(interface: Inte
 ATTACK = "<img src=x onerror='window.attacked = true'>"
 
 
-@pytest.mark.parametrize("place", ["title", "tensor"])
+@pytest.mark.parametrize("place", [pytest.param("title", marks=pytest.mark.full), "tensor"])
 def test_a_stranger_s_file_puts_no_script_into_the_page(interface: Interface, server: Server, place: str):
     """By its title, which the loader shows, or by a tensor's name in an error."""
     file = ModelFile.open("videocrafter_tiny_t2v")

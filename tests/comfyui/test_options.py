@@ -20,7 +20,12 @@ from vc_core import load
 #: More than 64 positions of a latent: for fewer, ComfyUI's choice of attention does not count.
 SIZE = 96
 #: A row needs a server with options of its own.
-CASES = [pytest.param(row, model, id=f"{row.name}-{TITLES[model].replace(' ', '')}") for row in ROWS if row.flags for model in row.models]
+CASES = [
+    pytest.param(row, model, id=f"{row.name}-{TITLES[model].replace(' ', '')}", marks=[pytest.mark.full] if model != row.models[0] else [])
+    for row in ROWS
+    if row.flags
+    for model in row.models
+]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ from vc_core.family.bundled import bundled_models
 
 BUNDLED = "videocrafter_tiny_t2v"
 PROMPT = goldens.PROMPTS[0]
+#: All models; those after the first are long tests.
+FIRST_OF_ALL = [pytest.param(name, marks=[pytest.mark.full] if index else []) for index, name in enumerate(goldens.TEXT_TO_VIDEO)]
 
 
 def recorded_noise(comfyui: Server, graph: Graph, noise: torch.Tensor, file: str) -> list[object]:
@@ -34,7 +36,7 @@ def recorded_noise(comfyui: Server, graph: Graph, noise: torch.Tensor, file: str
     return out(graph.add("TestNoise", file=file))
 
 
-@pytest.mark.parametrize("name", goldens.TEXT_TO_VIDEO)
+@pytest.mark.parametrize("name", FIRST_OF_ALL)
 @pytest.mark.parametrize("settings", [{"eta": 1.0}, {"eta": 0.5, "guidance_rescale": 0.7, "cfg": 5.0}, {"eta": 0.0, "cfg": 1.0}])
 def test_a_seed_gives_the_core_s_video(comfyui, checkpoints, name, settings):
     graph = TextGraph(f"{name}.safetensors", PROMPT)

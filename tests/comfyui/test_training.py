@@ -18,7 +18,7 @@ from vc_core.checkpoint.convert import CONFIG_KEY
 from vc_core.config import to_yaml
 from vc_core.family.bundled import bundled_models
 from vc_core.family.model_file import ModelFile
-from vc_core.training.export import PREFIX, save_lora
+from vc_core.lora.writing import UNET_PREFIX, save_lora
 
 BUNDLED = "videocrafter_tiny_t2v"
 TRAINING = {
@@ -92,7 +92,7 @@ def test_a_lora_is_trained_and_applied_in_one_graph(comfyui):
     assert goldens.error(changed, before) > 1e-3
     assert torch.equal(untrained(comfyui), before)
     file = lora_file(comfyui, "one_graph")
-    assert all(name.startswith(PREFIX) for name in file) and {float(file[name]) for name in file if name.endswith("alpha")} == {16.0}
+    assert all(name.startswith(UNET_PREFIX) for name in file) and {float(file[name]) for name in file if name.endswith("alpha")} == {16.0}
     folder = comfyui.base / "models" / "loras"
     folder.mkdir(exist_ok=True)
     save_file(file, folder / "one_graph.safetensors")
@@ -178,8 +178,8 @@ def test_a_dora_of_the_core_in_comfyui(comfyui, tmp_path):
     scale = magnitude * base.norm(dim=1, keepdim=True) / changed.norm(dim=1, keepdim=True)
     folder = comfyui.base / "models" / "loras"
     folder.mkdir(exist_ok=True)
-    save_lora(folder / "dora.safetensors", {layer: (up, down, 1.0)}, {}, {layer: scale})
-    difference = {f"{PREFIX}{layer}.diff": wanted - base}
+    save_lora(folder / "dora.safetensors", {layer: (down, up, 1.0)}, {}, torch.float32, {layer: scale})
+    difference = {f"{UNET_PREFIX}{layer}.diff": wanted - base}
     save_file(difference, folder / "difference.safetensors")
     results = []
     for name in ("dora", "difference"):

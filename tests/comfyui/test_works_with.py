@@ -17,7 +17,10 @@ from harness.works_with import CLAIMS, ROWS
 from harness.works_with.table import Row
 
 CASES = [
-    pytest.param(row, model, id=f"{row.name}-{TITLES[model].replace(' ', '')}", marks=[pytest.mark.full] if row.long else [])
+    pytest.param(
+        row, model, id=f"{row.name}-{TITLES[model].replace(' ', '')}",
+        marks=[pytest.mark.full] if row.long or model != row.models[0] else [],
+    )
     for row in ROWS
     if not row.flags
     for model in row.models
