@@ -18,6 +18,8 @@ from vc_core.family.model_file import ModelFile
 from vc_core.family.parts import PARTS
 from vc_core.models.conditioning import Conditioning
 
+pytestmark = pytest.mark.full
+
 MODELS = ("t2v_512_v1", "t2v_512_v2", "i2v_512_v1", "dynamicrafter_512_v1")
 UNET = "model.diffusion_model."
 

@@ -37,10 +37,7 @@ WORKFLOWS = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "text_to_video" else pytest.mark.full)
     for path in sorted((REPOSITORY / "workflows").glob("*.json"))
 ]
-BLUEPRINTS = [
-    pytest.param(path, id=path.stem, marks=[] if path.stem.startswith("Text") else pytest.mark.full)
-    for path in sorted((REPOSITORY / "subgraphs").glob("*.json"))
-]
+BLUEPRINTS = [pytest.param(path, id=path.stem) for path in sorted((REPOSITORY / "subgraphs").glob("*.json"))]
 #: The interface splits a pack's folder name at its dots, so that help pages are not found under the other tests' one.
 PACK_NAME = DEFAULT_PACK_NAME
 PAGE = {"width": 1280, "height": 800}
@@ -172,7 +169,8 @@ def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server
     assert [pair for pair in pairs(boxes) if overlap(*pair)] == []  # nor by what grew in running
 
 
-@pytest.mark.parametrize("renderer", ["canvas", pytest.param("vue", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("renderer", ["canvas", "vue"])
 @pytest.mark.parametrize("path", BLUEPRINTS)
 def test_a_blueprint_is_placed_and_runs(interface: Interface, server: Server, path: Path, renderer: str):
     """From an empty graph to a clip: a double click, the name, Enter, a click for the place, and Run."""
@@ -180,6 +178,7 @@ def test_a_blueprint_is_placed_and_runs(interface: Interface, server: Server, pa
     interface.setting("Comfy.VueNodes.Enabled", renderer == "vue")
     page.evaluate("window.app.graph.clear()")
     page.mouse.dblclick(640, 400)
+    page.wait_for_function("document.activeElement?.tagName == 'INPUT'")  # the search that the double click opens
     page.keyboard.type(path.stem)
     page.get_by_text(path.stem).first.wait_for()
     page.wait_for_timeout(1000)  # the list follows what was typed by its own clock
