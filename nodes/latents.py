@@ -10,7 +10,7 @@ from torch import Tensor
 from ..vc_core.sampling import suggested_size
 from .bridge.frames import LARGEST, SMALLEST, empty_latent, size_problem
 from .bridge.images import rgb_images
-from .bridge.model import VideoCrafterModel
+from .bridge.model import config_of
 from .bridge.schema import checked_inputs, schema
 
 
@@ -38,13 +38,9 @@ class VideoCrafterImageSize(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, image: Tensor) -> io.NodeOutput:
-        if not isinstance(model.model, VideoCrafterModel):
-            raise ValueError(
-                f"This node needs a VideoCrafter model, but got {type(model.model).__name__}. Connect MODEL of Load "
-                "VideoCrafter Model."
-            )
+        sampling = config_of(model).sampling
         height, width = rgb_images(image).shape[2:]
-        return io.NodeOutput(*suggested_size(model.model.config.sampling, width, height))
+        return io.NodeOutput(*suggested_size(sampling, width, height))
 
 
 class EmptyVideoCrafterLatent(io.ComfyNode):

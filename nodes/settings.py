@@ -10,7 +10,7 @@ from torch import Tensor
 from ..vc_core.sampling import suggested_size
 from .bridge.frames import LARGEST, size_problem
 from .bridge.images import rgb_images
-from .bridge.model import VideoCrafterModel
+from .bridge.model import config_of
 from .bridge.schema import checked_inputs, schema
 
 
@@ -60,11 +60,7 @@ class VideoCrafterModelSettings(io.ComfyNode):
     def execute(
         cls, model: Any, width: int, height: int, length: int, fps: float, steps: int, image: Tensor | None = None
     ) -> io.NodeOutput:
-        if not isinstance(model.model, VideoCrafterModel):
-            raise ValueError(
-                f"This node needs a VideoCrafter model, but got {type(model.model).__name__}. Connect MODEL of Load VideoCrafter Model."
-            )
-        config = model.model.config
+        config = config_of(model)
         sampling = config.sampling
         shape = (sampling.width, sampling.height)
         if image is not None:

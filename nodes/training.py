@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from .bridge.frames import fold, frames_per_video
-from .bridge.model import VideoCrafterModel
+from .bridge.model import config_of
 from .bridge.schema import advanced, checked_inputs, schema
 from .bridge.training import TRAINED, LoraTraining, clips_of, conditioning_of, train_lora
 
@@ -127,11 +127,7 @@ class VideoCrafterTrainLora(io.ComfyNode):
         learning_rate: float, rank: int, seed: int, negative: list[Any] | None = None, alpha: float = 16.0,
         gradient_checkpointing: bool = True,
     ) -> io.NodeOutput:
-        if not isinstance(model.model, VideoCrafterModel):
-            raise ValueError(
-                f"This node needs a VideoCrafter model, but got {type(model.model).__name__}. Connect MODEL of Load VideoCrafter Model; "
-                "for other models use core's Train LoRA."
-            )
+        config_of(model)  # refuses models of other families
         settings = LoraTraining(
             trained, steps, batch_size, grad_accumulation_steps, learning_rate, rank, alpha, seed, gradient_checkpointing
         )

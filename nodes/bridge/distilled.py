@@ -19,6 +19,11 @@ GUIDANCE_KEY, MOTION_KEY, MOTION_SHARE_KEY = "guidance", "motion_guidance", "mot
 INPUTS = ("guidance", "motion", "motion_stop")
 
 
+def scales_of_videos(inputs: Mapping[str, Any], rows: int = 1) -> dict[str, Any]:
+    """The scales among the UNet's inputs, of each video's first row of ``rows``; None for those that are not there."""
+    return {name: None if inputs.get(name) is None else inputs[name][::rows] for name in INPUTS}
+
+
 def scale_conds(config: ModelConfig, values: Mapping[str, Any]) -> dict[str, Any]:
     """The model's inputs, by the values of a conditioning or else the model's own; none for models that read no scales.
 

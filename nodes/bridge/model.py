@@ -116,7 +116,8 @@ class FoldedUNet(UNet):
             ValueError: the batch is no multiple of the number of frames; patches or residuals that don't fit.
         """
         if x.ndim == 5:
-            return UNet.forward(self, x, timesteps, Conditioning(context, image_tokens, image_strength, fps))
+            scales = distilled.scales_of_videos(kwargs)
+            return UNet.forward(self, x, timesteps, Conditioning(context, image_tokens, image_strength, fps, **scales))
         conditionings = len(transformer_options.get("cond_or_uncond", [0]))
         frames = num_video_frames or x.shape[0] // conditionings
         if x.shape[0] % (conditionings * frames):
@@ -131,8 +132,7 @@ class FoldedUNet(UNet):
         videos = fold(x, frames)
         conditioning = Conditioning(
             context.unflatten(0, (-1, frames)) if text_per_frame else context[::frames],
-            image_tokens=of_video(image_tokens), image_strength=of_video(image_strength), fps=of_video(fps),
-            **{name: of_video(kwargs.get(name)) for name in distilled.INPUTS},
+            of_video(image_tokens), of_video(image_strength), of_video(fps), **distilled.scales_of_videos(kwargs, frames),
         )
         hooks = hooks_of(transformer_options, control, videos, timesteps[::frames], conditioning, of_video(role))
         attention = None
@@ -321,6 +321,19 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         if len(features) not in (1, videos):
             raise ValueError(f"There are {len(features)} images for {videos} videos: connect one, or set batch_size to {len(features)}.")
         return self.image_proj_model(features.to(self.manual_cast_dtype or self.get_dtype()))
+
+
+def config_of(model: Any) -> ModelConfig:
+    """The configuration of a MODEL.
+
+    Raises:
+        ValueError: a model of another family.
+    """
+    if not isinstance(model.model, VideoCrafterModel):
+        raise ValueError(
+            f"This node needs a VideoCrafter model, but got {type(model.model).__name__}. Connect MODEL of Load VideoCrafter Model."
+        )
+    return model.model.config
 
 
 def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
