@@ -1,6 +1,7 @@
 """Writes models as the package holds them, small: `python -m dev.bundle MODEL.safetensors ... --target FOLDER`.
 
-All models of the folder are given at once, so that what they have in common is found. See `vc_core/family/bundled.py` for the form.
+All models of the folder are given at once, so that what they have in common is found; with `--base NAME`, one that was made of a
+bundled model is added to the folder, as the tensors that differ. See `vc_core/family/bundled.py` for the form.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vc_core.checkpoint import Checkpoint, open_checkpoint
-from vc_core.family.bundled import ROWS, SHAPE, SHARED_KEY, VALUES
+from vc_core.errors import InputError
+from vc_core.family.bundled import BASE_KEY, ROWS, SHAPE, SHARED_KEY, VALUES, bundled_models, with_shared_parts
 from vc_core.files import replacing
 
 #: A table is stored by rows where at most this share of them is not zero.
@@ -46,6 +48,25 @@ def bundle(models: Sequence[Path], target: Path) -> None:
             _write(target / "shared" / file, own[part], {SHARED_KEY: ""})
         rest = {key: tensor for part, tensors in own.items() if part not in shared for key, tensor in tensors.items()}
         _write(target / name, rest, checkpoints[name].metadata | {SHARED_KEY: " ".join(sorted(shared.values()))})
+
+
+def bundle_changes(model: Path, base: str, target: Path) -> None:
+    """Write a model into a folder as the tensors in which it differs from a bundled model, whose other tensors it has.
+
+    Args:
+        base: the bundled model's name.
+
+    Raises:
+        InputError: there is no such bundled model, or it has tensors that the model lacks.
+    """
+    if base not in bundled_models():
+        raise InputError(f"There is no bundled model {base}; there are {', '.join(bundled_models())}.")
+    checkpoint, below = open_checkpoint(model), with_shared_parts(open_checkpoint(bundled_models()[base]))
+    if lacking := sorted(set(below) - set(checkpoint)):
+        raise InputError(f"{model} lacks tensors of {base}: {', '.join(lacking[:3])}. It can't be stored as its changes.")
+    tensors = {name: checkpoint.sound_tensor(name) for name in checkpoint}
+    changed = {name: tensor for name, tensor in tensors.items() if name not in below or not torch.equal(tensor, below.sound_tensor(name))}
+    _write(target / model.name, changed, checkpoint.metadata | {SHARED_KEY: "", BASE_KEY: bundled_models()[base].name})
 
 
 def _parts(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
@@ -79,8 +100,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dev.bundle", description=__doc__)
     parser.add_argument("models", nargs="+", type=Path, help="all models of the folder, as complete .safetensors files")
     parser.add_argument("--target", type=Path, required=True, help="the folder, vc_core/bundled")
+    parser.add_argument("--base", help="the bundled model that each of the models was made of; only what differs is written")
     arguments = parser.parse_args()
-    bundle(arguments.models, arguments.target)
+    if arguments.base is None:
+        bundle(arguments.models, arguments.target)
+    for model in arguments.models if arguments.base else ():
+        bundle_changes(model, arguments.base, arguments.target)
 
 
 if __name__ == "__main__":

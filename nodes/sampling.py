@@ -25,7 +25,7 @@ STEPS_TOOLTIP = (
     "requested, as the authors' does (30 -> 31)."
 )
 #: Whose settings VideoCrafter Sampler takes: the node's, or those of the model's configuration.
-AS_SET, THE_MODELS = "as set", "the model's"
+AS_SET, THE_MODELS, THE_MODELS_SAMPLER = "as set", "the model's", "the model's sampler"
 
 
 def eta_input() -> io.Float.Input:
@@ -102,10 +102,10 @@ class VideoCrafterSampler(io.ComfyNode):
                 ),
                 advanced(spacing_input()),
                 io.Combo.Input(
-                    "settings", options=[AS_SET, THE_MODELS], default=AS_SET, optional=True,
+                    "settings", options=[AS_SET, THE_MODELS, THE_MODELS_SAMPLER], default=AS_SET, optional=True,
                     tooltip="as set: DDIM with the settings above. the model's: the sampler, steps, cfg, eta, "
-                    "guidance_rescale and spacing of the model's authors, whatever is set above. Choose it for "
-                    "T2V-Turbo, which is not sampled with DDIM.",
+                    "guidance_rescale and spacing of the model's authors, whatever is set above. the model's sampler: only the sampler and "
+                    "spacing of the authors, the rest as set. Choose one of these two for T2V-Turbo, which is not sampled with DDIM.",
                 ),
                 advanced(start_input()),
                 io.Noise.Input(
@@ -129,6 +129,7 @@ class VideoCrafterSampler(io.ComfyNode):
         own = config.sampling
         if settings == THE_MODELS:
             steps, cfg, eta, guidance_rescale = own.steps, own.guidance_scale, own.eta, own.guidance_rescale
+        if settings != AS_SET:
             spacing, sampler = own.spacing, own.sampler
         cls._advise(advice(config, sampler, steps, cfg), cfg)
         sigmas = authors_sigmas(schedule, steps, denoise, spacing, own.original_steps, below_whole(start_timestep))
@@ -152,7 +153,7 @@ class VideoCrafterSampler(io.ComfyNode):
         if cfg == 1:
             logging.info("VideoCrafter Sampler: cfg is 1, at which the negative conditioning is not read.")
         if sentences:
-            remedy = "Choose settings: the model's, or VideoCrafter Consistency with SamplerCustomAdvanced for other numbers of steps."
+            remedy = "Choose settings: the model's; or the model's sampler, with cfg 1 and few steps of your own."
             logging.warning("VideoCrafter Sampler: %s %s", " ".join(sentences), remedy)
             show(cls, "\n".join([*sentences, remedy]))
 

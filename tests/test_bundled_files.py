@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import vc_core
-from dev.bundle import bundle
+from dev.bundle import bundle, bundle_changes
 from vc_core.__main__ import main
 from vc_core.checkpoint import Checkpoint, CheckpointError, convert, open_checkpoint
+from vc_core.errors import InputError
 from vc_core.family import bundled
 from vc_core.family.model_file import ModelFile
 
@@ -42,7 +43,7 @@ def tensors_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     return {name: checkpoint.sound_tensor(name) for name in checkpoint}
 
 
-def test_the_names_are_the_three_models():
+def test_the_names_are_the_recorded_models():
     assert list(vc_core.bundled_models()) == list(RECORDED)
     assert all(path.is_file() for path in vc_core.bundled_models().values())
 
@@ -73,7 +74,7 @@ def test_all_files_are_in_use_and_small():
             used |= {bundled.BUNDLED / "shared" / name for name in file.metadata()[bundled.SHARED_KEY].split()}
     used |= set(bundled.bundled_statistics().values())
     assert used == {path for path in bundled.BUNDLED.rglob("*") if path.is_file()}
-    assert sum(path.stat().st_size for path in used) < 18_000_000
+    assert sum(path.stat().st_size for path in used) < 21_000_000
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -128,3 +129,28 @@ def test_models_are_bundled_and_read_back(tmp_path, monkeypatch):
         assert torch.equal(load_file(tmp_path / "again.safetensors")["one.table"], table)
     with safe_open(tmp_path / "bundled" / "a.safetensors", "pt") as file:
         assert set(file.keys()) == {"two.weight"}
+
+
+def test_a_model_is_stored_as_its_changes(tmp_path, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    base = {"one.weight": torch.randn(5, 5, generator=draw), "one.bias": torch.randn(5, generator=draw), "two.weight": torch.ones(4)}
+    changed = base | {"one.bias": torch.zeros(5), "one.new": torch.randn(3, generator=draw)}
+    write(tmp_path / "base.safetensors", base)
+    write(tmp_path / "changed.safetensors", changed)
+    bundle([tmp_path / "base.safetensors"], tmp_path / "bundled")
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path / "bundled")
+    bundle_changes(tmp_path / "changed.safetensors", "base", tmp_path / "bundled")
+    with safe_open(tmp_path / "bundled" / "changed.safetensors", "pt") as file:
+        assert set(file.keys()) == {"one.bias", "one.new"}
+    checkpoint = bundled.with_shared_parts(open_checkpoint(tmp_path / "bundled" / "changed.safetensors"))
+    found = tensors_of(checkpoint)
+    assert set(found) == set(changed) and all(torch.equal(found[name], tensor) for name, tensor in changed.items())
+    assert checkpoint.metadata == {"format": "pt", "vc_core.config": "changed"}
+
+
+def test_changes_need_a_bundled_base_whose_tensors_are_all_there(tmp_path):
+    write(tmp_path / "other.safetensors", {"one.weight": torch.ones(2)})
+    with pytest.raises(InputError, match="no bundled model nonsense.*videocrafter_tiny_t2v"):
+        bundle_changes(tmp_path / "other.safetensors", "nonsense", tmp_path)
+    with pytest.raises(InputError, match="lacks tensors of videocrafter_tiny_t2v"):
+        bundle_changes(tmp_path / "other.safetensors", "videocrafter_tiny_t2v", tmp_path)

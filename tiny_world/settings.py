@@ -79,6 +79,16 @@ class DiffusionTraining:
 
 
 @dataclass
+class Distillation:
+    """See `tiny_world.distilling`. The scale of guidance is drawn evenly from its range."""
+
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    guidance_min: float = 2.0
+    guidance_max: float = 6.0
+    huber: float = 0.03  # where the loss turns from the square of the error to its amount
+
+
+@dataclass
 class TrainingSettings:
     """All settings of a run."""
 
@@ -90,6 +100,7 @@ class TrainingSettings:
     decoder: DecoderTraining = field(default_factory=DecoderTraining)
     sight: SightTraining = field(default_factory=SightTraining)  # of image-to-video models
     diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
+    distillation: Distillation | None = None  # in place of diffusion, clip and sight: the model to start from in fewer steps
 
 
 DEFAULT = Path(__file__).parent / "tiny_t2v.yaml"
@@ -109,6 +120,7 @@ STAGE_BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     "decoder": {"foreground_weight": (0, 1e6), "latent_noise": (0, 1e6)},
     "sight": {},
     "diffusion": {},
+    "distillation": {"guidance_min": (0, 100), "guidance_max": (0, 100), "huber": (0, 100)},
 }
 
 
@@ -136,6 +148,8 @@ def load_settings(path: str | Path = DEFAULT) -> TrainingSettings:
 def _check(settings: TrainingSettings) -> None:
     for name, bounds in STAGE_BOUNDS.items():
         stage = getattr(settings, name)
+        if stage is None:
+            continue
         stage.trainer.check(f"{name}.trainer.")
         check_numbers(stage, bounds, f"{name}.")
     settings.diffusion.loss.check("diffusion.loss.")

@@ -37,6 +37,7 @@ from .denoiser import (
     init_position_signal,
     init_time_signal,
 )
+from .distilling import ConsistencyLoss, freeze_shared
 from .settings import TrainingSettings
 from .sight import SeeingProjector, SightLoss
 from .vae import AutoencoderLoss, DecoderLoss, normalise, quieten
@@ -139,6 +140,9 @@ def train_clip(run: Run) -> None:
     settings = run.settings.clip
     if run.file("text_encoder.pt").exists():
         return
+    if run.settings.distillation is not None:
+        save_atomically(run.started("text_encoder"), run.file("text_encoder.pt"))
+        return
     torch.manual_seed(settings.trainer.seed)
     network = AttributeClip(run.config.text_encoder, run.config.image_encoder or settings.image_encoder)
     towers = run.started("text_encoder") | {f"visual.{name}": tensor for name, tensor in run.started("image_encoder").items()}
@@ -177,6 +181,8 @@ def train_projector(run: Run) -> None:
 
 def train_denoiser(run: Run) -> None:
     """Train the UNet, together with the projector of an image-to-video model."""
+    if run.settings.distillation is not None:
+        return
     settings, world = run.settings.diffusion, run.settings.world
     torch.manual_seed(settings.trainer.seed)
     network = run.denoiser(training_layers())
@@ -202,6 +208,31 @@ def train_denoiser(run: Run) -> None:
     save_atomically(trainer.run().state_dict(), run.file("unet.pt"))
 
 
+def distil(run: Run) -> None:
+    """Train the UNet to need fewer steps than the one that it starts from, see `tiny_world.distilling`."""
+    settings, world = run.settings.distillation, run.settings.world
+    if settings is None:
+        return
+    if run.start is None or run.start.config.unet.guidance_embedding:
+        raise InputError("Distillation needs a model to start from that is not itself distilled.")
+    torch.manual_seed(settings.trainer.seed)
+    network = UNet(run.config.unet, training_layers())
+    nn.init.zeros_(network.time_cond_proj.weight)
+    init_from(network, run.started("unet"))
+    freeze_shared(network)
+    teacher = UNet(run.start.config.unet)
+    teacher.load_state_dict(run.started("unet"))
+    teacher.requires_grad_(False).eval()
+    loss = ConsistencyLoss(
+        teacher, Schedule.from_config(run.config.schedule), run.config.sampling.original_steps,
+        LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor), TextTable(run.text_encoder()), world, settings,
+    )
+    trainer = Trainer(network, loss, settings.trainer, run.file("unet.state.pt"), "distillation")
+    loss.target = trainer.result
+    trainer.resume()
+    save_atomically(Denoiser(trainer.run()).state_dict(), run.file("unet.pt"))
+
+
 def finish(run: Run) -> None:
     """Write the complete model as one file, `videocrafter_NAME.safetensors`."""
     network = run.denoiser()
@@ -215,5 +246,5 @@ def finish(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "projector": train_projector, "unet": train_denoiser,
-    "model": finish,
+    "distillation": distil, "model": finish,
 }

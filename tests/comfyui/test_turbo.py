@@ -111,6 +111,13 @@ def test_the_model_s_settings_give_the_core_s_video(turbo):
     same_pixels(saved["image"], video)
 
 
+def test_the_model_s_sampler_takes_the_steps_that_are_set(turbo):
+    """Any number of them, as the core; an ordinary model's sampler is DDIM, so that nothing changes."""
+    graph = TurboGraph(frames=4, size=32)
+    saved = graph.run(turbo, image=graph.decode(graph.sample(seed=7, steps=3, cfg=1.0, settings="the model's sampler")))
+    same_pixels(saved["image"], core().text_to_video(PROMPT, frames=4, height=32, width=32, fps=8, seed=7, steps=3))
+
+
 def test_an_earlier_start_and_its_noise_act_with_the_model_s_settings(turbo):
     graph = TurboGraph(frames=4, size=32)
     noise = graph.add("VideoCrafterInitialNoise", model=graph.model, statistics="none", noise_seed=7, start_timestep=900)

@@ -1,8 +1,9 @@
 """The models that come with the package, and how their files are kept small.
 
 Models that have a part in common share one copy of it: a bundled file's metadata lists the files of ``bundled/shared`` that it
-needs. A table with few non-zero rows is stored as those rows: the tensors ``NAME.shape``, ``NAME.rows`` (their indices) and
-``NAME.values``. ``python -m dev.bundle`` writes such files; converting a bundled model makes an ordinary file of it.
+needs. A model that was made of another by changing some of its tensors names that one, and holds only those tensors. A table with
+few non-zero rows is stored as those rows: the tensors ``NAME.shape``, ``NAME.rows`` (their indices) and ``NAME.values``.
+``python -m dev.bundle`` writes such files; converting a bundled model makes an ordinary file of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ..checkpoint.records import StoredTensor
 BUNDLED = Path(__file__).parents[1] / "bundled"
 #: The metadata of a bundled file list its shared files under this key, separated by spaces.
 SHARED_KEY = "vc_core.shared"
+#: The file of the bundled model whose tensors stand for those that a file lacks.
+BASE_KEY = "vc_core.base"
 SHAPE, ROWS, VALUES = ".shape", ".rows", ".values"
 
 
@@ -68,9 +71,11 @@ def with_shared_parts(checkpoint: Checkpoint) -> Checkpoint:
             f"{checkpoint.path} is only a part of a bundled model; the rest is in other files of the package. Use the model by its name "
             f"({', '.join(bundled_models())}), or write a complete file of it: python -m vc_core convert NAME new.safetensors"
         )
-    files = [checkpoint, *(open_checkpoint(BUNDLED / "shared" / name) for name in checkpoint.metadata[SHARED_KEY].split())]
-    stored = {name: file.stored(name) for file in files for name in file}
-    metadata = {key: text for key, text in checkpoint.metadata.items() if key != SHARED_KEY}
+    files = [open_checkpoint(BUNDLED / "shared" / name) for name in checkpoint.metadata[SHARED_KEY].split()]
+    if BASE_KEY in checkpoint.metadata:
+        files.insert(0, with_shared_parts(open_checkpoint(BUNDLED / checkpoint.metadata[BASE_KEY])))
+    stored = {name: file.stored(name) for file in (*files, checkpoint) for name in file}
+    metadata = {key: text for key, text in checkpoint.metadata.items() if key not in (SHARED_KEY, BASE_KEY)}
     return Checkpoint(checkpoint.path, dict(sorted(_complete(stored).items())), metadata)
 
 
