@@ -38,6 +38,7 @@ from .lora.writing import convert_lora
 from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
+from .parallel.split import SPLITS
 from .prompt_schedule import INTERPOLATIONS
 from .training.command import add_options, train
 
@@ -231,6 +232,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("prompt", type=words, help="what the video shows and how it moves")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
+    text = "under torchrun: what the processes share of the clip, the passes of guidance, the frames, or both"
+    make.add_argument("--split", choices=SPLITS, help=text)
     _add_clip_options(make)
     _add_file_options(make)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +27,8 @@ from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
+from .parallel.split import Split
+from .parallel.world import World, joined, under_torchrun
 from .pipeline import VideoModel
 from .prompt_schedule import Prompt, read_schedule
 from .sampling import Sampling, check_size, suggested_size
@@ -76,7 +79,22 @@ class Plan:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Make a video from a prompt, and from images if there are any, and save it."""
+    """Make a video from a prompt, and from images if there are any, and save it.
+
+    Under torchrun all processes make it together, and the first one writes it.
+    """
+    if arguments.split is None:
+        if under_torchrun():
+            raise InputError("torchrun started several processes, which would all write the same video: give --split, or use batch.")
+        _generate(arguments, None)
+        return
+    with joined(torch.device(arguments.device).type) as world:
+        arguments.device = world.device(str(arguments.device))
+        _generate(arguments, world)
+
+
+def _generate(arguments: argparse.Namespace, world: World | None) -> None:
+    leads = world is None or world.leads
     check_options(arguments)
     check_target(arguments.output, format=arguments.format, crf=arguments.crf)
     inputs = read_inputs(arguments)
@@ -86,15 +104,19 @@ def generate(arguments: argparse.Namespace) -> None:
     plan = planned(arguments, file.config, inputs)
     height, width = plan.size
     check_target(arguments.output, width, height, plan.settings.playback_fps, arguments.format)
-    file = with_loras(file, arguments.lora, say)
+    file = with_loras(file, arguments.lora, say if leads else None)
     model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
-    with tqdm(desc="sampling", unit="step") as bar:
+    if world is not None:
+        model.split = Split.of(arguments.split, world, model.unet)
+    with tqdm(desc="sampling", unit="step", disable=not leads) as bar:
 
         def advance(step: int, total: int, *_: object) -> None:
             bar.total = total
             bar.update()
 
         frames = make(model, plan, plan.settings.changed(callback=advance))
+    if not leads:
+        return
     look = (arguments.format, arguments.crf, arguments.ping_pong, arguments.loop_count)
     save_video(frames, arguments.output, plan.settings.playback_fps, *look)
     say(str(arguments.output))

@@ -47,8 +47,9 @@ def on_ray(workers: int | None, address: str | None, device: str | None) -> Engi
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a new cluster reports nothing to anyone
         try:
             ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError) as error:
-            raise InputError(f"There is no Ray cluster at {address!r:.80}: {error}") from error
+        except Exception as error:  # Ray's own are of many classes
+            where = "on this machine" if address is None else f"at {address!r:.80}"
+            raise InputError(f"Ray can't be used {where}: {str(error).strip()[:500]}") from error
         try:
             gpus = int(ray.cluster_resources().get("GPU", 0))
             own = replace(setup, device=device or ("cuda" if gpus else "cpu"))
