@@ -1,4 +1,7 @@
-"""Core's MultiGPU CFG Split and device selection, with the processor as two devices: the results are those of one."""
+"""Core's MultiGPU CFG Split and device selection, with the processor as two devices: the results are those of one.
+
+A second GPU is what this can't show: that copies between devices are complete when they are read, and the gain in time.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import pytest
 import torch
 
-from harness.bench import BUNDLED, DYNAMICRAFTER, T2V, Bench
+from harness.bench import APART, BUNDLED, DYNAMICRAFTER, T2V, Bench, apart, same
 from harness.graphs import out
 from tests.comfyui.test_options import SIZE
 
@@ -26,7 +29,7 @@ def check_devices(lines: list[list], steps: int) -> None:
 
 @pytest.mark.parametrize("model", [BUNDLED, pytest.param(T2V, marks=pytest.mark.full), pytest.param(DYNAMICRAFTER, marks=pytest.mark.full)])
 def test_guidance_on_two_devices(comfyui, model):
-    """With and without DeepCache, and by both samplers: to the bit, since a processor runs the passes one by one in any case."""
+    """With and without DeepCache. On one device core runs both passes in one batch, whose kernels round otherwise."""
     bench = Bench(comfyui, model, size=64 if model == BUNDLED else SIZE)
     cached = out(bench.add("VideoCrafterDeepCache", model=bench.model, interval=2, blocks=1, start_percent=0.0, end_percent=1.0))
     kinds = {"plain": bench.model, "deep cache": cached}
@@ -37,9 +40,9 @@ def test_guidance_on_two_devices(comfyui, model):
         bench.save(f"{name} two", latent=bench.ksampler(model=split, steps=4, cfg=3.0))
     results = bench.results()
     for name in kinds:
-        assert torch.equal(results[f"{name} two"], results[f"{name} one"]), name
+        same(results[f"{name} two"], results[f"{name} one"])
         check_devices(recorded(comfyui, f"devices_{name}.jsonl".replace(" ", "_")), steps=4)
-    assert not torch.equal(results["deep cache one"], results["plain one"])
+    assert apart(results["deep cache two"], results["plain two"]) > APART
 
 
 def test_text_and_images_on_another_device(comfyui):
