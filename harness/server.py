@@ -69,7 +69,7 @@ def running(
     """
     folder, base = release_dir(release) if release else comfyui_dir(), base.resolve()
     prepare_base(base, pack_name, custom_nodes, models, output)
-    port = _free_port()
+    port = free_port()
     log = base / LOG_NAME
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -126,7 +126,7 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target.resolve(), target_is_directory=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

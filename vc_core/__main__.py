@@ -1,4 +1,4 @@
-"""The command line: ``python -m vc_core generate | info | convert | measure | fetch | train``."""
+"""The command line: ``python -m vc_core generate | batch | prompts | info | convert | measure | fetch | train``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from tqdm import tqdm
 
 from . import devices
 from .adapters.table import identify_adapter
+from .batch import suites
+from .batch.command import add_options as add_batch_options
+from .batch.command import batch
+from .batch.job_list import JobParser
+from .batch.suites import prompts
 from .checkpoint import Checkpoint, convert, open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES, check_target
 from .config import SamplingConfig, to_yaml
@@ -33,6 +38,7 @@ from .lora.writing import convert_lora
 from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
+from .parallel.split import SPLITS
 from .prompt_schedule import INTERPOLATIONS
 from .training.command import add_options, train
 
@@ -166,7 +172,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = Parser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
-    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure | fetch | train")
+    commands = top.add_subparsers(required=True, metavar="generate | batch | prompts | info | convert | measure | fetch | train")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -178,6 +184,19 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     _add_generate_options(command("generate", generate, "Make a video from a prompt, and from one or two images."))
+
+    many = command("batch", batch, "Make the clips of a list of jobs: in one process, under torchrun, or on Ray.")
+    job_parser = JobParser()
+    for each in (many, job_parser):
+        _add_clip_options(each)
+    _add_file_options(many)
+    add_batch_options(many, job_parser)
+    many.set_defaults(device=None)
+
+    text = "Write the prompts of a suite, EvalCrafter's or VBench's, as a list of jobs for batch."
+    suite = commands.add_parser("prompts", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    suite.set_defaults(run=prompts)
+    suites.add_options(suite)
 
     show = command("info", info, "Show which model a file contains, its parts and its configuration.")
     show.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file to list with the model")
@@ -212,6 +231,15 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("prompt", type=words, help="what the video shows and how it moves")
+    make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
+    text = "under torchrun: what the processes share of the clip, the passes of guidance, the frames, or both"
+    make.add_argument("--split", choices=SPLITS, help=text)
+    _add_clip_options(make)
+    _add_file_options(make)
+
+
+def _add_clip_options(make: argparse.ArgumentParser) -> None:
+    """What decides a clip beside its prompt, its model and the form of its file."""
     make.add_argument("--negative-prompt", type=words, default="", help="negative prompt")
     text = """prompts over time, each after the prompt, such as '"0": "a red circle", "-1": "a blue circle"'"""
     make.add_argument("--prompt-schedule", type=words, help=text)
@@ -224,10 +252,6 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
     text = "file of statistics (initial_noise_512.pt) by which the initial noise is drawn, with --start-timestep"
     make.add_argument("--initial-noise", type=Path, help=text)
-    make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
-    _add_lora_option(make, "LoRA file to use")
-    make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))
-    _add_format_options(make)
     kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
     for setting in sampling_options():
         own = setting.name == "fps" or hasattr(SamplingConfig, setting.name)
@@ -238,11 +262,14 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
             make.add_argument(*flags, action="store_true", help=text, default=argparse.SUPPRESS)
             continue
         make.add_argument(*flags, type=kinds[str(setting.type).removesuffix(" | None")], help=text, default=argparse.SUPPRESS)
+
+
+def _add_file_options(make: argparse.ArgumentParser) -> None:
+    """What goes with a clip's model, and the form of its file."""
+    make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
+    _add_lora_option(make, "LoRA file to use")
     make.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")
-
-
-def _add_format_options(make: argparse.ArgumentParser) -> None:
     names = "; ".join(f"{name}: {form.title}" for name, form in FORMATS.items())
     text = f"format of the output, by default that of the file name's ending; png needs the name of a new folder ({names})"
     make.add_argument("--format", choices=FORMATS, metavar="NAME", help=text)

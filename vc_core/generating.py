@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +27,8 @@ from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
+from .parallel.split import Split
+from .parallel.world import World, joined, under_torchrun
 from .pipeline import VideoModel
 from .prompt_schedule import Prompt, read_schedule
 from .sampling import Sampling, check_size, suggested_size
@@ -52,51 +55,117 @@ class Inputs:
         return suggested
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What one clip is made from, checked against its model.
+
+    Attributes:
+        prompts: the prompt and the negative prompt.
+        loop: the clip ends with the image that it starts with.
+        drops_last: the last frame, which repeats the first of a loop, is left out, as the authors' scripts do.
+    """
+
+    inputs: Inputs
+    settings: Sampling
+    prompts: tuple[Prompt, Prompt]
+    loop: bool
+    drops_last: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        video = self.inputs.video
+        return (self.settings.height, self.settings.width) if video is None else (video.shape[-2], video.shape[-1])
+
+
 def generate(arguments: argparse.Namespace) -> None:
-    """Make a video from a prompt, and from images if there are any, and save it."""
-    given = {each.name: getattr(arguments, each.name, None) for each in sampling_options()}
-    Sampling().changed(**given)  # each value alone; together with the model's own below
+    """Make a video from a prompt, and from images if there are any, and save it.
+
+    Under torchrun all processes make it together, and the first one writes it.
+    """
+    if arguments.split is None:
+        if under_torchrun():
+            raise InputError("torchrun started several processes, which would all write the same video: give --split, or use batch.")
+        _generate(arguments, None)
+        return
+    with joined(torch.device(arguments.device).type) as world:
+        arguments.device = world.device(str(arguments.device))
+        _generate(arguments, world)
+
+
+def _generate(arguments: argparse.Namespace, world: World | None) -> None:
+    leads = world is None or world.leads
     check_options(arguments)
     check_target(arguments.output, format=arguments.format, crf=arguments.crf)
     inputs = read_inputs(arguments)
     file = ModelFile.open(arguments.model, arguments.config, arguments.base)
-    config = file.config
     for path in arguments.adapter:
         identify_adapter(open_checkpoint(path))
+    plan = planned(arguments, file.config, inputs)
+    height, width = plan.size
+    check_target(arguments.output, width, height, plan.settings.playback_fps, arguments.format)
+    file = with_loras(file, arguments.lora, say if leads else None)
+    model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
+    if world is not None:
+        model.split = Split.of(arguments.split, world, model.unet)
+    with tqdm(desc="sampling", unit="step", disable=not leads) as bar:
+
+        def advance(step: int, total: int, *_: object) -> None:
+            bar.total = total
+            bar.update()
+
+        frames = make(model, plan, plan.settings.changed(callback=advance))
+    if not leads:
+        return
+    look = (arguments.format, arguments.crf, arguments.ping_pong, arguments.loop_count)
+    save_video(frames, arguments.output, plan.settings.playback_fps, *look)
+    say(str(arguments.output))
+
+
+def planned(arguments: argparse.Namespace, config: ModelConfig, inputs: Inputs) -> Plan:
+    """The clip that options ask of a model. The options have been through :func:`check_options`.
+
+    Raises:
+        InputError: as :func:`check_run`, or a setting or a prompt schedule that can't be.
+    """
+    given = given_settings(arguments)
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")
         prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
-    height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
-    check_target(arguments.output, width, height, settings.playback_fps, arguments.format)
-    file = with_loras(file, arguments.lora, say)
-    model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
-    with tqdm(desc="sampling", unit="step") as bar:
-
-        def advance(step: int, total: int, *_: object) -> None:
-            bar.total = total
-            bar.update()
-
-        sampling, prompts = settings.changed(callback=advance), (prompt, arguments.negative_prompt)
-        frames = make(model, inputs, prompts, arguments.loop, sampling)[0]
-    if arguments.loop and not arguments.keep_last_frame:  # as the authors' scripts do
-        frames = frames[:, :-1]
-    look = (arguments.format, arguments.crf, arguments.ping_pong, arguments.loop_count)
-    save_video(frames, arguments.output, settings.playback_fps, *look)
-    say(str(arguments.output))
+    drops_last = arguments.loop and not arguments.keep_last_frame
+    return Plan(inputs, settings, (prompt, arguments.negative_prompt), arguments.loop, drops_last)
 
 
-def make(model: VideoModel, inputs: Inputs, prompts: tuple[Prompt, Prompt], loop: bool, sampling: Sampling) -> Tensor:
-    """The clip ``[1, 3, T, H, W]``, by what there is of pictures."""
+def make(model: VideoModel, plan: Plan, sampling: Sampling | None = None) -> Tensor:
+    """The clip ``[3, T, H, W]`` in [-1, 1].
+
+    Args:
+        sampling: in place of the plan's settings, such as with a callback.
+    """
+    inputs, prompts, run = plan.inputs, plan.prompts, sampling or plan.settings
     if inputs.frames is not None:
-        return model.frames_to_video(inputs.frames, *prompts, sampling=sampling)
-    if inputs.image is None:
-        return model.text_to_video(*prompts, video=inputs.video, sampling=sampling)
-    return model.image_to_video(
-        inputs.image, *prompts, end_image=inputs.end_image, loop=loop, video=inputs.video, sampling=sampling
-    )
+        clips = model.frames_to_video(inputs.frames, *prompts, sampling=run)
+    elif inputs.image is None:
+        clips = model.text_to_video(*prompts, video=inputs.video, sampling=run)
+    else:
+        clips = model.image_to_video(
+            inputs.image, *prompts, end_image=inputs.end_image, loop=plan.loop, video=inputs.video, sampling=run
+        )
+    return clips[0][:, :-1] if plan.drops_last else clips[0]
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """The settings of :class:`Sampling` that options give, by name; None for the others.
+
+    Raises:
+        InputError: a value that can't be for any model.
+    """
+    given = {each.name: getattr(arguments, each.name, None) for each in sampling_options()}
+    Sampling().changed(**given)
+    return given
 
 
 def sampling_options() -> list[Field[Any]]:
@@ -112,10 +181,12 @@ def in_options(message: str) -> str:
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    """
+    """Check options, each alone and all together, without their files.
+
     Raises:
-        InputError: options that don't go together.
+        InputError: a value that can't be for any model, or options that don't go together.
     """
+    given_settings(arguments)
     image, end_image, video, loop = arguments.image, arguments.end_image, arguments.video, arguments.loop
     _check_beside_frames(arguments)
     denoise = getattr(arguments, "denoise", 1.0)

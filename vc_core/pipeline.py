@@ -31,6 +31,7 @@ from .models.image_encoder import ImageEncoder, prepare_images
 from .models.projector import Projector
 from .models.text_encoder import TextEncoder, tokenize
 from .models.unet import UNet
+from .parallel.split import Split
 from .prompt_schedule import Prompt, PromptSchedule, encode_prompt
 from .sampling import Sampling, advice, check_size
 
@@ -46,6 +47,7 @@ class VideoModel:
         networks: its networks, by the names of :data:`vc_core.family.parts.PARTS`.
         adapters: by name; networks that act on the UNet by hooks.
         device: where it computes.
+        split: how the processes of a torchrun share each clip; None: they don't.
         dtype: what it computes in; weights can be stored in a smaller type, see :func:`vc_core.kernels.casting.computing_type`.
     """
 
@@ -56,6 +58,7 @@ class VideoModel:
         self.device, self.dtype = weight.device, computing_type(weight.device, weight.dtype)
         self.networks = {part: cast_when_used(network, self.dtype) for part, network in networks.items()}
         self.adapters = dict(adapters or {})
+        self.split: Split | None = None
 
     @property
     def unet(self) -> UNet:
@@ -131,7 +134,9 @@ class VideoModel:
             return autoencoder.decode_video(z.to(self.device, self.dtype), features).float().clamp(-1, 1)
         pixels = latents.shape[-2] * latents.shape[-1] * self.config.downscale**2
         run = partial(decode_frames, autoencoder)
-        return each_frame(run, z.to(self.device, self.dtype), autoencoder, pixels).float().clamp(-1, 1)
+        own = z if self.split is None else self.split.decoding.own(z)
+        frames = each_frame(run, own.to(self.device, self.dtype), autoencoder, pixels).float().clamp(-1, 1)
+        return frames if self.split is None else self.split.decoding.joined(frames, z.shape[2])
 
     @torch.inference_mode()
     def text_to_video(
@@ -310,7 +315,7 @@ class VideoModel:
             check_shallow(run.deep_cache_blocks, len(self.unet.input_blocks))
             cache = DeepCache(run.deep_cache_interval, run.deep_cache_blocks)
         hooks = [*(adapter.hooks for adapter in self.adapters.values()), *run.hooks]
-        return GuidedDenoiser(self.unet, both[0], both[1], run.guidance, self.dtype, deep_cache=cache, hooks=hooks)
+        return GuidedDenoiser(self.unet, both[0], both[1], run.guidance, self.dtype, deep_cache=cache, hooks=hooks, split=self.split)
 
     def _settings(self, sampling: Sampling | None, changes: Mapping[str, object], negative_prompt: Prompt = "") -> Sampling:
         run = Sampling.of(self.config, **changes) if sampling is None else sampling.changed(**changes)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import comfy.patcher_extension
@@ -22,6 +23,8 @@ KEY = "videocrafter_deep_cache"
 class RunFeatures:
     """The deep features of a run, and the sigmas between which they are reused.
 
+    Passes of one step can run in threads, one a device, with features of their own, since a key has the device.
+
     Attributes:
         seen: the keys of the passes of this step.
         alike: several passes of a step had one key, so that their features can't be told apart.
@@ -32,9 +35,14 @@ class RunFeatures:
     end: float
     seen: set[Hashable] = field(default_factory=set)
     alike: bool = False
+    lock: Lock = field(default_factory=Lock)
 
     def of_pass(self, key: Hashable) -> DeepFeatures | None:
         """The features for a pass; None if it is to be computed in full, without them."""
+        with self.lock:
+            return self._of_pass(key)
+
+    def _of_pass(self, key: Hashable) -> DeepFeatures | None:
         if key in self.seen and not self.alike:
             self.alike = True
             logging.warning(
@@ -99,10 +107,10 @@ def deep_features_of(transformer_options: dict[str, Any], x: Tensor) -> DeepFeat
 
 
 def _key(options: dict[str, Any], x: Tensor) -> Hashable:
-    """A key that is the same at every step for the same conditionings, context window, and patches (of a guidance's own pass)."""
+    """A key that is the same at every step for the same conditionings, context window, device, and patches (of a guidance's own pass)."""
     frames = (options.get(TOLD_KEY) or {}).get("sub_idxs")
     return (
-        tuple(options.get("uuids", ())), tuple(options.get("cond_or_uncond", ())), tuple(x.shape),
+        tuple(options.get("uuids", ())), tuple(options.get("cond_or_uncond", ())), tuple(x.shape), x.device,
         None if frames is None else tuple(frames),
         tuple((kind, *sorted(map(str, blocks))) for kind, blocks in sorted(options.get("patches_replace", {}).items())),
     )

@@ -2,6 +2,8 @@
 
 The text tower is Stable Diffusion 2's and the autoencoder Stable Diffusion's, so ComfyUI's nodes for these work. Towers and
 autoencoders of other sizes (the bundled models') differ only in the sizes they are built with.
+
+The functions that end in ``_patcher`` are how ComfyUI loads one of them again, for another device (``cached_patcher_init``).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import comfy.clip_vision
 import comfy.model_management
+import comfy.model_patcher
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
@@ -29,8 +32,12 @@ from ...vc_core.family.model_file import ModelFile
 TEXT_PREFIX = "cond_stage_model.model."
 
 
-def load_clip(file: ModelFile, embedding_directory: Any) -> comfy.sd.CLIP:
-    """ComfyUI's CLIP with the text tower of a file."""
+def load_clip(file: ModelFile, embedding_directory: Any, disable_dynamic: bool = False) -> comfy.sd.CLIP:
+    """ComfyUI's CLIP with the text tower of a file.
+
+    Args:
+        disable_dynamic: load all weights at once rather than when they are used.
+    """
     weights = file.tensors("text_encoder")
     converted = comfy.supported_models.SD20.process_clip_state_dict(
         None, {TEXT_PREFIX + name: tensor for name, tensor in weights.items()}
@@ -39,17 +46,30 @@ def load_clip(file: ModelFile, embedding_directory: Any) -> comfy.sd.CLIP:
         target=_clip_target(file.config.text_encoder),
         embedding_directory=embedding_directory,
         parameters=sum(tensor.numel() for tensor in weights.values()),
+        **({"disable_dynamic": True} if disable_dynamic else {}),  # older releases don't have it
     )
     missing, _ = clip.load_sd(converted, full_model=True)
     assert not [name for name in missing if not name.endswith("logit_scale")], missing
+    clip.patcher.cached_patcher_init = (clip_patcher, (file, embedding_directory))
     return clip
+
+
+def clip_patcher(file: ModelFile, embedding_directory: Any, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The text tower alone, newly loaded; see :func:`load_clip`."""
+    return load_clip(file, embedding_directory, disable_dynamic).patcher
 
 
 def load_vae(file: ModelFile) -> comfy.sd.VAE:
     """ComfyUI's VAE with the autoencoder of a file."""
     vae = comfy.sd.VAE(sd=file.tensors("autoencoder"), config={"params": _autoencoder_parameters(file.config.autoencoder)})
     vae.downscale_ratio = vae.upscale_ratio = file.config.downscale
+    vae.patcher.cached_patcher_init = (vae_patcher, (file,))
     return vae
+
+
+def vae_patcher(file: ModelFile, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The autoencoder alone, newly loaded; ``disable_dynamic`` is ignored, as by core's own for VAEs."""
+    return load_vae(file).patcher
 
 
 def load_clip_vision(file: ModelFile) -> comfy.clip_vision.ClipVisionModel:
@@ -77,7 +97,13 @@ def load_clip_vision(file: ModelFile) -> comfy.clip_vision.ClipVisionModel:
         encoder = comfy.clip_vision.ClipVisionModel(str(path))
     missing, _ = encoder.load_sd(comfy.clip_vision.convert_to_transformers(file.tensors("image_encoder"), ""))
     assert not missing, missing
+    encoder.patcher.cached_patcher_init = (clip_vision_patcher, (file,))
     return encoder
+
+
+def clip_vision_patcher(file: ModelFile, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The image tower alone, newly loaded; ``disable_dynamic`` is ignored, since core's class for it has no such choice."""
+    return load_clip_vision(file).patcher
 
 
 def _clip_target(config: TextEncoderConfig) -> comfy.supported_models_base.ClipTarget:

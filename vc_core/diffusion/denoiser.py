@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..choices import current
+from ..errors import InputError
 from ..memory import passes_fit
 from ..models.conditioning import Conditioning
 from ..models.hooks import HookFactory, PassInputs, make_hooks
 from ..models.unet import UNet
+from ..parallel.frames import FrameSplit
+from ..parallel.split import Split
 from .acceleration import RecordedPasses, compiled
 from .deep_cache import DeepCache, DeepFeatures
 from .guidance import Guidance, guide
@@ -28,6 +32,7 @@ class GuidedDenoiser:
             first step. With hooks, or with fields that only one of them has, they always run one after the other.
         deep_cache: a new one for each run, whose deep features are reused from step to step.
         hooks: make the hooks of each pass.
+        split: how the processes of a torchrun share the passes; all of them then run one after the other.
     """
 
     unet: UNet
@@ -38,6 +43,7 @@ class GuidedDenoiser:
     together: bool | None = None
     deep_cache: DeepCache | None = None
     hooks: Sequence[HookFactory] = ()
+    split: Split | None = None
     _batch: Conditioning | None = field(default=None, init=False)
     _recorded: RecordedPasses | None = field(default=None, init=False)
 
@@ -47,11 +53,13 @@ class GuidedDenoiser:
             self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
         elif self.guidance.scale != 1.0:
             self.passes |= {"negative": self.negative}
-        if self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
+        if self.hooks and self.split is not None and self.split.frames is not None:
+            raise InputError("Adapters and hooks work on whole clips, whose frames can't be shared: split by guidance only.")
+        if self.split is not None or self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
             self.together = False
         choices = current()
         self.unet = compiled(self.unet, choices.compiled, choices.compile_mode, choices.compile_backend)
-        if choices.cuda_graph and self.deep_cache is None and not self.hooks:
+        if choices.cuda_graph and self.deep_cache is None and not self.hooks and self.split is None:
             self._recorded = RecordedPasses(self.unet)
 
     def __call__(self, x: Tensor, timesteps: Tensor, step: int = 0, steps: int = 1) -> Tensor:
@@ -61,17 +69,29 @@ class GuidedDenoiser:
             step, steps: the number of this sampling step and of all steps, for hooks.
         """
         inputs = PassInputs(("positive",) * len(x), x.to(self.dtype), timesteps, self.positive, step, steps)
-        without_time = self._run(replace(inputs, temporal_attention=False)) if self.guidance.temporal_scale else None
         predicted = self._predict_all(inputs)
         positive = predicted["positive"]
+        without_time = predicted.get("without time")
         return guide(positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), without_time)
 
     def _predict_all(self, inputs: PassInputs) -> dict[str, Tensor]:
-        stem = self._shared_stem(inputs)
+        """The predictions by role; ``without time`` is the positive's without temporal attention."""
+        tasks: dict[str, Callable[[], Tensor]] = {}
+        if self.guidance.temporal_scale:
+            tasks["without time"] = partial(self._run, replace(inputs, temporal_attention=False))
         batch = self._batched(inputs.x)
-        if batch is None:
-            each = {role: replace(inputs, roles=(role,) * len(inputs.x), conditioning=c) for role, c in self.passes.items()}
-            return {role: self._run(own, stem) for role, own in each.items()}
+        if batch is not None:
+            return {role: task() for role, task in tasks.items()} | self._predict_together(inputs, batch)
+        stem = self._shared_stem(inputs)
+        for role, conditioning in self.passes.items():
+            tasks[role] = partial(self._run, replace(inputs, roles=(role,) * len(inputs.x), conditioning=conditioning), stem)
+        if self.split is None or self.split.passes is None:
+            return {role: task() for role, task in tasks.items()}
+        like = inputs.x[:, :1].float().repeat(1, self.unet.config.out_channels, 1, 1, 1)
+        return dict(zip(tasks, self.split.passes.each(list(tasks.values()), like), strict=True))
+
+    def _predict_together(self, inputs: PassInputs, batch: Conditioning) -> dict[str, Tensor]:
+        stem = self._shared_stem(inputs)
         count = len(self.passes)
         roles = tuple(role for role in self.passes for _ in inputs.x)
         x, timesteps = torch.cat([inputs.x] * count), torch.cat([inputs.timesteps] * count)
@@ -80,6 +100,8 @@ class GuidedDenoiser:
         return dict(zip(self.passes, out.chunk(count), strict=True))
 
     def _run(self, inputs: PassInputs, stem: Tensor | None = None) -> Tensor:
+        if self.split is not None and self.split.frames is not None:
+            return self._run_own_frames(inputs, self.split.frames)
         hooks, timed = make_hooks(self.hooks, inputs), inputs.temporal_attention
         run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning, hooks, temporal_attention=timed)
         hidden = self.unet.stem(inputs.x, inputs.conditioning, run) if stem is None else stem
@@ -89,12 +111,23 @@ class GuidedDenoiser:
         hidden = self.unet.body(hidden, run) if features is None else features.run(self.unet, hidden, run)
         return self.unet.head(hidden, run).float()
 
+    def _run_own_frames(self, inputs: PassInputs, frames: FrameSplit) -> Tensor:
+        """A pass over this process's frames -> the prediction for all frames."""
+        count, own = inputs.x.shape[2], frames.own_inputs(inputs, self.unet.config.image_tokens_per_frame)
+        run = self.unet.prepare(own.x, own.timesteps, own.conditioning, temporal_attention=inputs.temporal_attention)
+        run = replace(run, over_time=frames.over_time(count))
+        hidden, features = self.unet.stem(own.x, own.conditioning, run), self._deep_features(inputs)
+        hidden = self.unet.body(hidden, run) if features is None else features.run(self.unet, hidden, run)
+        return frames.joined(self.unet.head(hidden, run).float(), count)
+
     def _deep_features(self, inputs: PassInputs) -> DeepFeatures | None:
         return None if self.deep_cache is None else self.deep_cache.next_pass((inputs.roles, inputs.temporal_attention))
 
     def _shared_stem(self, inputs: PassInputs) -> Tensor | None:
         """The stem's result, if several passes without hooks have the same latents."""
-        if len(self.passes) == 1 or self.hooks or any(each.concat is not self.positive.concat for each in self.passes.values()):
+        if len(self.passes) == 1 or self.hooks or (self.split is not None and self.split.frames is not None):
+            return None
+        if any(each.concat is not self.positive.concat for each in self.passes.values()):
             return None
         run = self.unet.prepare(inputs.x, inputs.timesteps, inputs.conditioning)
         return self.unet.stem(inputs.x, inputs.conditioning, run)

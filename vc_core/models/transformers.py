@@ -6,6 +6,7 @@ a temporal one, whose tokens are the frames at one position. Shapes: b videos, t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,14 @@ from ..memory import feed_forward_chunks
 from .attention import CrossAttention, SelfAttention, TemporalAttention
 from .hooks import Hooks, Site, SpatialHooks, TemporalHooks
 from .layers import Attention, LayerFactory, zero_module
+
+#: Runs a layer over time on ``[b, c, t, l]``, which returns the same shape.
+OverTime = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+
+
+def run_here(layer: Callable[[Tensor], Tensor], plane: Tensor) -> Tensor:
+    """Run a layer over time on all frames, which this process has."""
+    return layer(plane)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Pass:
     attention: Attention | None = None
     #: False leaves all temporal transformers out.
     temporal_attention: bool = True
+    #: Runs the layers over time; where several processes share the frames, it exchanges them for positions.
+    over_time: OverTime = run_here
 
 
 @dataclass(frozen=True)
@@ -189,12 +200,16 @@ class TemporalTransformer(nn.Module):
         """``[(b t), c, h, w]`` -> the same shape. The norm is over all frames of a video."""
         if not run.temporal_attention:
             return x
-        hidden = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", t=run.frames))
-        hidden = self.proj_in(rearrange(hidden, "b c t l -> b t l c").contiguous())  # contiguous as in space
-        for depth, block in enumerate(self.transformer_blocks):
-            hooks = None if run.hooks is None else run.hooks.temporal(self.location.site(depth, x, run.frames))
-            hidden = block(hidden, run, hooks)
-        added = rearrange(self.proj_out(hidden), "b t (h w) c -> (b t) c h w", h=x.shape[-2])
+
+        def layer(plane: Tensor) -> Tensor:
+            hidden = self.proj_in(rearrange(self.norm(plane), "b c t l -> b t l c").contiguous())  # contiguous as in space
+            for depth, block in enumerate(self.transformer_blocks):
+                hooks = None if run.hooks is None else run.hooks.temporal(self.location.site(depth, x, run.frames))
+                hidden = block(hidden, run, hooks)
+            return rearrange(self.proj_out(hidden), "b t l c -> b c t l")
+
+        added = run.over_time(layer, rearrange(x, "(b t) c h w -> b c t (h w)", t=run.frames))
+        added = rearrange(added, "b c t (h w) -> (b t) c h w", h=x.shape[-2])
         if run.hooks is not None:
             added = run.hooks.over_time(self.location.part, self.location.block, run.frames, added)
         return x + added

@@ -79,8 +79,8 @@ class ResidualBlock(nn.Module):
         if self.temopral_conv is not None:
             plane = rearrange(hidden, "(b t) c h w -> b c t (h w)", t=run.frames)
             if run.hooks is None:
-                return rearrange(self.temopral_conv(plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
-            added = rearrange(self.temopral_conv.added(plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
+                return rearrange(run.over_time(self.temopral_conv, plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
+            added = rearrange(run.over_time(self.temopral_conv.added, plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
             hidden = hidden + run.hooks.over_time(self.location.part, self.location.block, run.frames, added)
         return hidden
 

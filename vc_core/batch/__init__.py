@@ -1,0 +1,1 @@
+"""Many clips from a list of jobs: in one process, in the processes of torchrun, or on Ray."""

@@ -1,0 +1,1 @@
+"""Processes that torchrun starts, one a GPU, and how they share work."""
