@@ -171,7 +171,8 @@ URL = "https://www.youtube.com/watch?v=abc"
 @pytest.mark.parametrize(
     "text",
     [
-        LINE, f"{URL}\n{LINE}", f"{URL}\r\n{LINE}\r\n\r\n", f"\ufeff{LINE}\n", LINE.replace(" ", ", "), f"\n{LINE}\n", LINE.replace(" ", "\t"),
+        LINE, f"{URL}\n{LINE}", f"{URL}\r\n{LINE}\r\n\r\n", f"\ufeff{LINE}\n", LINE.replace(" ", ", "), f"\n{LINE}\n",
+        LINE.replace(" ", "\t"),
     ],
 )
 def test_a_line_of_a_pose_file(text):

@@ -1,0 +1,148 @@
+"""The drawing widget of VideoCrafter Draw Trajectory in the real web interface, in both of its renderers.
+
+What it needs, and where its screenshots are left, is as for ``test_browser.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.server import DEFAULT_PACK_NAME, Server
+from vc_core.control.drawn import read_tracks
+
+from .test_browser import DROP, READY, Interface, browser, interface, outputs_after, screenshots, server
+
+__all__ = ["browser", "interface", "screenshots", "server"]  # fixtures
+SIZE, LENGTH = (512, 320), 16
+NODE = "window.app.graph.nodes.find(node => node.type == 'VideoCrafterDrawTrajectory')"
+TEXT = f"{NODE}.widgets.find(widget => widget.name == 'paths').value"
+RENDERERS = ["canvas", "vue"]
+
+
+class Drawing:
+    """The drawing area of the node, used as its user does."""
+
+    def __init__(self, interface: Interface) -> None:
+        self.interface, self.page = interface, interface.page
+        self.area = self.page.locator(".vc-draw-area").first
+        self.area.wait_for()
+
+    @property
+    def paths(self) -> list[dict[str, Any]]:
+        """What is stored in the graph."""
+        return json.loads(self.page.evaluate(TEXT) or "[]")
+
+    @property
+    def points(self) -> list[list[tuple[float, float]]]:
+        """The points of each path."""
+        return [[(point["x"], point["y"]) for point in path["points"]] for path in self.paths]
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """The place of the page at which a place of the picture is."""
+        box = self.area.bounding_box()
+        width, height = self.area.evaluate("area => [area.clientWidth, area.clientHeight]")
+        scale = min((width - 44) / SIZE[0], (height - 44) / SIZE[1])
+        left, top = (width - SIZE[0] * scale) / 2, (height - SIZE[1] * scale) / 2
+        zoom = box["width"] / width
+        return box["x"] + (left + x * scale) * zoom, box["y"] + (top + y * scale) * zoom
+
+    def click(self, x: float, y: float, **options: Any) -> None:
+        self.page.mouse.click(*self.at(x, y), **options)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.page.mouse.move(*self.at(*start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.at(*end), steps=4)
+        self.page.mouse.up()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.area.press(key)
+
+    def button(self, name: str) -> Any:
+        return self.page.locator(f".vc-draw button[data-name={name}]").first
+
+    def field(self, name: str) -> Any:
+        return self.page.locator(f".vc-draw [aria-label='{name}']").first
+
+
+def near(found: list[tuple[float, float]], wanted: list[tuple[float, float]]) -> bool:
+    """Whether places are the same to 2 pixels of the picture, which are about 1 of the screen."""
+    return len(found) == len(wanted) and all(max(abs(a - c), abs(b - d)) <= 2 for (a, b), (c, d) in zip(found, wanted, strict=True))
+
+
+def graph() -> dict[str, Any]:
+    """An image, the drawing node, and the picture of what was drawn, which is saved with the graph in it."""
+    def node(number: int, kind: str, place: tuple[int, int], values: list[Any], inputs: list[Any], outputs: list[Any]) -> dict[str, Any]:
+        return {"id": number, "type": kind, "pos": list(place), "size": [300, 100], "order": number, "mode": 0, "inputs": inputs,
+                "outputs": outputs, "properties": {"Node name for S&R": kind}, "widgets_values": values}
+
+    links = [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 1, "TRACKS"], [3, 1, 0, 3, 0, "IMAGE"], [4, 3, 0, 4, 0, "IMAGE"]]
+    nodes = [
+        node(1, "EmptyImage", (0, 0), [*SIZE, 1, 0x204060], [], [{"name": "IMAGE", "type": "IMAGE", "links": [1, 3]}]),
+        node(2, "VideoCrafterDrawTrajectory", (340, 0), [*SIZE, LENGTH, ""],
+             [{"name": "image", "type": "IMAGE", "link": 1}, {"name": "mask", "type": "MASK", "link": None}],
+             [{"name": "tracks", "type": "TRACKS", "links": [2]}, {"name": "coordinates", "type": "STRING", "links": None},
+              {"name": "boxes", "type": "MASK", "links": None}]),
+        node(3, "VideoCrafterShowMotion", (820, 0), [0, 1.0],
+             [{"name": "images", "type": "IMAGE", "link": 3}, {"name": "tracks", "type": "TRACKS", "link": 2},
+              {"name": "camera", "type": "VC_CAMERA", "link": None}], [{"name": "pictures", "type": "IMAGE", "links": [4]}]),
+        node(4, "SaveImage", (820, 200), ["drawn"], [{"name": "images", "type": "IMAGE", "link": 4}], []),
+    ]
+    return {"nodes": nodes, "links": links, "groups": [], "version": 0.4, "last_node_id": 4, "last_link_id": 4}
+
+
+def opened(interface: Interface, renderer: str, workflow: dict[str, Any]) -> Drawing:
+    """The graph in a renderer."""
+    interface.setting("Comfy.VueNodes.Enabled", renderer == "vue")
+    interface.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    interface.page.wait_for_function(f"window.app.graph.nodes.length == {len(workflow['nodes'])}")
+    interface.page.evaluate("window.app.canvas.ds.offset = [-250, 60]; window.app.canvas.ds.scale = 1; window.app.canvas.setDirty(true, true)")
+    interface.page.wait_for_timeout(1000)
+    interface.errors.clear()
+    return Drawing(interface)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_draw_move_undo_reload_save_drop_and_run(interface: Interface, server: Server, renderer: str):
+    drawing, page = opened(interface, renderer, graph()), interface.page
+    for place in ((60, 60), (200, 250), (450, 80)):
+        drawing.click(*place)
+    assert near(drawing.points[0], [(60, 60), (200, 250), (450, 80)])
+    drawing.drag((200, 250), (260, 200))
+    assert near(drawing.points[0], [(60, 60), (260, 200), (450, 80)])
+    drawing.press("Control+z")
+    assert near(drawing.points[0], [(60, 60), (200, 250), (450, 80)])
+    drawing.press("Control+Shift+z")
+    assert near(drawing.points[0], [(60, 60), (260, 200), (450, 80)])
+    assert len(interface.nodes("node.id")) == 4  # the graph's own undo did nothing
+    drawing.button("box").click()
+    drawing.button("still").click()
+    assert near(drawing.points[1], [(256, 160)]) and drawing.paths[1]["isSinglePoint"] and drawing.paths[0]["box"] == [128, 80]
+    page.wait_for_timeout(300)
+    interface.screenshot(f"drawing_{renderer}")
+    kept = drawing.paths
+
+    page.wait_for_timeout(1500)  # the page keeps the graph by its own clock
+    page.reload()
+    page.wait_for_function(READY)
+    page.wait_for_timeout(1500)
+    again = Drawing(interface)
+    assert again.paths == kept
+    before = set(server.get("/history"))
+    interface.command("Comfy.QueuePrompt")
+    file, *others = outputs_after(before, interface, server)["4"]["images"]
+    assert len(others) == LENGTH - 1
+    page.wait_for_timeout(800)
+    interface.screenshot(f"drawing_{renderer}_done")
+
+    address = f"{server.address}/view?filename={file['filename']}&subfolder={file['subfolder']}&type={file['type']}"
+    page.evaluate("window.app.graph.clear()")
+    page.evaluate(DROP, [address, file["filename"], "image/png"])
+    page.wait_for_function("window.app.graph.nodes.length == 4")
+    page.wait_for_timeout(500)
+    assert Drawing(interface).paths == kept
+    assert interface.unusual() == []
