@@ -6,8 +6,9 @@ import { PathEditor } from "./editor.js"
 import { texts } from "./texts.js"
 
 const NODE = "VideoCrafterDrawTrajectory"
-const SMALLEST = 340 // pixels of the node's height for the widget
-const SIZE = [440, 620]
+const SMALLEST = 330 // pixels of the node's height for the widget
+const MARGINS = 20 // which the canvas leaves above and below it
+const SIZE = [460, 640]
 
 app.registerExtension({
   name: "VideoCrafter.DrawTrajectory",
@@ -37,7 +38,9 @@ function addEditor(node) {
     },
     texts(app.extensionManager?.setting?.get("Comfy.Locale")),
   )
-  const widget = node.addDOMWidget("drawing", "vc_drawing", editor.element, { serialize: false, hideOnZoom: false, getMinHeight: () => SMALLEST })
+  const widget = node.addDOMWidget("drawing", "vc_drawing", editor.element, {
+    serialize: false, hideOnZoom: false, getMinHeight: () => Math.max(SMALLEST, editor.panel.leastHeight + MARGINS),
+  })
   widget.serialize = false // the text is what is kept
   node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])])
 

@@ -2,19 +2,25 @@
 
 import { EASINGS, rounded } from "./paths.js"
 
+// The buttons' signs.
+const SIGNS = {
+  path: "＋ path", still: "＋ point", box: "▭", smooth: "∿", erase: "− point", remove: "− path", undo: "↶", redo: "↷", text: "{ }", play: "▶",
+}
+const STAGE = 180 // pixels of the drawing area's height, at least
 const STYLE = `
-.vc-draw { display: flex; flex-direction: column; gap: 4px; height: 100%; min-height: 330px; box-sizing: border-box; font: 12px sans-serif;
+.vc-draw { display: flex; flex-direction: column; gap: 4px; height: 100%; box-sizing: border-box; font: 12px sans-serif; overflow: hidden;
   color: var(--input-text, #ddd); user-select: none; }
 .vc-draw-row { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; }
 .vc-draw button, .vc-draw input, .vc-draw select, .vc-draw textarea { font: inherit; color: inherit; background: var(--comfy-input-bg, #222);
-  border: 1px solid var(--border-color, #4e4e4e); border-radius: 4px; padding: 3px 7px; min-height: 24px; box-sizing: border-box; }
+  border: 1px solid var(--border-color, #4e4e4e); border-radius: 4px; padding: 2px 6px; min-height: 24px; min-width: 24px; box-sizing: border-box; }
 .vc-draw button { cursor: pointer; }
 .vc-draw button[aria-pressed=true] { background: var(--p-primary-color, #0b8ce9); color: #fff; }
 .vc-draw button:disabled, .vc-draw input:disabled, .vc-draw select:disabled { opacity: 0.4; cursor: default; }
-.vc-draw input[type=number] { width: 62px; padding: 3px 4px; }
+.vc-draw input[type=number] { width: 56px; padding: 2px 3px; }
 .vc-draw input[type=range] { flex: 1; min-width: 60px; padding: 0; }
 .vc-draw :focus-visible { outline: 2px solid var(--p-primary-color, #0b8ce9); outline-offset: 1px; }
-.vc-draw-stage { position: relative; flex: 1 1 180px; min-height: 160px; }
+.vc-draw-stage { position: relative; flex: 1 1 ${STAGE}px; min-height: ${STAGE}px; }
+.vc-draw-row, .vc-draw-told { flex: none; }
 .vc-draw-area { position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 4px; touch-action: none; cursor: crosshair; }
 .vc-draw textarea { position: absolute; inset: 0; width: 100%; height: 100%; resize: none; font-family: monospace; user-select: text; }
 .vc-draw-told { min-height: 15px; opacity: 0.85; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -71,7 +77,7 @@ export class Panel {
   }
 
   button(name, action) {
-    const button = make("button", { type: "button", textContent: this.texts[name] })
+    const button = make("button", { type: "button", textContent: SIGNS[name], title: this.texts[name], ariaLabel: this.texts[name] })
     button.dataset.name = name
     button.addEventListener("click", () => {
       action()
@@ -96,6 +102,11 @@ export class Panel {
     if (!this.text.hidden) this.text.focus()
   }
 
+  /** The height in pixels that all of it takes at least, at its present width. */
+  get leastHeight() {
+    return [...this.element.children].reduce((sum, child) => sum + (child.matches(".vc-draw-stage") ? STAGE : child.offsetHeight) + 4, 0)
+  }
+
   update() {
     const { editor, texts } = this, { chosen, chosenPoint, canvas } = editor
     const enabled = {
@@ -105,7 +116,8 @@ export class Panel {
     for (const [name, value] of Object.entries(enabled)) this.buttons[name].disabled = !value
     const pressed = { box: chosen?.box, smooth: chosen?.curve === "smooth", text: !this.text.hidden, path: !chosen }
     for (const [name, value] of Object.entries(pressed)) this.buttons[name].setAttribute("aria-pressed", String(Boolean(value)))
-    this.buttons.play.textContent = editor.playing ? texts.pause : texts.play
+    const play = editor.playing ? texts.pause : texts.play
+    Object.assign(this.buttons.play, { textContent: editor.playing ? "⏸" : SIGNS.play, title: play, ariaLabel: play })
     this.time.max = canvas.frames - 1
     this.time.value = editor.frame
     this.shown.textContent = `${texts.frame} ${editor.frame} / ${canvas.frames - 1}`
