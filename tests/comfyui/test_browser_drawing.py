@@ -193,6 +193,12 @@ def test_the_pointer_touch_the_keyboard_and_other_programs_text(interface: Inter
     text = page.evaluate(TEXT)
     ours = torch.tensor(places(interface, server, text))
     assert (ours - read_tracks(text, SIZE, LENGTH).points).abs().max() < 1e-3
+    smooth = '[{"points":[{"x":10,"y":20,"frame":3},{"x":100,"y":50,"frame":9,"ease":"ease in"},{"x":40,"y":60}],"curve":"smooth"}]'
+    paths = json.loads(smooth)
+    paths[0]["canvas"] = {"width": 128, "height": 64, "frames": 13}
+    text = json.dumps(paths)
+    scaled = torch.tensor(places(interface, server, text, SIZE, 25))
+    assert (scaled - read_tracks(text, SIZE, 25).points).abs().max() < 1e-3
     drawing.press("PageUp", "Delete", "Shift+Delete")
     assert len(drawing.paths) == 1
     drawing.button("play").click()
@@ -212,17 +218,9 @@ def test_the_pointer_touch_the_keyboard_and_other_programs_text(interface: Inter
             interface.screenshot("drawing_1000")
     assert "can't be read" in page.locator(".vc-draw-told").inner_text()
     drawing.press("Control+z", "Control+z")
+    page.wait_for_timeout(300)
     assert page.evaluate(TEXT) == editor
     drawing.drag((205, 180), (205, 100))
     assert near(drawing.points[0], [(0, 320), (205, 100), (512, 0)])
     assert set(drawing.paths[0]) >= {"points", "color", "name"} and drawing.paths[0]["name"] == "Spline 1"  # what KJNodes' editor reads
     assert interface.unusual() == []
-
-
-def test_another_size_and_length_scale_what_is_drawn(interface: Interface, server: Server):
-    text = '[{"points":[{"x":10,"y":20,"frame":3},{"x":100,"y":50,"frame":9,"ease":"ease in"},{"x":40,"y":60}],"curve":"smooth"}]'
-    paths = json.loads(text)
-    paths[0]["canvas"] = {"width": 128, "height": 64, "frames": 13}
-    text = json.dumps(paths)
-    ours = torch.tensor(places(interface, server, text, (512, 320), 25))
-    assert (ours - read_tracks(text, (512, 320), 25).points).abs().max() < 1e-3

@@ -11,7 +11,7 @@ import ast
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,11 +63,8 @@ class DrawnPath:
         """
         line, corners = self._polyline()
         ways = torch.cat([torch.zeros(1, dtype=torch.float64), (line[1:] - line[:-1]).norm(dim=1).cumsum(0)])
-        keys = self._keys(length)
         times = torch.linspace(0, length - 1, frames, dtype=torch.float64) if frames > 1 else torch.zeros(1, dtype=torch.float64)
-        along = torch.empty_like(times)
-        for time, index in zip(times.tolist(), range(frames), strict=True):
-            along[index] = self._way_at(time, keys, ways[corners])
+        along = self._ways_at(times, self._keys(length), ways[corners])
         after = torch.searchsorted(ways, along).clamp(1, max(len(ways) - 1, 1))
         if len(line) == 1:
             return line.expand(frames, 2).clone()
@@ -75,15 +72,14 @@ class DrawnPath:
         share = torch.where(end > start, (along - start) / (end - start).clamp(min=1e-12), 0.0).clamp(0, 1)
         return torch.lerp(line[after - 1], line[after], share[:, None])
 
-    def _way_at(self, time: float, keys: Sequence[tuple[float, int]], ways: Tensor) -> float:
-        """How far along its way the point is at a time."""
-        if time <= keys[0][0]:
-            return float(ways[keys[0][1]])
+    def _ways_at(self, times: Tensor, keys: Sequence[tuple[float, int]], ways: Tensor) -> Tensor:
+        """How far along its way the point is at each time, ``[T]``."""
+        along = torch.where(times <= keys[0][0], ways[keys[0][1]], ways[keys[-1][1]])
         for (start, first), (end, last) in zip(keys, keys[1:], strict=False):
-            if time <= end:
-                share = ease(torch.tensor((time - start) / (end - start), dtype=torch.float64), self.easings[first]) if end > start else 1.0
-                return float(ways[first] + (ways[last] - ways[first]) * share)
-        return float(ways[keys[-1][1]])
+            if end > start:
+                share = ease(((times - start) / (end - start)).clamp(0, 1), self.easings[first])
+                along = torch.where((times > start) & (times <= end), torch.lerp(ways[first], ways[last], share), along)
+        return along
 
     def _keys(self, length: int) -> list[tuple[float, int]]:
         """Frame and number of each point that has a frame; the first and the last point always have one."""
@@ -147,9 +143,10 @@ def _track(path: DrawnPath | Tensor, size: tuple[int, int], frames: int) -> Trac
     if isinstance(path, Tensor):
         return Tracks(path[None], torch.ones(1, len(path), dtype=torch.bool), size).resampled(frames)
     width, height, length = path.canvas or (*size, frames)
-    points = path.sampled(frames, length)
-    boxes = torch.tensor([path.box]) if path.box != (0.0, 0.0) else None
-    return Tracks(points[None], torch.ones(1, frames, dtype=torch.bool), (width, height), boxes).scaled(*size)
+    factors = torch.tensor([size[0] / width, size[1] / height], dtype=torch.float64)  # first: the pace is that of the picture
+    points = replace(path, points=path.points * factors).sampled(frames, length)
+    boxes = torch.tensor([path.box], dtype=torch.float64) * factors if path.box != (0.0, 0.0) else None
+    return Tracks(points[None], torch.ones(1, frames, dtype=torch.bool), size, boxes)
 
 
 def _parsed(text: str) -> list[Any]:

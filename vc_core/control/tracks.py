@@ -145,14 +145,16 @@ class Tracks:
         if self.size is None:
             raise InputError("The size of the picture that the tracks are in is not known.")
         width, height = self.size
+        boxed = [] if self.boxes is None else (self.boxes > 0).all(1).nonzero()[:, 0].tolist()
+        if self.boxes is None or not boxed:
+            return torch.zeros(1, height, width).expand(self.frames, height, width)
         masks = torch.zeros(self.frames, height, width)
-        if self.boxes is not None:
-            for track in (self.boxes > 0).all(1).nonzero()[:, 0].tolist():
-                for frame in self.visible[track].nonzero()[:, 0].tolist():
-                    start = (self.points[track, frame] - self.boxes[track] / 2).round().long()
-                    end = (self.points[track, frame] + self.boxes[track] / 2).round().long()
-                    (left, top), (right, bottom) = start.clamp(min=0).tolist(), end.clamp(min=0).tolist()
-                    masks[frame, top:bottom, left:right] = 1
+        for track in boxed:
+            for frame in self.visible[track].nonzero()[:, 0].tolist():
+                start = (self.points[track, frame] - self.boxes[track] / 2).round().long()
+                end = (self.points[track, frame] + self.boxes[track] / 2).round().long()
+                (left, top), (right, bottom) = start.clamp(min=0).tolist(), end.clamp(min=0).tolist()
+                masks[frame, top:bottom, left:right] = 1
         return masks
 
     def as_core(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import { lineOf, samplePath } from "./paths.js"
 
 const GROUND = "#18191c", PICTURE = "#2a2c31", EDGE = "#8a8d94", LIGHT = "#ffffff", DARK = "#000000"
+const CROWD = 60 // points of a path, from which on they are small
 
 /** Draw an editor's picture, paths and points. */
 export function paint(editor) {
@@ -44,9 +45,10 @@ function paintPath(draw, path, at, chosen, point) {
     line.forEach(([x, y], number) => (number ? draw.lineTo(x, y) : draw.moveTo(x, y)))
     draw.stroke()
   }
+  const crowded = path.points.length > CROWD
   path.points.forEach((each, number) => {
     const [x, y] = at([each.x, each.y])
-    const radius = number === point ? 7 : chosen ? 5 : 3.5
+    const radius = number === point ? 7 : crowded ? 1.5 : chosen ? 5 : 3.5
     draw.beginPath()
     if (each.frame === null) draw.arc(x, y, radius, 0, 2 * Math.PI)
     else draw.rect(x - radius, y - radius, 2 * radius, 2 * radius) // a keyframe
@@ -54,7 +56,7 @@ function paintPath(draw, path, at, chosen, point) {
     draw.strokeStyle = DARK
     draw.lineWidth = 1.5
     draw.fill()
-    draw.stroke()
+    if (!crowded || number === point) draw.stroke()
   })
 }
 

@@ -4,7 +4,7 @@ import { EASINGS, rounded } from "./paths.js"
 
 // The buttons' signs.
 const SIGNS = {
-  path: "＋ path", still: "＋ point", box: "▭", smooth: "∿", erase: "− point", remove: "− path", undo: "↶", redo: "↷", text: "{ }", play: "▶",
+  path: "+ path", still: "+ point", box: "▭", smooth: "∿", erase: "− point", remove: "− path", undo: "↶", redo: "↷", text: "{ }", play: "▶",
 }
 const STAGE = 180 // pixels of the drawing area's height, at least
 const STYLE = `
