@@ -5,11 +5,13 @@ What it needs, and where its screenshots are left, is as for ``test_browser.py``
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from harness.server import DEFAULT_PACK_NAME, Server
 from vc_core.control.drawn import read_tracks
@@ -20,7 +22,7 @@ __all__ = ["browser", "interface", "screenshots", "server"]  # fixtures
 SIZE, LENGTH = (512, 320), 16
 NODE = "window.app.graph.nodes.find(node => node.type == 'VideoCrafterDrawTrajectory')"
 TEXT = f"{NODE}.widgets.find(widget => widget.name == 'paths').value"
-RENDERERS = ["canvas", "vue"]
+RENDERERS = ["canvas", pytest.param("vue", marks=pytest.mark.full)]
 
 
 class Drawing:
@@ -49,6 +51,17 @@ class Drawing:
         left, top = (width - SIZE[0] * scale) / 2, (height - SIZE[1] * scale) / 2
         zoom = box["width"] / width
         return box["x"] + (left + x * scale) * zoom, box["y"] + (top + y * scale) * zoom
+
+    def colour(self, x: float, y: float) -> list[int]:
+        """What is seen at a place of the picture: red, green, blue."""
+        box, (left, top) = self.area.bounding_box(), self.at(x, y)
+        shares = [(left - box["x"]) / box["width"], (top - box["y"]) / box["height"]]
+        return self.area.evaluate(
+            """(area, [x, y]) => {
+              const draw = area.getContext('2d')
+              return Array.from(draw.getImageData(Math.round(x * area.width), Math.round(y * area.height), 1, 1).data).slice(0, 3)
+            }""", shares,
+        )
 
     def click(self, x: float, y: float, **options: Any) -> None:
         self.page.mouse.click(*self.at(x, y), **options)
@@ -101,7 +114,7 @@ def opened(interface: Interface, renderer: str, workflow: dict[str, Any]) -> Dra
     interface.setting("Comfy.VueNodes.Enabled", renderer == "vue")
     interface.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
     interface.page.wait_for_function(f"window.app.graph.nodes.length == {len(workflow['nodes'])}")
-    interface.page.evaluate("Object.assign(window.app.canvas.ds, {offset: [-390, 90], scale: 1}); window.app.canvas.setDirty(true, true)")
+    interface.page.evaluate("Object.assign(window.app.canvas.ds, {offset: [-390, 90], scale: 0.9}); window.app.canvas.setDirty(true, true)")
     interface.page.wait_for_timeout(1000)
     interface.errors.clear()
     return Drawing(interface)
@@ -139,6 +152,7 @@ def test_draw_move_undo_reload_save_drop_and_run(interface: Interface, server: S
     assert len(others) == LENGTH - 1
     page.wait_for_timeout(800)
     interface.screenshot(f"drawing_{renderer}_done")
+    assert again.colour(20, 300) == [0x20, 0x40, 0x60]  # the image lies behind what is drawn
 
     address = f"{server.address}/view?filename={file['filename']}&subfolder={file['subfolder']}&type={file['type']}"
     page.evaluate("window.app.graph.clear()")
@@ -160,8 +174,20 @@ def places(interface: Interface, server: Server, text: str, size: tuple[int, int
     )
 
 
+@pytest.mark.full
 def test_the_pointer_touch_the_keyboard_and_other_programs_text(interface: Interface, server: Server):
+    picture = io.BytesIO()
+    Image.new("RGB", (300, 300), (200, 30, 40)).save(picture, "PNG")
+    server.upload("red.png", picture.getvalue())
     drawing, page = opened(interface, "canvas", graph()), interface.page
+    page.evaluate(f"""() => {{
+      const image = window.LiteGraph.createNode('LoadImage')
+      window.app.graph.add(image)
+      image.widgets.find(widget => widget.name == 'image').value = 'red.png'
+      image.connect(0, {NODE}, 0)
+    }}""")
+    page.wait_for_timeout(1500)
+    assert drawing.colour(20, 300) == [200, 30, 40]  # a chosen file is shown before anything has run
     drawing.drag((100, 100), (900, 100))  # pressed in the picture, released far outside the node
     [[(x, y)]] = drawing.points
     assert x > 600 and abs(y - 100) <= 2  # it stays outside the picture

@@ -120,7 +120,7 @@ def test_a_widget_of_nan(comfyui, graph):
     whole = {  # ComfyUI refuses these
         "seed", "noise_seed", "start_timestep", "iterations", "order", "steps", "original_steps", "interval", "blocks", "width", "height",
         "length", "batch_size", "frames_at_once", "x", "y", "end_x", "end_y", "loop_count", "rank",
-        "grad_accumulation_steps",
+        "grad_accumulation_steps", "trail",
     }
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
