@@ -126,7 +126,7 @@ class VideoCrafterDrawTrajectory(io.ComfyNode):
         tracks = join_tracks(found)
         shown = None
         if image is not None:
-            fitted = fit_image(rgb_images(image[:1]), height, width).movedim(1, -1)
+            fitted = fit_image(rgb_images(rgb_frames(image)[:1]), height, width).movedim(1, -1)
             shown = background(fitted, cls)
         return io.NodeOutput(tracks.as_core(), write_points(tracks), tracks.masks(), ui=shown)
 

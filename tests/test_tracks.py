@@ -39,7 +39,7 @@ def test_forms_of_trajectories(text, count):
     ("text", "what"),
     [
         ("", NONE), (" \n ", NONE), ("[]", NONE), ([], NONE), ("[[]]", NONE), ('[{"points": []}]', NONE), ("{", "can't be read"),
-        ("hello", "can't be read"),
+        ("hello", "can't be read"), (None, "A trajectory is NoneType"), (3, "A trajectory is int"), ([3], "A trajectory is int"),
         (f"{ONE}\nhello", "can't be read"), ("[" * 100_000, "nested too deeply"), ("3", "is no trajectory"), ("{}", "is no trajectory"),
         ('[{"x": 1}]', r"Point 0 of a path is \{'x': 1\}"), ('[{"x": 1, "y": NaN}]', "Point 0"), ('[{"x": 1, "y": 1e9}]', "Point 0"),
         ("[[1, 2], [3]]", "Point 1"), ("[[1, 2, 3]]", "Point 0"), ('[{"x": true, "y": 1}]', "Point 0"), ("[[[1, 2], null]]", "Point 1"),
@@ -191,6 +191,8 @@ def test_masks_to_tracks():
     assert tracks_from_masks(masks[0]).frames == 1
     with pytest.raises(InputError, match="empty in all frames"):
         tracks_from_masks(masks[2])
+    with pytest.raises(InputError, match="The mask is NoneType"):
+        tracks_from_masks(None)
     with pytest.raises(InputError, match=r"is \[1, 1, 1, 1\]"):
         tracks_from_masks(torch.zeros(1, 1, 1, 1))
 

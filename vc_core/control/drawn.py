@@ -124,7 +124,7 @@ def read_tracks(text: str | Sequence[str], size: tuple[int, int], frames: int) -
     """
     if not 1 <= frames <= MOST_FRAMES:
         raise InputError(f"Trajectories can have 1 to {MOST_FRAMES} frames, not {frames}.")
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = list(text) if isinstance(text, list | tuple) else [text]
     found = [path for each in texts for value in _parsed(each) for path in _paths(value)]
     if not found:
         raise InputError(f"There is no trajectory. Draw one in the node, or connect one. {_FORMS}")
@@ -149,7 +149,7 @@ def _track(path: DrawnPath | Tensor, size: tuple[int, int], frames: int) -> Trac
     return Tracks(points[None], torch.ones(1, frames, dtype=torch.bool), size, boxes)
 
 
-def _parsed(text: str) -> list[Any]:
+def _parsed(text: Any) -> list[Any]:
     """The values in a text: one, or one in each line."""
     if not isinstance(text, str):
         raise InputError(f"A trajectory is {type(text).__name__}; it must be text. {_FORMS}")

@@ -196,6 +196,8 @@ def tracks_from_masks(masks: Tensor) -> Tracks:
     Raises:
         InputError: another shape, or all masks are empty.
     """
+    if not isinstance(masks, Tensor):
+        raise InputError(f"The mask is {type(masks).__name__}: connect the mask of a node.")
     if masks.ndim == 2:
         masks = masks[None]
     if masks.ndim != 3 or not masks.numel():
