@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .bridge import detection, initial_noise
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .drawing import VideoCrafterCamera, VideoCrafterDrawTrajectory, VideoCrafterShowMotion
 from .fitting import VideoCrafterFitVideo
 from .framing import VideoCrafterFramesToVideo
 from .images import VideoCrafterExampleImage
@@ -46,6 +47,9 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterGuider,
     VideoCrafterDeepCache,
     VideoCrafterMotionStrength,
+    VideoCrafterCamera,
+    VideoCrafterDrawTrajectory,
+    VideoCrafterShowMotion,
     VideoCrafterDecode,
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,

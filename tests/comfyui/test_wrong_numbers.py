@@ -35,6 +35,11 @@ NUMBERS = [
     ("VideoCrafterSaveVideo", "fps"),
     ("VideoCrafterSaveVideo", "crf"),
     ("VideoCrafterSaveVideo", "loop_count"),
+    ("VideoCrafterCamera", "length"),
+    ("VideoCrafterCamera", "speed"),
+    *(("VideoCrafterDrawTrajectory", name) for name in ("width", "height", "length")),
+    ("VideoCrafterShowMotion", "trail"),
+    ("VideoCrafterShowMotion", "opacity"),
     *(("VideoCrafterFitVideo", name) for name in ("width", "height", "length", "fps", "start", "source_fps")),
 ]
 #: Numbers that may be negative.
@@ -75,6 +80,11 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         "VideoCrafterConditioning": {"positive": graph.text, "negative": graph.text, "fps": 8.0},
         "VideoCrafterDecode": {"samples": graph.latent, "vae": graph.vae, "frames_at_once": 4},
     }
+    inputs["VideoCrafterCamera"] = {"move": "pan left", "with_move": "none", "length": 2, "speed": 1.0, "easing": "linear"}
+    inputs["VideoCrafterDrawTrajectory"] = {"width": 16, "height": 16, "length": 2, "paths": "[[1, 2]]"}
+    if node == "VideoCrafterShowMotion":
+        tracks = out(graph.add("VideoCrafterDrawTrajectory", **inputs["VideoCrafterDrawTrajectory"]))
+        inputs[node] = {"tracks": tracks, "trail": 0, "opacity": 1.0}
     images = {"images": out(graph.add("EmptyImage", width=16, height=16, batch_size=4, color=0))} if node not in inputs else {}
     if node == "VideoCrafterFreeInit":
         stops = {"spatial_stop": 0.2, "temporal_stop": 0.2}
@@ -110,7 +120,7 @@ def test_a_widget_of_nan(comfyui, graph):
     whole = {  # ComfyUI refuses these
         "seed", "noise_seed", "start_timestep", "iterations", "order", "steps", "original_steps", "interval", "blocks", "width", "height",
         "length", "batch_size", "frames_at_once", "x", "y", "end_x", "end_y", "loop_count", "rank",
-        "grad_accumulation_steps",
+        "grad_accumulation_steps", "trail",
     }
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)
