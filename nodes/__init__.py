@@ -8,6 +8,7 @@ from .bridge import detection, initial_noise
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
 from .drawing import VideoCrafterCamera, VideoCrafterDrawTrajectory, VideoCrafterShowMotion
+from .evaluating import VideoCrafterCompare, VideoCrafterEvaluate
 from .fitting import VideoCrafterFitVideo
 from .framing import VideoCrafterFramesToVideo
 from .images import VideoCrafterExampleImage
@@ -54,6 +55,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,
     VideoCrafterPictureKept,
+    VideoCrafterEvaluate,
+    VideoCrafterCompare,
     VideoCrafterTrainLora,
     VideoCrafterTrainingClips,
 ]
