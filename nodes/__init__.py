@@ -22,6 +22,7 @@ from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
 from .starting import VideoCrafterFreeInit, VideoCrafterInitialNoise
 from .training import VideoCrafterTrainingClips, VideoCrafterTrainLora
+from .warping import VideoCrafterWarpedNoise
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -42,6 +43,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterConsistency,
     VideoCrafterScheduler,
     VideoCrafterInitialNoise,
+    VideoCrafterWarpedNoise,
     VideoCrafterFreeInit,
     VideoCrafterGuider,
     VideoCrafterDeepCache,

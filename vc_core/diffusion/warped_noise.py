@@ -112,6 +112,11 @@ def _spread(frame: Tensor, fine: int) -> Tensor:
     return frame.repeat_interleave(fine, -2).repeat_interleave(fine, -1)
 
 
+def _nearest(place: Tensor) -> Tensor:
+    """The pixel of a place. Halves go up everywhere, so that neighbours stay neighbours."""
+    return (place + 0.5).floor().long()
+
+
 def follow(flow: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """Which particle of the frame before arrives at each pixel: each particle at one pixel at most.
 
@@ -129,8 +134,8 @@ def follow(flow: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     last = torch.tensor([width - 1, height - 1])[:, None, None]
     place = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"))
     exact = place + flow.clamp(-2 * max(height, width), 2 * max(height, width))
-    near = exact.round().long().clamp(torch.zeros_like(last), last)
-    aimed = (exact - offset.flatten(1)[:, near[1] * width + near[0]]).round().long()
+    near = _nearest(exact).clamp(torch.zeros_like(last), last)
+    aimed = _nearest(exact - offset.flatten(1)[:, near[1] * width + near[0]])
     source = torch.full((height * width,), -1)
     free = torch.ones(height * width, dtype=torch.bool)
     moved = torch.zeros(2, height * width)
