@@ -33,6 +33,7 @@ from .lora.writing import convert_lora
 from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
+from .motion_clip import add_motion_options
 from .prompt_schedule import INTERPOLATIONS
 from .training.command import add_options, train
 
@@ -224,6 +225,7 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
     text = "file of statistics (initial_noise_512.pt) by which the initial noise is drawn, with --start-timestep"
     make.add_argument("--initial-noise", type=Path, help=text)
+    add_motion_options(make, number)
     make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
     _add_lora_option(make, "LoRA file to use")
     make.add_argument("--output", type=Path, default=Path("video.mp4"), help="output file; its name ends in " + ", ".join(SUFFIXES))

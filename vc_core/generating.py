@@ -26,6 +26,7 @@ from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
+from .motion_clip import with_motion
 from .pipeline import VideoModel
 from .prompt_schedule import Prompt, read_schedule
 from .sampling import Sampling, check_size, suggested_size
@@ -65,6 +66,7 @@ def generate(arguments: argparse.Namespace) -> None:
         identify_adapter(open_checkpoint(path))
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
+    settings = with_motion(arguments, settings, config, inputs.video)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")

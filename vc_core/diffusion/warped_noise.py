@@ -8,7 +8,7 @@ models expect, while the frames depend on one another along the motion. The aim 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,15 +45,24 @@ class WarpedNoise:
             InputError: a strength out of its range, or a flow of another size or number of frames.
         """
         start = self.noise.start
-        fine = self._fine_pixels(start.shape)
+        fine = self.check(start.shape)
         generators = [torch.Generator("cpu").manual_seed(~(self.noise.seed + index) % 2**64) for index in range(len(start))]
         return torch.stack([self._warped(video, fine, each) for video, each in zip(start, generators, strict=True)])
 
     def steps(self) -> Iterator[Tensor]:
         return self.noise.steps()
 
-    def _fine_pixels(self, shape: torch.Size) -> int:
-        """How many fine pixels a side of a latent pixel has."""
+    def check(self, shape: Sequence[int]) -> int:
+        """
+        Args:
+            shape: that of a run's latents, ``[B, C, T, h, w]``.
+
+        Returns:
+            How many fine pixels a side of a latent pixel has.
+
+        Raises:
+            InputError: see :attr:`start`.
+        """
         if not 0 <= self.strength <= 1:
             raise InputError(f"The strength of the motion is {self.strength}; it must be 0 to 1.")
         _, _, frames, height, width = shape
