@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from harness.graph import ObjectInfo
+from harness.graph import BYPASSED, ObjectInfo
 
 from .workflow_builder import Node, WorkflowBuilder
 from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, OLIVE, PURPLE, TEAL, WIDTH, decoded, model, sampler_node, texts
 
 SECOND_ROW = 700
 #: Chosen by measurement with the bundled model, see docs/composing.md.
-DENOISE, STRENGTH = 0.85, 0.1
+DENOISE = 0.85
 
 
 def edit_video(info: ObjectInfo) -> WorkflowBuilder:
@@ -28,7 +28,7 @@ def edit_video(info: ObjectInfo) -> WorkflowBuilder:
             "model": loader["MODEL"], "context_length": 16, "context_overlap": 4, "context_schedule": "standard_static",
             "context_stride": 1, "closed_loop": False, "fuse_method": "pyramid", "dim": 0,
         },
-        at=(COLUMNS[1], top + 340), size=(WIDTH, 300),
+        at=(COLUMNS[1], top + 410), size=(WIDTH, 300),
     )
     positive, negative = texts(flow, loader["CLIP"], "a green square moving right", top)
     flow.group("Prompt: what the edited clip shows", [positive, negative], color=GREEN)
@@ -41,14 +41,16 @@ def edit_video(info: ObjectInfo) -> WorkflowBuilder:
     )
     flow.group("Speed, and the clip as latent", [conditioning, encoded], color=GREEN)
     noise = flow.node(
-        "VideoCrafterWarpedNoise", {"images": fitted["images"], "noise_seed": 0, "strength": STRENGTH},
-        at=(COLUMNS[2], top + 400), size=(WIDTH, 170),
+        "VideoCrafterWarpedNoise", {"images": fitted["images"], "noise_seed": 0, "strength": 0.5},
+        at=(COLUMNS[2], top + 480), size=(WIDTH, 170),
     )
-    flow.group("Noise: moves with the clip", [noise], color=PURPLE)
+    noise.data["mode"] = BYPASSED  # the bundled model keeps the clip better without it
+    flow.group("Bypassed: noise that moves", [noise], color=PURPLE)
     sampler = sampler_node(flow, windows, conditioning, encoded["LATENT"], top, eta=0.0, denoise=DENOISE, noise=noise["NOISE"])
     flow.note(
-        "**denoise** decides how much of the clip is kept: lower is closer to it. Some of the noise moves with the clip, by **strength**.",
-        at=(COLUMNS[3], top + 410), size=(WIDTH, 130), title="How much is kept",
+        "**denoise** decides how much of the clip is kept: lower is closer to it.\n\n**VideoCrafter Warped Noise** is bypassed. Select it "
+        "and press Ctrl+B, and the noise moves with the clip: more of its motion at a high denoise, but less of its shapes.",
+        at=(COLUMNS[3], top + 410), size=(WIDTH, 190), title="How much is kept",
     )
     _saved(flow, fitted, decoded(flow, loader, sampler, top), top)
     return flow

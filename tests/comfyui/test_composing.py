@@ -37,6 +37,11 @@ def texture(count: int, height: int = 64, width: int = 64, seed: int = 1) -> Ten
     return torch.stack([wide[:, :, 3 * (count - index) :][:, :, :width] for index in range(count)]) * 2 - 1
 
 
+def shown(frames: Tensor) -> Tensor:
+    """Frames as they are after they were an IMAGE, to the last bit: the optical flow is of their rounded values."""
+    return (frames + 1) / 2 * 2 - 1
+
+
 def image(bench: Bench, frames: Tensor) -> Link:
     """An IMAGE of frames ``[T, 3, H, W]`` in [-1, 1]."""
     return bench.tensor_input("TestImage", "image", (frames.movedim(1, -1) + 1) / 2)
@@ -89,7 +94,7 @@ class Composed:
         plain = SeededNoise((1, 4, FRAMES, 8, 8), SEED)
         start = plain.start
         if "motion" in self.case:
-            start = WarpedNoise(plain, dis_flow(texture(FRAMES)), STRENGTH).start
+            start = WarpedNoise(plain, dis_flow(shown(texture(FRAMES))), STRENGTH).start
         if "clip" in self.case:
             clip = model.encode(texture(FRAMES, seed=3).movedim(0, 1)[None])
             visited = model.schedule.visited(STEPS, model.config.sampling.spacing, DENOISE)
@@ -196,8 +201,8 @@ class TestStructureOfSomeFrames:
         bench.save("with", latent=bench.one_step())
         bench.save("without", latent=bench.one_step(positive=plain))
         parts = []
-        for conditioning, shown in ((bench.positive, given), (plain, 1 - given)):
-            frames = image(bench, (shown * 2 - 1).reshape(-1, 1, 1, 1).expand(-1, 3, 64, 64))
+        for conditioning, on in ((bench.positive, given), (plain, 1 - given)):
+            frames = image(bench, (on * 2 - 1).reshape(-1, 1, 1, 1).expand(-1, 3, 64, 64))
             mask = out(bench.add("ImageToMask", image=frames, channel="red"))
             parts.append(out(bench.add(
                 "ConditioningSetMask", conditioning=conditioning, mask=mask, strength=1.0, set_cond_area="default"
@@ -219,9 +224,9 @@ class TestStructureOfSomeFrames:
         kept_width = round(height * 512 / 320)  # 410 of 455, 109 of 120
         left = round((width - kept_width) / 2)
         seen = {}
-        for name, shown in (("whole", hints), ("cut", hints[..., left : left + kept_width])):
+        for name, frames in (("whole", hints), ("cut", hints[..., left : left + kept_width])):
             positive = bench.positive
-            controlled(bench, adapter(bench), shown)
+            controlled(bench, adapter(bench), frames)
             file = f"hint {name} {width}"
             bench.save(name, latent=bench.one_step(model=out(bench.add("TestRecord", model=bench.model, file=file))))
             bench.positive = bench.negative = positive
@@ -242,7 +247,7 @@ class TestMotion:
         bench.save("made", latent=bench.authors(noise=noise))
         bench.results()
         plain = SeededNoise((2, 4, FRAMES, 8, 8), SEED)
-        expected = WarpedNoise(plain, dis_flow(fit_image(clip, 64, 64)), 1.0).start
+        expected = WarpedNoise(plain, dis_flow(fit_image(shown(clip), 64, 64)), 1.0).start
         same(passes(comfyui, "fitted motion")[0].tensors["x"], expected.movedim(2, 1).flatten(0, 1))
         assert apart(expected, plain.start) > CHANGED
 
