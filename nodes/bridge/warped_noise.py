@@ -47,7 +47,7 @@ class MotionNoise:
                 "length of VideoCrafter Fit Video, or of Empty VideoCrafter Latent, to the same number."
             )
         shape = fold(input_latent["samples"], frames).shape
-        clip = fit_image(rgb_images(self.images), FACTOR * shape[3], FACTOR * shape[4])
+        clip = fit_image(rgb_images(self.images) * 2 - 1, FACTOR * shape[3], FACTOR * shape[4])
         flow = dis_flow(clip) if self.optical_flow is None else model_flow(self.optical_flow, clip)
         return unfold(WarpedNoise(SeededNoise(shape, self.seed), flow, self.strength).start)
 
