@@ -14,6 +14,7 @@ from harness.graph import ObjectInfo
 from harness.server import running
 
 from . import dynamicrafter_workflows as dynamicrafter
+from .edit_workflow import edit_video
 from .evaluation_workflow import evaluate
 from .training_workflow import train_lora
 from .workflow_builder import Node, Output, WorkflowBuilder
@@ -235,6 +236,7 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "text_to_image_to_video": text_to_image_to_video,
     "train_lora": train_lora,
     "evaluate": evaluate,
+    "edit_video": edit_video,
     "dynamicrafter_image_to_video": dynamicrafter.image_to_video,
     "dynamicrafter_interpolation": dynamicrafter.interpolation,
     "dynamicrafter_keyframes": dynamicrafter.keyframes,

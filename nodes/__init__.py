@@ -24,6 +24,7 @@ from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
 from .starting import VideoCrafterFreeInit, VideoCrafterInitialNoise
 from .training import VideoCrafterTrainingClips, VideoCrafterTrainLora
+from .warping import VideoCrafterWarpedNoise
 
 NODES: list[type[io.ComfyNode]] = [
     VideoCrafterLoader,
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterConsistency,
     VideoCrafterScheduler,
     VideoCrafterInitialNoise,
+    VideoCrafterWarpedNoise,
     VideoCrafterFreeInit,
     VideoCrafterGuider,
     VideoCrafterDeepCache,

@@ -37,7 +37,11 @@ class VideoCrafterFitVideo(io.ComfyNode):
                     tooltip="Width in pixels, a multiple of 8. The frames are scaled to cover the size, and cut at the centre.",
                 ),
                 io.Int.Input("height", default=320, min=SMALLEST, max=LARGEST, step=8, tooltip="Height in pixels, a multiple of 8."),
-                io.Int.Input("length", default=16, min=1, max=4096, tooltip="Number of frames. The models were trained on 16."),
+                io.Int.Input(
+                    "length", default=16, min=0, max=4096,
+                    tooltip="Number of frames. The models were trained on 16. 0: all frames of the clip; sample them in context windows of "
+                    "16.",
+                ),
                 io.Float.Input(
                     "fps", default=8.0, min=0.0, max=120.0, step=1.0,
                     tooltip="Frames per second to take from the clip. 0: all of its frames. If the clip is too short for the length, its "

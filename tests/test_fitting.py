@@ -128,3 +128,25 @@ def test_pixels_of_16_bits_are_kept(tmp_path):
     fitted = fit_file(tmp_path / "clip", Wanted(16, 16, 2))
     assert np.abs((fitted.frames - frames).numpy()).max() <= 0.5 / 65535 + 1e-7
     av.logging.set_level(av.logging.ERROR)
+
+
+@pytest.mark.parametrize("count", [1, 15, 17, 49, 50])
+def test_all_frames_of_a_clip(tmp_path, count):
+    """In memory and of a file; nothing is dropped, and an image is said to be one."""
+    for fitted in (fit_frames(counting(count), 25, Wanted(16, 16, 0)), fit_file(saved(tmp_path, "ffv1", count), Wanted(16, 16, 0))):
+        assert numbers(fitted.frames) == list(range(count)) and f": {count} frame" in fitted.told
+        assert ("a single image, not a clip" in fitted.told) == (count == 1) and "spread" not in fitted.told
+
+
+def test_all_frames_after_a_start_at_another_rate():
+    fitted = fit_frames(counting(48), 24, Wanted(16, 16, 0, 8, 0.5), ramp(2))
+    assert numbers(fitted.frames) == list(range(12, 48, 3)) and fitted.fps == 8
+    assert torch.equal(fitted.sound.samples[0], ramp(2).samples[0, 4000:])
+    with pytest.raises(InputError, match="nothing is after start 3"):
+        fit_frames(counting(48), 24, Wanted(16, 16, 0, 0, 3))
+
+
+def test_more_frames_than_a_clip_may_have(monkeypatch):
+    monkeypatch.setattr(fitting, "MOST_FRAMES", 5)
+    fitted = fit_frames(counting(9), 8, Wanted(16, 16, 0))
+    assert numbers(fitted.frames) == list(range(5)) and "only the first 5 frames" in fitted.told

@@ -39,6 +39,7 @@ from .lora.writing import convert_lora
 from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
+from .motion_clip import add_motion_options
 from .parallel.split import SPLITS
 from .prompt_schedule import INTERPOLATIONS
 from .training.command import add_options, train
@@ -262,6 +263,7 @@ def _add_clip_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
     text = "file of statistics (initial_noise_512.pt) by which the initial noise is drawn, with --start-timestep"
     make.add_argument("--initial-noise", type=Path, help=text)
+    add_motion_options(make, number)
     kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
     for setting in sampling_options():
         own = setting.name == "fps" or hasattr(SamplingConfig, setting.name)

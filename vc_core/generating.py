@@ -27,6 +27,7 @@ from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
+from .motion_clip import with_motion
 from .parallel.split import Split
 from .parallel.world import World, joined, under_torchrun
 from .pipeline import VideoModel
@@ -131,6 +132,7 @@ def planned(arguments: argparse.Namespace, config: ModelConfig, inputs: Inputs) 
     given = given_settings(arguments)
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
+    settings = with_motion(arguments, settings, config, inputs.video)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..bench import T2V, T2V_V1
+from ..bench import DYNAMICRAFTER, T2V, T2V_V1
 from .table import CONTROL, Claims, Line
 
 #: The control networks of a graph: a kind, the seed of its weights, and how it is applied.
@@ -49,6 +49,22 @@ CLAIMS: Claims = {
         Line(
             CONTROL, "Stable Diffusion 2.1's ControlNet and T2I adapter", "their features fit the model of the published size", (T2V,)
         ),
+    ),
+    "test_composing.test_alone_and_in_pairs": (
+        Line(
+            CONTROL, "a ControlNet beside text, an image, VideoCrafter Warped Noise, denoise below 1: each alone and each pair",
+            "the UNet is given each as the core has it, and nothing else", (T2V, DYNAMICRAFTER),
+        ),
+    ),
+    "test_composing.TestStructureOfSomeFrames": (
+        Line(
+            CONTROL, "ConditioningSetMask with a mask a frame on a conditioning with a ControlNet and on one without, ConditioningCombine",
+            "only the given frames are controlled", (T2V,),
+        ),
+        Line(CONTROL, "an adapter for images of another size", "scaled to cover the video, cut at the centre", (T2V,)),
+    ),
+    "test_composing.TestMotion": (
+        Line(CONTROL, "Load Optical Flow Model with VideoCrafter Warped Noise", "torchvision's RAFT on the clip's frames", (T2V,)),
     ),
     "test_controlnet.TestRefused": (
         Line(CONTROL, "ControlNets of other base models, Control-LoRA", "refused, with the widths that differ", (T2V,)),

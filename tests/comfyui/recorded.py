@@ -109,6 +109,28 @@ def passes(comfyui: Server, file: str, frames: int = 4) -> list[Pass]:
     return [Pass(load_file(path), frames) for path in sorted((comfyui.base / "output" / file).iterdir())]
 
 
+class Residuals(Hooks):
+    """Adds what a ControlNet gave in a pass."""
+
+    def __init__(self, seen: Pass) -> None:
+        self.input, self.middle, self.output = (seen.residuals(part)[::-1] for part in ("input", "middle", "output"))
+
+    @staticmethod
+    def sum(hidden: Tensor, residuals: list[Tensor | None], number: int) -> Tensor:
+        residual = residuals[number] if number < len(residuals) else None
+        return hidden if residual is None else hidden + residual
+
+    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.sum(hidden, self.input, number)
+        return hidden, hidden
+
+    def after_middle_block(self, hidden: Tensor) -> Tensor:
+        return self.sum(hidden, self.middle, 0)
+
+    def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        return hidden, self.sum(skip, self.output, number)
+
+
 class Start:
     """ComfyUI's variables at the last timestep of training, where its schedulers start."""
 

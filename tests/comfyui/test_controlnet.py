@@ -17,7 +17,7 @@ from harness.graphs import TextGraph, assert_fails, out
 from harness.server import Server
 from harness.works_with.controls import CONTROLS
 from harness.works_with.length import windowed
-from tests.comfyui.recorded import Pass, passes
+from tests.comfyui.recorded import Pass, Residuals, passes
 from vc_core.config import load_config
 from vc_core.models.conditioning import Conditioning
 from vc_core.models.hooks import Hooks
@@ -99,28 +99,6 @@ def test_as_on_core_s_own_model(comfyui, checkpoints, name):
     (ours, core), (without, _) = (each.chunk(2) for each in latents)
     assert goldens.error(ours, core) <= goldens.TOLERANCE
     assert name == "nothing" or goldens.error(ours, without) > 10 * goldens.TOLERANCE
-
-
-class Residuals(Hooks):
-    """Adds what a ControlNet gave in a pass."""
-
-    def __init__(self, seen: Pass) -> None:
-        self.input, self.middle, self.output = (seen.residuals(part)[::-1] for part in ("input", "middle", "output"))
-
-    @staticmethod
-    def sum(hidden: Tensor, residuals: list[Tensor | None], number: int) -> Tensor:
-        residual = residuals[number] if number < len(residuals) else None
-        return hidden if residual is None else hidden + residual
-
-    def after_input_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.sum(hidden, self.input, number)
-        return hidden, hidden
-
-    def after_middle_block(self, hidden: Tensor) -> Tensor:
-        return self.sum(hidden, self.middle, 0)
-
-    def before_output_block(self, number: int, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        return hidden, self.sum(skip, self.output, number)
 
 
 @pytest.mark.parametrize("ours", [False, True])

@@ -19,6 +19,7 @@ NUMBERS = [
     *(("VideoCrafterSampler", name) for name in ("seed", "steps", "cfg", "eta", "guidance_rescale", "denoise", "start_timestep")),
     *(("VideoCrafterScheduler", name) for name in ("steps", "denoise", "original_steps", "start_timestep")),
     *(("VideoCrafterInitialNoise", name) for name in ("noise_seed", "start_timestep")),
+    *(("VideoCrafterWarpedNoise", name) for name in ("noise_seed", "strength")),
     *(("VideoCrafterFreeInit", name) for name in ("iterations", "spatial_stop", "temporal_stop", "order")),
     *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
@@ -91,6 +92,7 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         stops = {"spatial_stop": 0.2, "temporal_stop": 0.2}
         inputs[node] = {"sampler": out(graph.add("VideoCrafterDDIM", eta=1.0)), "iterations": 2, "filter": "box", "fast": False, **stops}
     inputs["VideoCrafterJoinClips"] = {**images, "length": 2, "match": False}
+    inputs["VideoCrafterWarpedNoise"] = {**images, "noise_seed": 0, "strength": 1.0}
     inputs["VideoCrafterSaveVideo"] = {**images, "filename_prefix": "numbers", "fps": 8.0, "crf": 20.0}
     inputs["VideoCrafterFitVideo"] = {**images, "width": 16, "height": 16, "length": 2, "fps": 8.0, "start": 0.0, "source_fps": 8.0}
     measured = {"prompt": "", "fps": 8.0, "measures": "fast"}

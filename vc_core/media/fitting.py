@@ -26,6 +26,8 @@ Each = TypeVar("Each")
 Timed = tuple[float, float, Each]
 #: The last part of a frame's time in which the next one is taken: files round times, and the nearer frame is the better one.
 NEXT = 0.3
+#: Most frames of a clip whose length is not given.
+MOST_FRAMES = 4096
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Wanted:
 
     Attributes:
         width, height: in pixels.
-        length: number of frames.
+        length: number of frames; 0: all of the clip, at most :data:`MOST_FRAMES`.
         fps: frames per second; 0: those of the clip.
         start: of the part that is used, in seconds.
     """
@@ -92,7 +94,8 @@ def fit_file(path: Path, wanted: Wanted) -> Fitted:
     """
     with decoding(path, "video", VideoFileError, "Use an MP4, WebM or MKV."):
         rate = _frame_rate(path)
-        return _fit(lambda: _timed(path, wanted.length, rate), rate, wanted, _as_tensor, lambda first, end: _read_sound(path, first, end))
+        kept = wanted.length or MOST_FRAMES
+        return _fit(lambda: _timed(path, kept, rate), rate, wanted, _as_tensor, lambda first, end: _read_sound(path, first, end))
 
 
 def _fit(
@@ -103,8 +106,8 @@ def _fit(
     hear: Callable[[float, float], Sound | None],
 ) -> Fitted:
     """Choose frames by their time. A clip that is too short is gone through once more, and its frames spread over the whole length."""
-    rate, notes = wanted.fps or fps, []
-    times = [wanted.start + index / rate for index in range(wanted.length)]
+    rate, notes, length = wanted.fps or fps, [], wanted.length
+    times = [wanted.start + index / rate for index in range(length or MOST_FRAMES)]
     size: list[int] = []
     frames: list[Tensor] = []
 
@@ -114,21 +117,26 @@ def _fit(
         frames.append(fit_image(image.movedim(-1, 0)[None].float(), wanted.height, wanted.width)[0].movedim(0, -1))
 
     end = choose(clip(), times, keep)
-    if len(frames) < wanted.length:
+    if not length:
+        length = max(1, min(len(frames), math.ceil((end - wanted.start) * rate - NEXT)))
+        del frames[length:]
+        notes += [f"only the first {MOST_FRAMES} frames"] if length == MOST_FRAMES else []
+        notes += ["a single image, not a clip"] if len(frames) == 1 else []
+    if len(frames) < length:
         seconds = end - wanted.start
         if seconds <= 0:
             raise InputError(f"The clip lasts {end:.3g} seconds, so that nothing is after start {wanted.start:g}: use a smaller start.")
-        notes.append(f"the clip has only {seconds:.3g} s after {wanted.start:g} s, not {wanted.length / rate:.3g} s: spread over all of it")
-        rate = wanted.length / seconds
+        notes.append(f"the clip has only {seconds:.3g} s after {wanted.start:g} s, not {length / rate:.3g} s: spread over all of it")
+        rate = length / seconds
         frames.clear()
-        choose(clip(), [wanted.start + index / rate for index in range(wanted.length)], keep)
-    seconds = wanted.length / rate
+        choose(clip(), [wanted.start + index / rate for index in range(length)], keep)
+    seconds = length / rate
     if size != [wanted.width, wanted.height]:
         cut = size[0] * wanted.height != size[1] * wanted.width
         notes.append("scaled, and cut at the centre" if cut else "scaled")
     told = (
-        f"{size[0]}x{size[1]} at {fps:.4g} fps, from {wanted.start:.3g} to {wanted.start + seconds:.3g} s: {wanted.length} frames of "
-        f"{wanted.width}x{wanted.height} at {rate:.4g} fps" + "".join(f"; {note}" for note in notes)
+        f"{size[0]}x{size[1]} at {fps:.4g} fps, from {wanted.start:.3g} to {wanted.start + seconds:.3g} s: "
+        f"{length} frame{'s' * (length > 1)} of {wanted.width}x{wanted.height} at {rate:.4g} fps" + "".join(f"; {note}" for note in notes)
     )
     return Fitted(torch.stack(frames), rate, hear(wanted.start, seconds), told)
 

@@ -9,6 +9,8 @@ import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io
 
+from .weighted import WeightedControl
+
 OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
@@ -143,7 +145,7 @@ class CfgPerFrame(io.ComfyNode):
 
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
-        return [CutLatent, Texts, Windows, Tiles, Told, CfgPerFrame]
+        return [CutLatent, Texts, Windows, Tiles, Told, CfgPerFrame, WeightedControl]
 
 
 async def comfy_entrypoint():
