@@ -1,4 +1,4 @@
-"""The command line: ``python -m vc_core generate | batch | prompts | info | convert | measure | evaluate | compare | total | fetch | train``."""
+"""The command line: ``python -m vc_core COMMAND ...``, whose commands ``--help`` lists."""
 
 from __future__ import annotations
 
