@@ -16,6 +16,7 @@ from .checkpoint import open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES
 from .config import ModelConfig
 from .console import option, say
+from .controlling import read_motion, with_motion
 from .diffusion.freeinit import noising_timestep
 from .diffusion.initial_noise import LatentStatistics, read_statistics
 from .diffusion.schedule import Schedule
@@ -65,6 +66,8 @@ def generate(arguments: argparse.Namespace) -> None:
         identify_adapter(open_checkpoint(path))
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
+    motion = read_motion(arguments.camera, arguments.trajectory, arguments.subject, settings, arguments.trajectory_steps)
+    motion.check(config, bool(arguments.adapter) or file.added is not None)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")
@@ -79,7 +82,8 @@ def generate(arguments: argparse.Namespace) -> None:
             bar.total = total
             bar.update()
 
-        sampling, prompts = settings.changed(callback=advance), (prompt, arguments.negative_prompt)
+        sampling = with_motion(model, settings.changed(callback=advance), motion, arguments.prompt)
+        prompts = (prompt, arguments.negative_prompt)
         frames = make(model, inputs, prompts, arguments.loop, sampling)[0]
     if arguments.loop and not arguments.keep_last_frame:  # as the authors' scripts do
         frames = frames[:, :-1]

@@ -47,6 +47,8 @@ class GuidedDenoiser:
             self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
         elif self.guidance.scale != 1.0:
             self.passes |= {"negative": self.negative}
+        if self.guidance.camera_scale != 1.0 and len(self.passes) > 1:  # the authors have none without guidance by the text
+            self.passes |= {"uncontrolled": self.positive}
         if self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
             self.together = False
         choices = current()
@@ -60,11 +62,15 @@ class GuidedDenoiser:
         Args:
             step, steps: the number of this sampling step and of all steps, for hooks.
         """
-        inputs = PassInputs(("positive",) * len(x), x.to(self.dtype), timesteps, self.positive, step, steps)
+        guided = len(self.passes) > 1
+        inputs = PassInputs(("positive",) * len(x), x.to(self.dtype), timesteps, self.positive, step, steps, guided=guided)
         without_time = self._run(replace(inputs, temporal_attention=False)) if self.guidance.temporal_scale else None
         predicted = self._predict_all(inputs)
         positive = predicted["positive"]
-        return guide(positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), without_time)
+        return guide(
+            positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), without_time,
+            predicted.get("uncontrolled"), self.guidance.camera_weight(timesteps),
+        )
 
     def _predict_all(self, inputs: PassInputs) -> dict[str, Tensor]:
         stem = self._shared_stem(inputs)
