@@ -33,6 +33,7 @@ from ...vc_core.models.layers import LayerFactory
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
 from . import distilled, foreign_layers, previews, windows
+from .adapters import attach_adapter
 from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen_attention
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, check_noise, checked_frames, fold, unfold
@@ -372,4 +373,6 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     file.load_into("unet", model.diffusion_model)
     if model.image_proj_model is not None:
         file.load_into("projector", model.image_proj_model)
+    if file.added is not None:
+        attach_adapter(patcher, file.added, file.config)
     return patcher
