@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,19 @@ def test_a_model_with_an_adapter_but_no_camera_is_the_model_alone(comfyui, check
             trajectory(graph, method="FreeTraj", subject="boat", prompt="a boat", edited_steps=0, clip=graph.clip)
             made.append(graph.run(comfyui, latent=graph.sample(seed=3))["latent"])
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+
+
+def test_a_saved_model_has_its_adapter(comfyui, checkpoints):
+    made = []
+    for file in (CAMERA_ONLY, "motionctrl_saved.safetensors"):
+        graph = MotionGraph(comfyui, file, 4)
+        if not made:
+            graph.add("ModelSave", model=graph.model, filename_prefix="motionctrl_saved")
+        apply_camera(graph, camera_of(graph, comfyui, "left.st", camera_path("pan left", 4).poses))
+        made.append(graph.run(comfyui, latent=graph.sample(seed=3, steps=2))["latent"])
+        saved = next((comfyui.base / "output").glob("motionctrl_saved*.safetensors"))
+        shutil.copyfile(saved, checkpoints / "motionctrl_saved.safetensors")
+    assert goldens.error(*made) <= goldens.TOLERANCE
 
 
 def test_a_camera_at_rest_is_not_no_camera(comfyui):
