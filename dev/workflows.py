@@ -167,7 +167,7 @@ def draw_trajectory(info: ObjectInfo) -> WorkflowBuilder:
     drawn = flow.node(
         "VideoCrafterDrawTrajectory",
         {"width": 64, "height": 64, "length": 16, "paths": json.dumps([{"points": DRAWN, "curve": "smooth"}])},
-        at=(COLUMNS[1], TOP + 360), size=(WIDTH, 560), title="The path",
+        at=(COLUMNS[1], TOP + 530), size=(WIDTH, 560), title="The path",
     )
     flow.group("Path: draw where it goes", [drawn], color=TEAL)
     moving = flow.node(
@@ -176,7 +176,7 @@ def draw_trajectory(info: ObjectInfo) -> WorkflowBuilder:
             "model": loader["MODEL"], "latent": latent["LATENT"], "clip": loader["CLIP"], "tracks": drawn["tracks"], "method": "FreeTraj",
             "prompt": prompt, "subject": "red circle", "box_size": 0.5, "edited_steps": 6, "noise_seed": 0,
         },
-        at=(COLUMNS[2], TOP + 480), size=(WIDTH, 440), title="Follow the path",
+        at=(COLUMNS[2], TOP + 530), size=(WIDTH, 440), title="Follow the path",
     )
     flow.group("FreeTraj: what follows it", [moving], color=PURPLE)
     sampler = sampler_node(
