@@ -23,7 +23,7 @@ from harness.comfyui import OLDEST_RELEASE, REPOSITORY
 #: What differs between releases is ComfyUI's side, so the oldest one gets the tests of what works with what.
 ON_OLDEST = (
     "works_with", "options", "controlnet", "model_patches", "deep_cache", "memory", "other_packs", "prompt_schedule", "save_formats",
-    "turbo", "lora", "training", "drawing", "composing",
+    "turbo", "lora", "training", "drawing", "composing", "control",
 )
 SMOKE_TEST = "tests/comfyui/test_oldest_release.py"
 

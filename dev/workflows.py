@@ -5,6 +5,7 @@ They are described here rather than drawn, so that a changed node changes them a
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ FOLDER = REPOSITORY / "workflows"
 BUNDLED_TEXT_TO_VIDEO = "videocrafter_tiny_t2v (bundled)"
 BUNDLED_IMAGE_TO_VIDEO = "videocrafter_tiny_i2v (bundled)"
 TOP = 60
+#: The path of the workflow that draws one, in pixels of a video of 64x64.
+DRAWN = [{"x": 16, "y": 32}, {"x": 48, "y": 32}]
 
 
 def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
@@ -149,6 +152,43 @@ def freeinit(info: ObjectInfo) -> WorkflowBuilder:
     return flow
 
 
+def draw_trajectory(info: ObjectInfo) -> WorkflowBuilder:
+    """Text to video whose subject follows a drawn path."""
+    flow = WorkflowBuilder(info)
+    loader = model(
+        flow, BUNDLED_TEXT_TO_VIDEO, TOP,
+        "**FreeTraj** moves the subject of the prompt along a path, without training. Draw another path in *The path*. Keep *prompt* and "
+        "*subject* of *Follow the path* as the prompt says. The bundled model sees a path in steps of 16 pixels."
+        "\n\nFor real videos choose VideoCrafter2 here. Set 512x320 at the path and the latent, fps 16, 50 steps, eta 0 and cfg 12.",
+    )
+    prompt = "a red circle"
+    positive, negative = texts(flow, loader["CLIP"], prompt, TOP)
+    flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
+    latent = _latent(flow, TOP + 250)
+    conditioning = _conditioning(flow, positive, negative, latent)
+    drawn = flow.node(
+        "VideoCrafterDrawTrajectory",
+        {"width": 64, "height": 64, "length": 16, "paths": json.dumps([{"points": DRAWN, "curve": "smooth"}])},
+        at=(COLUMNS[1], TOP + 530), size=(WIDTH, 560), title="The path",
+    )
+    flow.group("Path: draw where it goes", [drawn], color=TEAL)
+    moving = flow.node(
+        "VideoCrafterTrajectory",
+        {
+            "model": loader["MODEL"], "latent": latent["LATENT"], "clip": loader["CLIP"], "tracks": drawn["tracks"], "method": "FreeTraj",
+            "prompt": prompt, "subject": "red circle", "box_size": 0.5, "edited_steps": 6, "noise_seed": 0,
+        },
+        at=(COLUMNS[2], TOP + 530), size=(WIDTH, 440), title="Follow the path",
+    )
+    flow.group("FreeTraj: what follows it", [moving], color=PURPLE)
+    sampler = sampler_node(
+        flow, loader, conditioning, latent["LATENT"], TOP, model=moving["moving_model"], noise=moving["noise"]
+    )
+    decode = decoded(flow, loader, sampler, TOP)
+    saved(flow, decode["IMAGE"], [decode], TOP, prefix="VideoCrafter_draw_trajectory")
+    return flow
+
+
 def image_to_video(info: ObjectInfo) -> WorkflowBuilder:
     """Image to video. The image is drawn, so that it runs without a file; your own image is one link away."""
     flow = WorkflowBuilder(info)
@@ -243,6 +283,7 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "dynamicrafter_loop": dynamicrafter.loop,
     "dynamicrafter_more_motion": dynamicrafter.more_motion,
     "text_to_video_freeinit": freeinit,
+    "draw_trajectory": draw_trajectory,
     "viewcrafter": dynamicrafter.viewcrafter,
 }
 

@@ -146,7 +146,7 @@ class Recording:
 
     def _of_model(self, file: str) -> Any:
         content = self.json(file)
-        return content if self.model is None else content[self.model]
+        return content[self.model] if self.model is not None and self.model in content else content
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .bridge import detection, initial_noise
+from .bridge import adapters, detection, initial_noise
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
+from .controlling import VideoCrafterApplyCamera, VideoCrafterCameraGuider, VideoCrafterLoadMotionAdapter, VideoCrafterTrajectory
 from .decoding import VideoCrafterDecode
 from .drawing import VideoCrafterCamera, VideoCrafterDrawTrajectory, VideoCrafterShowMotion
 from .evaluating import VideoCrafterCompare, VideoCrafterEvaluate
@@ -50,6 +51,10 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterGuider,
     VideoCrafterDeepCache,
     VideoCrafterMotionStrength,
+    VideoCrafterLoadMotionAdapter,
+    VideoCrafterApplyCamera,
+    VideoCrafterTrajectory,
+    VideoCrafterCameraGuider,
     VideoCrafterCamera,
     VideoCrafterDrawTrajectory,
     VideoCrafterShowMotion,
@@ -73,6 +78,7 @@ class VideoCrafterExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> VideoCrafterExtension:
     """Called by ComfyUI when it loads the pack."""
+    adapters.register()
     detection.register()
     initial_noise.register()
     return VideoCrafterExtension()

@@ -8,6 +8,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..vc_core.adapters.table import identify_adapter
 from ..vc_core.config import published
 from ..vc_core.family.bundled import bundled_models
 from ..vc_core.family.model_file import ModelFile
@@ -149,6 +150,7 @@ def description(file: ModelFile) -> str:
         f"{config.title} ({config.name})",
         f"{sampling.width}x{sampling.height}, {sampling.frames} frames, {sampling.steps} steps{spacing}",
         f"cfg {sampling.guidance_scale:g}{rescale}{guidance}, eta {sampling.eta:g}{fps}",
+        *([] if file.added is None else [f"with {identify_adapter(file.added).title}: VideoCrafter Apply Camera, VideoCrafter Trajectory"]),
         *file.notes,
     ]
     missing = [part.title for name, part in PARTS.items() if getattr(config, name) is not None and name not in file.parts]

@@ -15,7 +15,7 @@ from vc_core.media.clip import Clip
 from vc_core.media.flow import dis_flow
 from vc_core.media.images import fit_image
 from vc_core.media.video import read_video, write_clip
-from vc_core.motion_clip import with_motion
+from vc_core.motion_clip import with_clip_motion
 
 MODEL = "videocrafter_tiny_t2v"
 SMALL = ["--frames", "3", "--width", "64", "--height", "64", "--steps", "1", "--eta", "0", "--seed", "5"]
@@ -41,7 +41,7 @@ def test_the_noise_is_that_of_python(clip, strength):
     arguments = parser().parse_args(["generate", MODEL, "a red circle", *options])
     config = load_config("tiny_t2v")
     settings = vc_core.Sampling.of(config, frames=3, width=64, height=64, seed=5)
-    noise = with_motion(arguments, settings, config, None).noise
+    noise = with_clip_motion(arguments, settings, config, None).noise
     assert torch.equal(noise.start, expected(clip, 1.0 if strength is None else strength).start)
     assert not torch.allclose(noise.start, SeededNoise((1, 4, 3, 8, 8), 5).start, atol=0.1)
 
@@ -68,4 +68,4 @@ def test_refused(clip, options, message):
     arguments = parser().parse_args(["generate", MODEL, "x", *(option.format(clip=clip) for option in options)])
     settings = vc_core.Sampling.of(config, frames=getattr(arguments, "frames", None), width=64, height=64)
     with pytest.raises(InputError, match=message):
-        with_motion(arguments, settings, config, None)
+        with_clip_motion(arguments, settings, config, None)

@@ -51,10 +51,10 @@ def info(arguments: argparse.Namespace) -> None:
     say(f"{file.checkpoint.path}: {file.config.title} ({file.config.name})")
     for part, prefix in file.parts.items():
         say(f"  {part}: {_counted(file.checkpoint, prefix)}")
-    for path in arguments.adapter:
-        checkpoint = open_checkpoint(path)
+    adapters = [] if file.added is None else [("in the file", file.added)]
+    for name, checkpoint in adapters + [(path.stem, open_checkpoint(path)) for path in arguments.adapter]:
         kind = identify_adapter(checkpoint)
-        say(f"  adapter {checkpoint.path.stem} ({kind.title}): {_counted(checkpoint, kind.prefix)}")
+        say(f"  adapter {name} ({kind.title}): {_counted(kind.own(checkpoint, file.config), kind.prefix)}")
     for line in to_yaml(file.config).splitlines():
         say(line)
 
@@ -73,7 +73,8 @@ def convert_file(arguments: argparse.Namespace) -> None:
             say(line)
         return
     file = with_loras(file, arguments.lora, say)
-    wanted = {name for part in file.parts for name in file.names(part)}
+    wanted = {name for part in file.parts for name in file.names(part)} | set(file.added or ())
+    checkpoint = file.checkpoint if file.added is None else file.checkpoint.replaced({each: file.added.stored(each) for each in file.added})
     with tqdm(desc="converting", unit="B", unit_scale=True) as bar:
 
         def advance(done: int, total: int) -> None:
@@ -81,8 +82,8 @@ def convert_file(arguments: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         report = convert(
-            file.checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
-            names=[name for name in file.checkpoint.names() if name in wanted], progress=advance,
+            checkpoint, arguments.target, DTYPE_NAMES[arguments.dtype], config_text=to_yaml(file.config),
+            names=[name for name in checkpoint.names() if name in wanted], progress=advance,
         )
     say(f"{report.target}: {report.size / 1e6:.1f} MB, {len(report.names)} tensors, {len(report.dropped)} left out")
     for line in file.contents().left_out():
@@ -264,6 +265,7 @@ def _add_clip_options(make: argparse.ArgumentParser) -> None:
     text = "file of statistics (initial_noise_512.pt) by which the initial noise is drawn, with --start-timestep"
     make.add_argument("--initial-noise", type=Path, help=text)
     add_motion_options(make, number)
+    _add_control_options(make)
     kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
     for setting in sampling_options():
         own = setting.name == "fps" or hasattr(SamplingConfig, setting.name)
@@ -274,6 +276,15 @@ def _add_clip_options(make: argparse.ArgumentParser) -> None:
             make.add_argument(*flags, action="store_true", help=text, default=argparse.SUPPRESS)
             continue
         make.add_argument(*flags, type=kinds[str(setting.type).removesuffix(" | None")], help=text, default=argparse.SUPPRESS)
+
+
+def _add_control_options(make: argparse.ArgumentParser) -> None:
+    text = "how the camera moves, such as 'pan left, zoom in', or a file of poses (RealEstate10K); for models with camera layers"
+    make.add_argument("--camera", type=words, help=text)
+    make.add_argument("--trajectory", type=Path, help="JSON file of paths in pixels of the video, such as of KJNodes' Spline Editor")
+    make.add_argument("--subject", type=words, default="", help="the words of the prompt for what follows the path, for FreeTraj")
+    text = "steps in which FreeTraj acts, from the first on; more: closer to the path, but worse"
+    make.add_argument("--trajectory-steps", type=whole_number, default=6, help=text)
 
 
 def _add_file_options(make: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from .checkpoint import open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES
 from .config import ModelConfig
 from .console import option, say
+from .controlling import Motion, read_motion, with_motion
 from .diffusion.freeinit import noising_timestep
 from .diffusion.initial_noise import LatentStatistics, read_statistics
 from .diffusion.schedule import Schedule
@@ -27,7 +28,7 @@ from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
-from .motion_clip import with_motion
+from .motion_clip import with_clip_motion
 from .parallel.split import Split
 from .parallel.world import World, joined, under_torchrun
 from .pipeline import VideoModel
@@ -64,6 +65,8 @@ class Plan:
         prompts: the prompt and the negative prompt.
         loop: the clip ends with the image that it starts with.
         drops_last: the last frame, which repeats the first of a loop, is left out, as the authors' scripts do.
+        motion: the paths of the camera and of objects.
+        text: the prompt without its schedule, in which FreeTraj looks for its subject.
     """
 
     inputs: Inputs
@@ -71,6 +74,8 @@ class Plan:
     prompts: tuple[Prompt, Prompt]
     loop: bool
     drops_last: bool
+    motion: Motion = Motion()
+    text: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -102,7 +107,7 @@ def _generate(arguments: argparse.Namespace, world: World | None) -> None:
     file = ModelFile.open(arguments.model, arguments.config, arguments.base)
     for path in arguments.adapter:
         identify_adapter(open_checkpoint(path))
-    plan = planned(arguments, file.config, inputs)
+    plan = planned(arguments, file.config, inputs, has_adapter=bool(arguments.adapter) or file.added is not None)
     height, width = plan.size
     check_target(arguments.output, width, height, plan.settings.playback_fps, arguments.format)
     file = with_loras(file, arguments.lora, say if leads else None)
@@ -123,22 +128,27 @@ def _generate(arguments: argparse.Namespace, world: World | None) -> None:
     say(str(arguments.output))
 
 
-def planned(arguments: argparse.Namespace, config: ModelConfig, inputs: Inputs) -> Plan:
+def planned(arguments: argparse.Namespace, config: ModelConfig, inputs: Inputs, has_adapter: bool = False) -> Plan:
     """The clip that options ask of a model. The options have been through :func:`check_options`.
 
+    Args:
+        has_adapter: the model is loaded with an adapter.
+
     Raises:
-        InputError: as :func:`check_run`, or a setting or a prompt schedule that can't be.
+        InputError: as :func:`check_run`, or a setting, a prompt schedule or a path that can't be.
     """
     given = given_settings(arguments)
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
-    settings = with_motion(arguments, settings, config, inputs.video)
+    settings = with_clip_motion(arguments, settings, config, inputs.video)
+    motion = read_motion(arguments.camera, arguments.trajectory, arguments.subject, settings, arguments.trajectory_steps)
+    motion.check(config, has_adapter)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")
         prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
     drops_last = arguments.loop and not arguments.keep_last_frame
-    return Plan(inputs, settings, (prompt, arguments.negative_prompt), arguments.loop, drops_last)
+    return Plan(inputs, settings, (prompt, arguments.negative_prompt), arguments.loop, drops_last, motion, arguments.prompt)
 
 
 def make(model: VideoModel, plan: Plan, sampling: Sampling | None = None) -> Tensor:
@@ -147,7 +157,8 @@ def make(model: VideoModel, plan: Plan, sampling: Sampling | None = None) -> Ten
     Args:
         sampling: in place of the plan's settings, such as with a callback.
     """
-    inputs, prompts, run = plan.inputs, plan.prompts, sampling or plan.settings
+    inputs, prompts = plan.inputs, plan.prompts
+    run = with_motion(model, sampling or plan.settings, plan.motion, plan.text)
     if inputs.frames is not None:
         clips = model.frames_to_video(inputs.frames, *prompts, sampling=run)
     elif inputs.image is None:

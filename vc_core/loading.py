@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .adapters.table import load_adapter
+from .adapters.table import adapter_of, identify_adapter, open_adapter
 from .config import ConfigLike
 from .errors import InputError
 from .family.model_file import ModelFile
@@ -49,5 +49,8 @@ def load(
         raise InputError(f"Two adapter files have the same name: {', '.join(map(str, paths))}. Rename one of them.")
     file = with_loras(file, [each if isinstance(each, LoraSetting) else LoraSetting(each) for each in loras], report)
     networks = {part: file.load(part, device, dtype) for part in file.parts}
-    loaded = {each.stem: load_adapter(each, file.config, device, dtype) for each in paths}
+    checkpoints = {each.stem: open_adapter(each) for each in paths}
+    if file.added is not None:
+        checkpoints = {identify_adapter(file.added).title: file.added, **checkpoints}
+    loaded = {name: adapter_of(each, file.config, device, dtype) for name, each in checkpoints.items()}
     return VideoModel(file.config, networks, loaded)

@@ -25,7 +25,7 @@ def add_motion_options(make: argparse.ArgumentParser, number: Callable[[str], fl
     make.add_argument("--motion-strength", type=number, help="share of the noise that moves with the clip, 0 to 1 (default: 1)")
 
 
-def with_motion(arguments: argparse.Namespace, settings: Sampling, config: ModelConfig, video: Tensor | None) -> Sampling:
+def with_clip_motion(arguments: argparse.Namespace, settings: Sampling, config: ModelConfig, video: Tensor | None) -> Sampling:
     """The settings with noise that moves with the clip of the options, if there is one.
 
     Args:

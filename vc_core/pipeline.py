@@ -314,7 +314,7 @@ class VideoModel:
         if run.deep_cache_interval > 1:
             check_shallow(run.deep_cache_blocks, len(self.unet.input_blocks))
             cache = DeepCache(run.deep_cache_interval, run.deep_cache_blocks)
-        hooks = [*(adapter.hooks for adapter in self.adapters.values()), *run.hooks]
+        hooks = [*(adapter.hooks for adapter in self.adapters.values() if adapter.acts_alone), *run.hooks]
         return GuidedDenoiser(self.unet, both[0], both[1], run.guidance, self.dtype, deep_cache=cache, hooks=hooks, split=self.split)
 
     def _settings(self, sampling: Sampling | None, changes: Mapping[str, object], negative_prompt: Prompt = "") -> Sampling:

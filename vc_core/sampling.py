@@ -12,7 +12,7 @@ import torch
 from .config import ORIGINAL_STEPS, SAMPLERS, SPACINGS, ModelConfig, SamplingConfig, UNetConfig
 from .diffusion.freeinit import FreeInit
 from .diffusion.frequency import FILTERS, LowPass
-from .diffusion.guidance import Guidance
+from .diffusion.guidance import CAMERA_SCHEDULES, Guidance
 from .diffusion.initial_noise import LatentStatistics
 from .diffusion.noise import Noise
 from .diffusion.samplers import Callback
@@ -52,6 +52,8 @@ class Sampling:
     guidance_rescale: float = _option("reduces the contrast of a high CFG scale, 0 to 1", 0.0)
     image_guidance_scale: float | None = _option("separate CFG scale of the image, with a third pass at each step; none: the CFG scale")
     temporal_guidance_scale: float = _option("how far to push away from the prediction without temporal attention; 0: off", 0.0)
+    camera_guidance_scale: float = _option("guidance by the camera's path, with a third pass at each step; 1: off", 1.0)
+    camera_guidance_schedule: str = _option("guidance by the camera's path over the run: " + " or ".join(CAMERA_SCHEDULES), "constant")
     fps: float = _option("speed of the motion, higher is slower; not the speed of playback", 8.0)
     sampler: str = _option("sampler: ddim, or consistency for distilled models", "ddim")
     spacing: str = _option("spacing of the timesteps: " + " or ".join(SPACINGS), "uniform")
@@ -101,7 +103,10 @@ class Sampling:
     @property
     def guidance(self) -> Guidance:
         """The scales of guidance."""
-        return Guidance(self.guidance_scale, self.guidance_rescale, self.temporal_guidance_scale, self.image_guidance_scale)
+        return Guidance(
+            self.guidance_scale, self.guidance_rescale, self.temporal_guidance_scale, self.image_guidance_scale,
+            self.camera_guidance_scale, self.camera_guidance_schedule,
+        )
 
     def conditions(self, conditioning: Conditioning, config: UNetConfig) -> Conditioning:
         """A conditioning of B videos with what these settings say of fps, guidance and motion, where it has nothing of its own."""
@@ -126,7 +131,7 @@ class Sampling:
             InputError: a value is invalid.
         """
         # Bounds that depend on the model (the size's multiple, the number of steps) are checked where they are used.
-        scales = ("guidance_scale", "image_guidance_scale", "temporal_guidance_scale")
+        scales = ("guidance_scale", "image_guidance_scale", "temporal_guidance_scale", "camera_guidance_scale")
         checks = (
             ("frames", 1 <= self.frames <= MOST_FRAMES, f"it must be at least 1 and at most {MOST_FRAMES}"),
             ("height", self.height <= LARGEST_SIDE, f"it must be at most {LARGEST_SIDE}"),
@@ -147,6 +152,9 @@ class Sampling:
             ("motion_share", 0 <= self.motion_share <= 1, "it must be 0 to 1"),
             ("sampler", self.sampler in SAMPLERS, f"it can be {' or '.join(SAMPLERS)}"),
             ("spacing", self.spacing in SPACINGS, f"it can be {' or '.join(SPACINGS)}"),
+            (
+                "camera_guidance_schedule", self.camera_guidance_schedule in CAMERA_SCHEDULES, f"it can be {' or '.join(CAMERA_SCHEDULES)}",
+            ),
             ("start_timestep", self.start_timestep is None or self.start_timestep >= 1, "it must be at least 1"),
             *self._freeinit_checks(),
         )

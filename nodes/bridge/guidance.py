@@ -87,3 +87,37 @@ class ImageGuider(comfy.samplers.CFGGuider):
         positive, negative, image = (fold(offset - each, frames) for each in predicted)
         guided = guide(positive, negative, self.guidance, image=image)
         return offset - unfold(guided)
+
+
+class CameraGuider(comfy.samplers.CFGGuider):
+    """Guidance by the camera's path beside that by the text, with a third pass, without the path (see :class:`Guidance`)."""
+
+    def set_guidance(self, text: float, camera: float, schedule: str, rescale: float) -> None:
+        """
+        Args:
+            text, camera: the guidance scales; without guidance by the text (1) there is none by the camera.
+            schedule: one of :data:`vc_core.diffusion.guidance.CAMERA_SCHEDULES`.
+            rescale: 0 to 1.
+        """
+        self.guidance = Guidance(text, rescale, camera_scale=camera, camera_schedule=schedule)
+
+    def set_conds(self, positive: Any, negative: Any) -> None:
+        """Both as CONDITIONING."""
+        self.frames = next((values[FRAMES_KEY] for _, values in positive if FRAMES_KEY in values), None)
+        self.inner_set_conds({"positive": positive, "negative": negative, "uncontrolled": positive})
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None) -> Tensor:
+        names = ["positive"]
+        if self.guidance.scale != 1:
+            names += ["negative"] if self.guidance.camera_scale == 1 else ["negative", "uncontrolled"]
+        passes = [self.conds[name] for name in names]
+        predicted = comfy.samplers.calc_cond_batch(self.inner_model, passes, x, timestep, model_options)
+        sampling, frames = self.inner_model.model_sampling, self.frames or x.shape[0]
+        offset = x - prediction_offset(sampling, timestep, x)
+        found = dict(zip(names, (fold(offset - each, frames) for each in predicted), strict=True))
+        weight = self.guidance.camera_weight(sampling.timestep(timestep.flatten()[:1]))
+        if isinstance(weight, Tensor):
+            weight = weight.to(x.device)
+        negative = found.get("negative", found["positive"])
+        guided = guide(found["positive"], negative, self.guidance, uncontrolled=found.get("uncontrolled"), camera_weight=weight)
+        return offset - unfold(guided)

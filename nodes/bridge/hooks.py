@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...vc_core.models.attention import CrossAttention, SelfAttention
@@ -27,7 +28,9 @@ ROLE_KEY = "role"
 #: Key of ``transformer_options`` by which packs tell each other of windows of frames, in the form of AnimateDiff-Evolved's.
 TOLD_KEY = "ad_params"
 #: The roles of :class:`PassInputs`.
-ROLES = ("positive", "negative", "image")
+ROLES = ("positive", "negative", "image", "uncontrolled")
+#: Key of ``transformer_options``: whether the step's prediction is made of several conditionings.
+GUIDED_KEY = "videocrafter_guided"
 #: Kinds of patches; each is called with the options as its last argument.
 BLOCK_PATCHES = ("input_block_patch", "input_block_patch_after_skip", "output_block_patch")
 ATTENTION_PATCHES = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch")
@@ -62,7 +65,25 @@ def pass_inputs(options: dict[str, Any], x: Tensor, timesteps: Tensor, condition
         steps = max(1, len(sigmas) - 1)
         step = min(steps - 1, int((sigmas - options["sigmas"].max().to(sigmas)).abs().argmin()))
     window = (options.get(TOLD_KEY) or {}).get("sub_idxs")
-    return PassInputs(roles, x, timesteps, conditioning, step, steps, window=None if window is None else tuple(window))
+    guided = options.get(GUIDED_KEY, True)
+    return PassInputs(roles, x, timesteps, conditioning, step, steps, window=None if window is None else tuple(window), guided=guided)
+
+
+def tell_guided(executor: Any, model: Any, conditionings: Sequence[Any], x: Tensor, timestep: Tensor, options: dict[str, Any]) -> Any:
+    """Wraps core's evaluation of a step's conditionings: passes are told whether there are several (:data:`GUIDED_KEY`)."""
+    guided = sum(each is not None for each in conditionings) > 1
+    told = {**options, "transformer_options": {**options.get("transformer_options", {}), GUIDED_KEY: guided}}
+    return executor(model, conditionings, x, timestep, told)
+
+
+def with_hooks(model: Any, *factories: HookFactory) -> Any:
+    """A clone of a MODEL with further hooks."""
+    clone = model.clone()
+    options = clone.model_options["transformer_options"]
+    options[HOOKS_KEY] = (*options.get(HOOKS_KEY, ()), *factories)
+    clone.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, GUIDED_KEY)
+    clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, GUIDED_KEY, tell_guided)
+    return clone
 
 
 def hooks_of(

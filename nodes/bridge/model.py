@@ -23,6 +23,7 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
+from ...vc_core.checkpoint.reading import Checkpoint
 from ...vc_core.config import ModelConfig, UNetConfig
 from ...vc_core.diffusion.schedule import Schedule
 from ...vc_core.family.model_file import ModelFile
@@ -33,6 +34,7 @@ from ...vc_core.models.layers import LayerFactory
 from ...vc_core.models.projector import Projector
 from ...vc_core.models.unet import UNet
 from . import distilled, foreign_layers, previews, windows
+from .adapters import attach_adapter
 from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen_attention
 from .deep_cache import deep_features_of
 from .frames import FRAMES_KEY, check_noise, checked_frames, fold, unfold
@@ -203,6 +205,8 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         self.config = model_config.config
         self.model_sampling = ScaledModelSampling(Schedule.from_config(self.config.schedule), self.config.sampling.spacing)
         self.image_proj_model: Projector | None = None
+        #: The tensors of an adapter in the model's file.
+        self.added: Checkpoint | None = None
         if model_config.has_projector:
             operations = comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
             operations = operations_for(comfy.model_management.get_torch_device(), operations)
@@ -291,10 +295,13 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
         return self.process_latent_in(each_frame).to(kwargs["device"])
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As core's, with the image projector, and the schedule, by which models with the same tensors are identified."""
+        """As core's, with the image projector, the adapter that its file has, and the schedule, by which models with the same tensors
+        are identified."""
         saved = super().state_dict_for_saving(*args, **kwargs)
         if self.image_proj_model is not None:
             saved |= {"image_proj_model." + name: tensor for name, tensor in self.image_proj_model.state_dict().items()}
+        if self.added is not None:
+            saved |= {name: self.added.sound_tensor(name) for name in self.added}
         schedule = Schedule.from_config(self.config.schedule)
         saved["alphas_cumprod"] = schedule.alphas_cumprod
         if self.config.schedule.scale_end is not None:
@@ -372,4 +379,7 @@ def load_model(file: ModelFile, model_options: dict[str, Any], disable_dynamic: 
     file.load_into("unet", model.diffusion_model)
     if model.image_proj_model is not None:
         file.load_into("projector", model.image_proj_model)
+    if file.added is not None:
+        model.added = file.added
+        attach_adapter(patcher, file.added, file.config)
     return patcher

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness import goldens
 from harness.bench import T2V
@@ -21,6 +22,9 @@ NUMBERS = [
     *(("VideoCrafterInitialNoise", name) for name in ("noise_seed", "start_timestep")),
     *(("VideoCrafterWarpedNoise", name) for name in ("noise_seed", "strength")),
     *(("VideoCrafterFreeInit", name) for name in ("iterations", "spatial_stop", "temporal_stop", "order")),
+    *(("VideoCrafterApplyCamera", name) for name in ("trace_scale", "conditioned_frame", "seed")),
+    *(("VideoCrafterTrajectory", name) for name in ("box_size", "edited_steps", "noise_seed")),
+    *(("VideoCrafterCameraGuider", name) for name in ("cfg", "camera_cfg", "guidance_rescale")),
     *(("VideoCrafterDeepCache", name) for name in ("interval", "blocks", "start_percent", "end_percent")),
     *(("EmptyVideoCrafterLatent", name) for name in ("width", "height", "length", "batch_size")),
     *(("VideoCrafterModelSettings", name) for name in ("width", "height", "length", "fps", "steps")),
@@ -56,7 +60,9 @@ def graph(comfyui, checkpoints) -> TextGraph:
     folder = comfyui.base / "models" / "loras"
     folder.mkdir(exist_ok=True)
     save_lora(folder / LORA, {"time_embed.0": (torch.ones(1, 64), torch.ones(256, 1), 1.0)})
-    return TextGraph(f"{T2V}.safetensors", goldens.PROMPTS[0], frames=2, size=16)
+    made = TextGraph(f"{T2V}.safetensors", goldens.PROMPTS[0], frames=2, size=16)
+    made.input = comfyui.base / "input"
+    return made
 
 
 def added(graph: TextGraph, node: str, **changes: object) -> str:
@@ -79,6 +85,14 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         "VideoCrafterLoadLora": {"model": graph.model, "lora_name": LORA, "strength_model": 1.0, "strength_clip": 1.0},
         "VideoCrafterDDIM": {"eta": 1.0},
         "VideoCrafterInitialNoise": {"model": graph.model, "statistics": "none", "noise_seed": 0, "start_timestep": 940},
+        "VideoCrafterTrajectory": {
+            "model": graph.model, "latent": graph.latent, "method": "FreeTraj", "subject": "swan", "prompt": "a swan", "clip": graph.clip,
+            "paths": '[{"x": 1, "y": 2}]', "box_size": 0.4, "edited_steps": 2, "noise_seed": 0,
+        },
+        "VideoCrafterCameraGuider": {
+            "model": graph.model, "positive": graph.positive, "negative": graph.negative, "cfg": 3.0, "camera_cfg": 2.0,
+            "schedule": "cosine", "guidance_rescale": 0.0,
+        },
         "VideoCrafterConditioning": {"positive": graph.text, "negative": graph.text, "fps": 8.0},
         "VideoCrafterDecode": {"samples": graph.latent, "vae": graph.vae, "frames_at_once": 4},
     }
@@ -88,6 +102,11 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
         tracks = out(graph.add("VideoCrafterDrawTrajectory", **inputs["VideoCrafterDrawTrajectory"]))
         inputs[node] = {"tracks": tracks, "trail": 0, "opacity": 1.0}
     images = {"images": out(graph.add("EmptyImage", width=16, height=16, batch_size=4, color=0))} if node not in inputs else {}
+    if node == "VideoCrafterApplyCamera":
+        save_file({"poses": torch.eye(3, 4, dtype=torch.float64).repeat(2, 1, 1)}, graph.input / "numbers_camera.st")
+        camera = out(graph.add("TestCamera", file="numbers_camera.st"))
+        more = {"trace_scale": 1.0, "conditioned_frame": 0, "seed": 0}
+        inputs[node] = {"model": graph.model, "camera": camera, "latent": graph.latent, **more}
     if node == "VideoCrafterFreeInit":
         stops = {"spatial_stop": 0.2, "temporal_stop": 0.2}
         inputs[node] = {"sampler": out(graph.add("VideoCrafterDDIM", eta=1.0)), "iterations": 2, "filter": "box", "fast": False, **stops}
@@ -126,7 +145,7 @@ def test_a_widget_of_nan(comfyui, graph):
     whole = {  # ComfyUI refuses these
         "seed", "noise_seed", "start_timestep", "iterations", "order", "steps", "original_steps", "interval", "blocks", "width", "height",
         "length", "batch_size", "frames_at_once", "x", "y", "end_x", "end_y", "loop_count", "rank",
-        "grad_accumulation_steps", "trail",
+        "grad_accumulation_steps", "trail", "conditioned_frame", "edited_steps",
     }
     for node, name in [each for each in NUMBERS if each[1] not in whole]:
         graph.prompt = dict(start)

@@ -14,7 +14,13 @@ class Adapter(nn.Module, ABC):
 
     Data for one pass (features of a control image, say) is computed in :meth:`hooks` and stored in the hooks object; the module
     itself stores nothing between passes.
+
+    Attributes:
+        acts_alone: it acts on every pass of a model that it is loaded with. Others act by a factory of hooks that is made of an input,
+            such as a camera path.
     """
+
+    acts_alone = True
 
     @abstractmethod
     def hooks(self, inputs: PassInputs) -> Hooks | None:

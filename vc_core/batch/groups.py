@@ -32,7 +32,7 @@ class JoinedNoise:
 
 
 #: Options with which a clip is made alone.
-ALONE = ("prompt_schedule", "end_image", "frame_images", "video", "initial_noise")
+ALONE = ("prompt_schedule", "end_image", "frame_images", "video", "initial_noise", "motion_from", "camera", "trajectory")
 
 
 def grouped(jobs: Sequence[Job], at_once: int) -> list[list[Job]]:

@@ -145,7 +145,9 @@ class Worker:
     def _planned(self, job: Job) -> Plan:
         setup = self.setup
         check_options(job.options)
-        plan = planned(job.options, self.file.config, read_inputs(job.options))
+        plan = planned(
+            job.options, self.file.config, read_inputs(job.options), has_adapter=bool(setup.adapters) or self.file.added is not None
+        )
         height, width = plan.size
         target = setup.path(job)
         if FORMATS[setup.format].suffix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -120,6 +120,12 @@ class Checkpoint:
         """The same file with other names for some tensors, given by their names in it."""
         tensors = {names.get(name, name): tensor for name, tensor in self._tensors.items()}
         unreadable = {names.get(name, name): reason for name, reason in self.unreadable.items()}
+        return Checkpoint(self.path, tensors, self.metadata, unreadable, self.beside)
+
+    def only(self, keep: Callable[[str], bool]) -> Checkpoint:
+        """The same file with some of its tensors, chosen by their names."""
+        tensors = {name: tensor for name, tensor in self._tensors.items() if keep(name)}
+        unreadable = {name: reason for name, reason in self.unreadable.items() if keep(name)}
         return Checkpoint(self.path, tensors, self.metadata, unreadable, self.beside)
 
     def replaced(self, tensors: Mapping[str, StoredTensor]) -> Checkpoint:

@@ -53,6 +53,8 @@ class GuidedDenoiser:
             self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
         elif self.guidance.scale != 1.0:
             self.passes |= {"negative": self.negative}
+        if self.guidance.camera_scale != 1.0 and len(self.passes) > 1:  # the authors have none without guidance by the text
+            self.passes |= {"uncontrolled": self.positive}
         if self.hooks and self.split is not None and self.split.frames is not None:
             raise InputError("Adapters and hooks work on whole clips, whose frames can't be shared: split by guidance only.")
         if self.split is not None or self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
@@ -68,11 +70,14 @@ class GuidedDenoiser:
         Args:
             step, steps: the number of this sampling step and of all steps, for hooks.
         """
-        inputs = PassInputs(("positive",) * len(x), x.to(self.dtype), timesteps, self.positive, step, steps)
+        guided = len(self.passes) > 1
+        inputs = PassInputs(("positive",) * len(x), x.to(self.dtype), timesteps, self.positive, step, steps, guided=guided)
         predicted = self._predict_all(inputs)
         positive = predicted["positive"]
-        without_time = predicted.get("without time")
-        return guide(positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), without_time)
+        return guide(
+            positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), predicted.get("without time"),
+            predicted.get("uncontrolled"), self.guidance.camera_weight(timesteps),
+        )
 
     def _predict_all(self, inputs: PassInputs) -> dict[str, Tensor]:
         """The predictions by role; ``without time`` is the positive's without temporal attention."""

@@ -5,9 +5,13 @@ Classifier-free guidance is Ho and Salimans (arXiv:2207.12598); its rescaling is
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
+
+#: How the guidance by the camera's path changes over a run.
+CAMERA_SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,23 @@ class Guidance:
     #: Guidance by the image apart from that by the text, which ``scale`` is then; None guides by both together
     #: (InstructPix2Pix, arXiv:2211.09800, section 3.2.1).
     image_scale: float | None = None
+    #: Guidance by the camera's path, beside that by the text: how far the result goes from the prediction without the path (CamI2V,
+    #: arXiv:2410.15957). 1 is none, without a pass of its own.
+    camera_scale: float = 1.0
+    #: One of :data:`CAMERA_SCHEDULES`; with ``cosine`` it falls from its scale at the last timestep, where a run
+    #: starts, to nothing at timestep 0.
+    camera_schedule: str = "constant"
+
+    def camera_weight(self, timesteps: Tensor, last: int = 999) -> float | Tensor:
+        """The factor of the guidance by the camera at a step.
+
+        Args:
+            timesteps: ``[B]`` -> ``[B, 1, 1, 1, 1]``.
+        """
+        if self.camera_schedule == "constant":
+            return self.camera_scale - 1
+        weight = ((1 - timesteps.double() / last) * math.pi / 2).cos().float()
+        return (self.camera_scale - 1) * weight.reshape(-1, 1, 1, 1, 1)
 
 
 def guide(
@@ -32,12 +53,15 @@ def guide(
     guidance: Guidance,
     image: Tensor | None = None,
     without_time: Tensor | None = None,
+    uncontrolled: Tensor | None = None,
+    camera_weight: float | Tensor = 0.0,
 ) -> Tensor:
     """Combine predictions for the same videos, each ``[B, C, T, h, w]``.
 
     Args:
         image: the prediction with the positive's image and the negative's text; needed where the guidance has an image scale.
         without_time: the positive's prediction without temporal attention; needed where it has a temporal scale.
+        uncontrolled: the positive's prediction without the camera's path, from which the result is pushed away by ``camera_weight``.
     """
     if image is None or guidance.image_scale is None:
         guided = negative + guidance.scale * (positive - negative)
@@ -45,6 +69,8 @@ def guide(
         guided = negative + guidance.image_scale * (image - negative) + guidance.scale * (positive - image)
     if without_time is not None:
         guided = guided + guidance.temporal_scale * (positive - without_time)
+    if uncontrolled is not None:
+        guided = guided + camera_weight * (positive - uncontrolled)
     if guidance.rescale:
         axes = tuple(range(1, guided.ndim))
         matched = guided * (positive.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True).clamp(min=1e-12))

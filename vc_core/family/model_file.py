@@ -13,6 +13,7 @@ from ..checkpoint.reading import Checkpoint
 from ..config import ConfigLike, ModelConfig
 from ..kernels.operations import operations_for
 from ..models.layers import LayerFactory
+from .added import set_apart
 from .checking import check_tensors
 from .contents import Contents, check_unknown, classify, unused_kind
 from .identify import identify, part_prefixes
@@ -39,6 +40,8 @@ class ModelFile:
     parts: dict[str, str]
     #: What its user should know of it.
     notes: tuple[str, ...] = ()
+    #: The tensors of an adapter in the same file.
+    added: Checkpoint | None = None
 
     @classmethod
     def open(
@@ -55,8 +58,9 @@ class ModelFile:
             CheckpointError: the file can't be read, holds no model of the family, or contradicts the configuration; or tensors
                 are missing, unexpected, of another shape, or unknown and like a part of the model, all of which are listed.
         """
-        checkpoint, notes = open_model(model_path(path), None if base is None else model_path(base))
-        file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint), notes)
+        whole, notes = open_model(model_path(path), None if base is None else model_path(base))
+        checkpoint, added = set_apart(whole)
+        file = cls(checkpoint, identify(checkpoint, config), part_prefixes(checkpoint), notes, added)
         networks = [(prefix, part_shapes(file.config, part)) for part, prefix in file.parts.items()]
         check_tensors(checkpoint, networks, file._is_spare, lambda name: unused_kind(name) is not None)
         check_unknown(checkpoint, file.contents(), file.parts)

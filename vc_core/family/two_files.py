@@ -1,7 +1,8 @@
 """Models in two files: a part of a model, and the model that it was made from.
 
 T2V-Turbo v2's file has the UNet only. T2V-Turbo v1's is a list of LoRA matrices over VideoCrafter2's UNet, see
-:mod:`vc_core.lora.turbo_list`. The rest is in VideoCrafter2's file.
+:mod:`vc_core.lora.turbo_list`. The rest is in VideoCrafter2's file. An adapter's file can have some weights of the model that it was
+trained with, and the rest is in that model's file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint, open_checkpoint, open_tensor_list
 from ..checkpoint.records import StoredTensor
 from ..lora.turbo_list import pairs_by_layer
+from .added import is_overlay
 from .bundled import with_shared_parts
 from .contents import unused_kind
 from .identify import identify, part_prefixes, with_our_names
@@ -80,6 +82,8 @@ def open_model(path: Path, base: Path | None = None) -> tuple[Checkpoint, tuple[
         merged, notes = _merged(path, matrices, below, prefixes)
         return Checkpoint(path, {**_parts(below, prefixes), **merged}, unreadable=below.unreadable), notes
     checkpoint = _open(path)
+    if is_overlay(checkpoint):
+        return below.replaced({name: checkpoint.stored(name) for name in checkpoint}), ()
     own = part_prefixes(checkpoint)
     lacking = {part: prefix for part, prefix in prefixes.items() if part not in own}
     if not lacking:

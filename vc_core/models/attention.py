@@ -235,10 +235,11 @@ class CrossAttention(nn.Module):
         """
         q = self.to_q(x)
         attention = self.attention if attention is None else attention
-        results = [self._read(q, stream, attention if stream.attention is None else stream.attention) for stream in streams]
+        results = [self.read(q, stream, attention if stream.attention is None else stream.attention) for stream in streams]
         return self.to_out(sum(results[1:], results[0]))
 
-    def _read(self, q: Tensor, stream: ContextStream, attention: Attention) -> Tensor:
+    def read(self, q: Tensor, stream: ContextStream, attention: Attention) -> Tensor:
+        """What queries ``[(b t), l, width]`` read of one stream, of the same shape, before the output projection."""
         # Frames that read the same tokens are one long sequence of queries, so that keys and values are computed once per video.
         queries = q.reshape(len(stream.tokens), -1, q.shape[-1])
         values = stream.tokens if stream.value_tokens is None else stream.value_tokens

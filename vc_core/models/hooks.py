@@ -144,12 +144,14 @@ class PassInputs:
     """The inputs of one UNet pass, from which its hooks are made.
 
     Attributes:
-        roles: of each of the B videos, ``positive``, ``negative``, or ``image`` (the negative text with the positive's image).
+        roles: of each of the B videos, ``positive``, ``negative``, ``image`` (the negative text with the positive's image), or
+            ``uncontrolled`` (the positive, without what controls the camera).
         x: the noisy latent ``[B, C, T, h, w]``.
         timesteps: ``[B]``, or ``[B, T]`` where each frame has its own.
         step, steps: the number of this sampling step, from 0, and of all steps.
         temporal_attention: False for the pass without temporal transformers, of temporal guidance.
         window: the numbers of the frames in their video, where the pass has a window of them; None: all, from the first on.
+        guided: the step's prediction is made of several passes, with different conditionings.
     """
 
     roles: tuple[str, ...]
@@ -160,6 +162,7 @@ class PassInputs:
     steps: int = 1
     temporal_attention: bool = True
     window: tuple[int, ...] | None = None
+    guided: bool = True
 
 
 #: Makes the hooks of one pass; None for a pass without.

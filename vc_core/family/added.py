@@ -1,0 +1,52 @@
+"""Files that hold a model together with an adapter's tensors, or an adapter that was trained with some of the model's weights.
+
+The adapter's tensors are set apart, so that the model is identified and checked without them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.reading import Checkpoint
+
+#: The tensors of adapters that can be in a model's file, by their names there.
+ADDED = re.compile(
+    r"omcm\.|pose_encoder\.|model\.diffusion_model\..*\.(cc_projection|pluker_projection|epipolar)\.|(body\.\d+|conv_in)\.(block\d|in_conv|weight|bias)"
+)
+#: MotionCtrl's camera module in the first temporal transformer, which no other adapter has.
+MOTIONCTRL = "model.diffusion_model.init_attn.0.transformer_blocks.0.cc_projection.weight"
+#: What MotionCtrl's authors drop of VideoCrafter2's file: their model has no embedding of fps, and no sample scale.
+DROPPED = re.compile(r"model\.diffusion_model\.fps_embedding\.|scale_arr$")
+#: A part of every UNet of the family.
+FIRST = "model.diffusion_model.input_blocks.0.0.weight"
+#: A part of UNets that take an image, which MotionCtrl for VideoCrafter is not.
+IMAGE = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k_ip.weight"
+
+
+def is_added(name: str) -> bool:
+    """Whether a tensor is an adapter's, by its name in a file."""
+    return ADDED.match(name) is not None
+
+
+def is_overlay(checkpoint: Checkpoint) -> bool:
+    """Whether a file has an adapter's tensors and only a part of a UNet's, or none."""
+    return FIRST not in checkpoint and any(map(is_added, checkpoint.names()))
+
+
+def set_apart(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint | None]:
+    """A file without its adapter's tensors, and these; None if there are none.
+
+    Raises:
+        CheckpointError: the file is an adapter only.
+    """
+    if not any(map(is_added, checkpoint.names())):
+        return checkpoint, None
+    if is_overlay(checkpoint):
+        raise CheckpointError(
+            f"{checkpoint.path} is an adapter, not a model: load the model that it was made for, and the adapter beside it (adapters= in "
+            "Python, --adapter on the command line, VideoCrafter Load Motion Adapter in ComfyUI); or give that model as the base."
+        )
+    plain = MOTIONCTRL in checkpoint and IMAGE not in checkpoint
+    model = checkpoint.only(lambda name: not is_added(name) and not (plain and DROPPED.match(name)))
+    return model, checkpoint.only(is_added)
