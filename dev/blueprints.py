@@ -138,7 +138,8 @@ def text_to_video(info: ObjectInfo) -> Blueprint:
     )
     return _finish(
         flow, loader, positive, negative, settings, latent, conditioning, [], "Text to Video (VideoCrafter)",
-        "Makes a video from a prompt, with VideoCrafter1, VideoCrafter2 or the bundled model. The settings are the model's where 0 is set.",
+        "Makes a video from a prompt, with VideoCrafter1, VideoCrafter2, T2V-Turbo or a bundled model; in few steps with T2V-Turbo and "
+        "videocrafter_tiny_turbo. The settings are the model's where 0 is set.",
     )
 
 
@@ -187,7 +188,7 @@ def _finish(
         {
             "model": loader["MODEL"], "positive": conditioning["positive"], "negative": conditioning["negative"],
             "latent_image": latent["LATENT"], "seed": 0, "steps": settings["steps"], "cfg": settings["cfg"],
-            "guidance_rescale": settings["guidance_rescale"],
+            "guidance_rescale": settings["guidance_rescale"], "settings": "the model's sampler",
         },
         at=(COLUMNS[4], 60), size=(WIDTH, 300),
     )

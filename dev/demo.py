@@ -117,7 +117,7 @@ class Demo:
 
 
 DEMOS = (
-    Demo("text_to_video.json", (TextSetting("PROMPT", "Prompt"),)),
+    Demo("text_to_video_turbo.json", (TextSetting("PROMPT", "Prompt"),)),
     Demo("image_to_video.json", (ImageSetting("IMAGE", "Your image", "The image"), TextSetting("MOTION", "Motion"))),
 )
 

@@ -48,14 +48,18 @@ class Shot:
     image: Tensor | None = None  # [3, H, W] in [-1, 1], for a model of images
 
 
-def text_sheets() -> dict[str, list[Shot]]:
-    """What a text-to-video model shows."""
+def text_sheets(distilled: bool = False) -> dict[str, list[Shot]]:
+    """What a text-to-video model shows; a distilled one in place of the scales of guidance with several numbers of steps."""
     prompt = SENTENCES[0]
+    if distilled:
+        last = {"steps": [Shot(f"{steps} steps", prompt, {"steps": steps}) for steps in (1, 2, 4, 8)]}
+    else:
+        last = {"guidance": [Shot(f"guidance {scale:g}", prompt, {"guidance_scale": scale}) for scale in (1.0, 2.0, 4.0, 8.0)]}
     return {
         "prompts": [Shot(sentence, sentence) for sentence in SENTENCES],
         "seeds": [Shot(f"seed {seed}", "a green triangle moving up", {"seed": seed}) for seed in range(4)],
         "fps": [Shot(f"fps {fps}", prompt, {"fps": float(fps)}) for fps in (8, 16, 24)],
-        "guidance": [Shot(f"guidance {scale:g}", prompt, {"guidance_scale": scale}) for scale in (1.0, 2.0, 4.0, 8.0)],
+        **last,
     }
 
 
@@ -101,8 +105,11 @@ def drawn(colour: str, shape: str, at: tuple[int, int] = (32, 32), radius: int =
 def shoot(model: VideoModel, shots: Sequence[Shot]) -> list[np.ndarray]:
     """Make the clips, each ``[T, H, W, 3]`` of 8 bits."""
     clips = []
+    usual: dict[str, Any] = {"fps": FPS, "seed": 0}
+    if not model.config.unet.guidance_embedding:
+        usual |= {"steps": STEPS, "guidance_scale": GUIDANCE}
     for shot in shots:
-        settings: dict[str, Any] = {"steps": STEPS, "guidance_scale": GUIDANCE, "fps": FPS, "seed": 0} | shot.settings
+        settings = usual | shot.settings
         if shot.image is None:
             video = model.text_to_video(shot.prompt, **settings)
         else:
@@ -149,7 +156,7 @@ def render(name: str) -> None:
     """All images of one bundled model."""
     model = vc_core.load(name)
     with_image = model.config.image_encoder is not None
-    sheets = image_sheets("ends" in model.config.keyframes) if with_image else text_sheets()
+    sheets = image_sheets("ends" in model.config.keyframes) if with_image else text_sheets(model.config.unet.guidance_embedding)
     for title, shots in sheets.items():
         clips = shoot(model, shots)
         save(sheet(shots, clips), FOLDER / f"{name}_{title}.webp")

@@ -19,11 +19,13 @@ from vc_core.errors import InputError
 from vc_core.family import bundled
 from vc_core.family.model_file import ModelFile
 
-#: SHA-256 of the tensors of each model, computed from the complete files of commit 5d7f566 (which held 31 MB).
+#: SHA-256 of the tensors of each model, computed from the complete files (of commit 5d7f566, which held 31 MB; the few-step model's
+#: as its training wrote it).
 RECORDED = {
     "videocrafter_tiny_dynamicrafter": (705, "d8b9e0f4048794b6ef7fb28ff886e013c680e76f17168d6ccbe5a1604262251e"),
     "videocrafter_tiny_i2v": (705, "9e42740ab09f85f4d8508b0ffe02d673f16bef9329243d9cc1392a992115a665"),
     "videocrafter_tiny_t2v": (624, "5dd163a54d2b459540dfa64414ff0fcba6858700a4fa87b287000a62ae4c8062"),
+    "videocrafter_tiny_turbo": (625, "8c7b34992653b9d5a55f43de5f1db3cb2e019f5fc44198b0e2b6283317c0d533"),
 }
 #: Stored by rows. The zeros of its other rows had random signs, which are not stored: the digest is that of the table + 0.
 TABLE = "cond_stage_model.model.token_embedding.weight"

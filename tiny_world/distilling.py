@@ -25,9 +25,11 @@ from .world import World, sample
 
 
 def freeze_shared(unet: UNet) -> None:
-    """Keep the weights that the distilled model has in common with its teacher: those of convolutions over space, and of fps."""
+    """Keep the weights that the distilled model has in common with its teacher: of convolutions over space, their norms, and of fps."""
     for module in unet.modules():
-        if isinstance(module, ResidualBlock):
+        if isinstance(module, nn.Conv2d):
+            module.requires_grad_(False)
+        elif isinstance(module, ResidualBlock):
             module.in_layers.requires_grad_(False)
             module.out_layers.requires_grad_(False)
     unet.fps_embedding.requires_grad_(False)

@@ -63,7 +63,7 @@ class Interface:
 
     def command(self, name: str) -> None:
         """One of the interface's own commands, as behind its menus."""
-        self.page.evaluate("name => window.app.extensionManager.command.execute(name)", name)
+        self.page.evaluate("async name => { await window.app.extensionManager.command.execute(name) }", name)
 
     def nodes(self, what: str) -> list[Any]:
         """Something of every node on the canvas, in JavaScript."""
@@ -139,6 +139,24 @@ def open_template(interface: Interface, name: str) -> None:
     page.get_by_test_id("template-workflows-content").wait_for(state="detached")
 
 
+def place(interface: Interface, name: str) -> None:
+    """Search for a node by its name and place it on an empty canvas: a double click, the name, Enter, a click for the place."""
+    page = interface.page
+    page.evaluate("window.app.graph.clear()")
+    for _ in range(10):  # the canvas misses a double click now and then
+        page.mouse.dblclick(640, 400)
+        page.wait_for_timeout(1000)
+        if page.evaluate("document.activeElement.tagName") == "INPUT":
+            break
+    page.keyboard.type(name)
+    page.get_by_text(name).first.wait_for()
+    page.wait_for_timeout(1000)  # the list follows what was typed by its own clock
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(500)
+    page.mouse.click(640, 250)
+    page.wait_for_function("window.app.graph.nodes.length == 1")
+
+
 @pytest.mark.parametrize("path", WORKFLOWS)
 def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server: Server, path: Path):
     workflow = json.loads(path.read_text(encoding="utf-8"))
@@ -173,22 +191,10 @@ def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server
 @pytest.mark.parametrize("renderer", ["canvas", "vue"])
 @pytest.mark.parametrize("path", BLUEPRINTS)
 def test_a_blueprint_is_placed_and_runs(interface: Interface, server: Server, path: Path, renderer: str):
-    """From an empty graph to a clip: a double click, the name, Enter, a click for the place, and Run."""
+    """From an empty graph to a clip: :func:`place`, and Run."""
     page = interface.page
     interface.setting("Comfy.VueNodes.Enabled", renderer == "vue")
-    page.evaluate("window.app.graph.clear()")
-    for _ in range(10):  # the canvas misses a double click now and then
-        page.mouse.dblclick(640, 400)
-        page.wait_for_timeout(1000)
-        if page.evaluate("document.activeElement.tagName") == "INPUT":
-            break
-    page.keyboard.type(path.stem)
-    page.get_by_text(path.stem).first.wait_for()
-    page.wait_for_timeout(1000)  # the list follows what was typed by its own clock
-    page.keyboard.press("Enter")
-    page.wait_for_timeout(500)
-    page.mouse.click(640, 250)
-    page.wait_for_function("window.app.graph.nodes.length == 1")
+    place(interface, path.stem)
     assert interface.nodes("node.title") == [path.stem]
     inside = json.loads(path.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]
     assert page.evaluate("window.app.graph.nodes[0].subgraph.links.size") == len(inside["links"])
