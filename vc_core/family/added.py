@@ -16,6 +16,11 @@ ADDED = re.compile(
 )
 #: MotionCtrl's camera module in the first temporal transformer, which no other adapter has.
 MOTIONCTRL = "model.diffusion_model.init_attn.0.transformer_blocks.0.cc_projection.weight"
+_MIDDLE = "model.diffusion_model.middle_block.2.transformer_blocks.0."
+#: One of these is in every adapter's file. Other tensors with such names are parts of no model that is known, and refused as such.
+MARKERS = (
+    MOTIONCTRL, f"{_MIDDLE}pluker_projection.weight", f"{_MIDDLE}cc_projection.weight", "omcm.conv_in.weight", "body.0.block1.weight",
+)
 #: What MotionCtrl's authors drop of VideoCrafter2's file: their model has no embedding of fps, and no sample scale.
 DROPPED = re.compile(r"model\.diffusion_model\.fps_embedding\.|scale_arr$")
 #: A part of every UNet of the family.
@@ -29,9 +34,14 @@ def is_added(name: str) -> bool:
     return ADDED.match(name) is not None
 
 
+def has_adapter(checkpoint: Checkpoint) -> bool:
+    """Whether a file has the tensors of a known adapter."""
+    return any(marker in checkpoint for marker in MARKERS)
+
+
 def is_overlay(checkpoint: Checkpoint) -> bool:
     """Whether a file has an adapter's tensors and only a part of a UNet's, or none."""
-    return FIRST not in checkpoint and any(map(is_added, checkpoint.names()))
+    return FIRST not in checkpoint and has_adapter(checkpoint)
 
 
 def set_apart(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint | None]:
@@ -40,7 +50,7 @@ def set_apart(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint | None]:
     Raises:
         CheckpointError: the file is an adapter only.
     """
-    if not any(map(is_added, checkpoint.names())):
+    if not has_adapter(checkpoint):
         return checkpoint, None
     if is_overlay(checkpoint):
         raise CheckpointError(
