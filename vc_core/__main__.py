@@ -1,4 +1,4 @@
-"""The command line: ``python -m vc_core generate | info | convert | measure | fetch | train``."""
+"""The command line: ``python -m vc_core generate | info | convert | measure | evaluate | compare | total | fetch | train``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .checkpoint.convert import DTYPE_NAMES, check_target
 from .config import SamplingConfig, to_yaml
 from .console import accept_all_text, finish, option, say
 from .errors import InputError, printable
+from .evaluation import command as evaluation
 from .evaluation.image_fidelity import check_matplotlib, measure
 from .family.bundled import bundled_models
 from .family.model_file import ModelFile
@@ -166,7 +167,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = Parser(prog="python -m vc_core", description="The VideoCrafter family of video diffusion models.")
-    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure | fetch | train")
+    commands = top.add_subparsers(required=True, metavar="generate | info | convert | measure | evaluate | compare | total | fetch | train")
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -197,16 +198,23 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--plot", type=Path, help="image file for a plot")
     compare.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
 
-    text = "Download a published model and check it. Needs huggingface_hub."
-    get = commands.add_parser("fetch", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    get.set_defaults(run=fetch_file)
+    def plain(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub.set_defaults(run=run)
+        return sub
+
+    text = "Measure videos with EvalCrafter's and VBench's measures, as far as there are weights, into a table and a page."
+    evaluation.add_evaluate_options(plain("evaluate", evaluation.run_evaluate, text))
+    text = "Compare two evaluations, paired by prompt, with confidence intervals."
+    evaluation.add_compare_options(plain("compare", evaluation.run_compare, text))
+    text = "Compute VBench's or EvalCrafter's total from all values of its own tool."
+    evaluation.add_total_options(plain("total", evaluation.run_total, text))
+
+    get = plain("fetch", fetch_file, "Download a published model and check it. Needs huggingface_hub.")
     get.add_argument("name", choices=list(published_files()), metavar="name", help=", ".join(published_files()))
     get.add_argument("--folder", type=Path, default=checkpoints_folder(), help="target folder")
 
-    text = "Train a LoRA or a whole model on clips. Needs accelerate and peft."
-    learn = commands.add_parser("train", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    learn.set_defaults(run=train)
-    add_options(learn)
+    add_options(plain("train", train, "Train a LoRA or a whole model on clips. Needs accelerate and peft."))
     return top
 
 

@@ -1,7 +1,7 @@
 """OpenCLIP's text tower, read one layer before its end, as Stable Diffusion 2 and the VideoCrafter family use it.
 
-Module names are those under ``cond_stage_model.model.`` in the published files, including the last layer, the projection and the
-temperature, which are not used.
+Module names are those under ``cond_stage_model.model.`` in the published files, including the last layer and the projection, which
+only CLIP's own embedding needs, and the temperature, which is not used.
 """
 
 from __future__ import annotations
@@ -71,9 +71,19 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``[B, n, context_length]`` -> ``[B, n * context_length, width]``; windows don't attend to each other."""
-        batch, windows, length = tokens.shape
-        hidden = self.token_embedding(tokens.flatten(0, 1)) + self.positional_embedding[:length]
+        hidden = self._hidden(tokens.flatten(0, 1), self.config.layers - 1)
+        return self.ln_final(hidden).unflatten(0, tokens.shape[:2]).flatten(1, 2)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """CLIP's own embedding of texts, ``[B, context_length]`` -> ``[B, embed_dim]``, not normalized."""
+        hidden = self.ln_final(self._hidden(tokens, self.config.layers))
+        ends = tokens.argmax(dim=-1)  # the end token has the largest number
+        return hidden[torch.arange(len(tokens), device=tokens.device), ends] @ self.text_projection
+
+    def _hidden(self, tokens: Tensor, layers: int) -> Tensor:
+        length = tokens.shape[1]
+        hidden = self.token_embedding(tokens) + self.positional_embedding[:length]
         mask = torch.full((length, length), float("-inf"), device=hidden.device, dtype=hidden.dtype).triu(1)
-        for block in self.transformer.resblocks[:-1]:  # type: ignore[index]  # a ModuleList
+        for block in self.transformer.resblocks[:layers]:  # type: ignore[index]  # a ModuleList
             hidden = block(hidden, attn_mask=mask)
-        return self.ln_final(hidden).unflatten(0, (batch, windows)).flatten(1, 2)
+        return hidden
