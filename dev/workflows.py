@@ -14,6 +14,7 @@ from harness.graph import ObjectInfo
 from harness.server import running
 
 from . import dynamicrafter_workflows as dynamicrafter
+from .evaluation_workflow import evaluate
 from .training_workflow import train_lora
 from .workflow_builder import Node, Output, WorkflowBuilder
 from .workflow_parts import (
@@ -233,6 +234,7 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "image_to_video": image_to_video,
     "text_to_image_to_video": text_to_image_to_video,
     "train_lora": train_lora,
+    "evaluate": evaluate,
     "dynamicrafter_image_to_video": dynamicrafter.image_to_video,
     "dynamicrafter_interpolation": dynamicrafter.interpolation,
     "dynamicrafter_keyframes": dynamicrafter.keyframes,

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .bridge import detection, initial_noise
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .evaluating import VideoCrafterCompare, VideoCrafterEvaluate
 from .fitting import VideoCrafterFitVideo
 from .framing import VideoCrafterFramesToVideo
 from .images import VideoCrafterExampleImage
@@ -50,6 +51,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterJoinClips,
     VideoCrafterSaveVideo,
     VideoCrafterPictureKept,
+    VideoCrafterEvaluate,
+    VideoCrafterCompare,
     VideoCrafterTrainLora,
     VideoCrafterTrainingClips,
 ]

@@ -13,6 +13,7 @@ import pytest
 import scipy.stats
 import torch
 
+from tests.evaluation_clips import DAMAGES, damaged, drawn
 from vc_core.__main__ import main
 from vc_core.errors import InputError
 from vc_core.evaluation import command, comparing
@@ -21,8 +22,6 @@ from vc_core.evaluation.results import Row, read_rows
 from vc_core.evaluation.statistics import paired_difference, rank_correlation
 from vc_core.evaluation.totals import VBENCH_QUALITY, VBENCH_SEMANTIC, evalcrafter_total, vbench_total
 from vc_core.media.video import save_video
-
-from .evaluation_clips import DAMAGES, damaged, drawn
 
 CHEAP = "temporal_flickering,sharpness,flow_score,warping_error,motion_smoothness,color"
 
@@ -47,7 +46,23 @@ def evaluated(videos: Path, name: str, output: Path, *more: str) -> list[Row]:
     return read_rows(output)
 
 
-def test_evaluate_writes_lines_a_table_and_a_page(videos, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def good(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation of the good clips."""
+    folder = tmp_path_factory.mktemp("good")
+    evaluated(videos, "good", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def noisy(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("noisy")
+    evaluated(videos, "noisy", folder)
+    return folder
+
+
+def test_evaluate_writes_lines_a_table_and_a_page(videos, good, tmp_path, capsys):
+    shutil.copytree(good, tmp_path / "out")
     rows = evaluated(videos, "good", tmp_path / "out")
     assert [row.video for row in rows] == [f"{number:04}.mp4" for number in range(6)]
     assert all(row.prompt == clip.prompt and row.frames == 16 for row, clip in zip(rows, drawn(6), strict=True))
@@ -63,8 +78,8 @@ def test_evaluate_writes_lines_a_table_and_a_page(videos, tmp_path, capsys):
     assert f"Sharpness: {mean:.4g}\n" in out and "total" not in out.lower()
 
 
-def test_a_stopped_evaluation_goes_on_where_it_was(videos, tmp_path, monkeypatch, capsys):
-    whole = evaluated(videos, "good", tmp_path / "whole")
+def test_a_stopped_evaluation_goes_on_where_it_was(videos, tmp_path, good, monkeypatch, capsys):
+    whole = read_rows(good)
     own, seen = command.measured, []
 
     def stopping(job, *rest):
@@ -100,18 +115,17 @@ def test_videos_without_prompts(videos, tmp_path, capsys):
     assert [row.video for row in read_rows(tmp_path / "out")] == ["Iron_Man.mp4", "birthday.mp4"]
 
 
-def test_the_page_says_which_measures_read_the_prompt(videos, tmp_path):
+def test_the_page_says_which_measures_read_the_prompt(videos, good, tmp_path):
     """Two runs, with right and with wrong prompts: only the marked measures differ (VBench 158)."""
-    right = evaluated(videos, "good", tmp_path / "right")
+    right = read_rows(good)
     wrong = videos / "wrong.txt"
     wrong.write_text("\n".join(["a white square"] * 3 + ["a white circle"] * 3))
     assert main(["evaluate", str(videos / "good"), "--prompts", str(wrong), "--metrics", CHEAP, "--output", str(tmp_path / "wrong")]) == 0
-    differing = {
-        name for one, other in zip(right, read_rows(tmp_path / "wrong"), strict=True) for name in one.values if one.values[name] != other.values[name]
-    }
-    assert differing == {"color"}
-    page = (tmp_path / "right" / "report.html").read_text()
-    marks = {line.split("</td>")[0].split("<td>")[1]: "<td>yes</td>" in line for line in page.splitlines() if "<td>yes</td>" in line or "<td>no</td>" in line}
+    pairs = zip(right, read_rows(tmp_path / "wrong"), strict=True)
+    assert {name for one, other in pairs for name in one.values if one.values[name] != other.values[name]} == {"color"}
+    page = (good / "report.html").read_text()
+    lines = [line for line in page.splitlines() if "<td>yes</td>" in line or "<td>no</td>" in line]
+    marks = {line.split("</td>")[0].split("<td>")[1]: "<td>yes</td>" in line for line in lines}
     assert marks.pop("Color of plain shapes") and len(marks) == 5 and not any(marks.values())
 
 
@@ -160,7 +174,10 @@ def test_prompts_of_all_kinds(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('["a"]', "can't be read as prompts"), ('[{"video": "a.mp4"}]', "row 1 lacks prompt"), ('{"a.mp4": 5}', "5 is no text"), ("{", "prompts")],
+    [
+        ('["a"]', "can't be read as prompts"), ('[{"video": "a.mp4"}]', "row 1 lacks prompt"), ('{"a.mp4": 5}', "5 is no text"),
+        ("{", "can't be read as prompts"),
+    ],
 )
 def test_prompt_files_of_another_form(tmp_path, content, message):
     (tmp_path / "p.json").write_text(content)
@@ -196,11 +213,8 @@ def test_what_can_not_be_evaluated(videos, tmp_path, capsys, arguments, message)
 # Comparing
 
 
-def test_compare_pairs_by_prompt(videos, tmp_path, capsys):
-    evaluated(videos, "good", tmp_path / "good")
-    evaluated(videos, "noisy", tmp_path / "noisy")
-    capsys.readouterr()
-    arguments = ["compare", str(tmp_path / "good"), str(tmp_path / "noisy"), "--output", str(tmp_path / "comparison.html")]
+def test_compare_pairs_by_prompt(good, noisy, tmp_path, capsys):
+    arguments = ["compare", str(good), str(noisy), "--output", str(tmp_path / "comparison.html")]
     assert main(arguments) == 0
     lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")}
     for name in ("Temporal flickering", "Warping error (DIS)", "Motion smoothness (DIS)"):
@@ -294,11 +308,11 @@ def test_the_page_in_a_browser_without_network(videos, tmp_path):
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         pytest.skip("there is no Chromium")
-    rows = evaluated(videos, "noisy", tmp_path / "out")
     lines = (videos / "prompts.jsonl").read_text().replace("a ", '<img src=x onerror=\\"document.title=1\\">a ', 1)
     (videos / "hostile.jsonl").write_text(lines)
     arguments = ["evaluate", str(videos / "noisy"), "--prompts", str(videos / "hostile.jsonl"), "--metrics", CHEAP]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    rows = read_rows(tmp_path / "out")
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

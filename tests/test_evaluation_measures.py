@@ -15,6 +15,7 @@ from skimage.filters import laplace
 from torchvision.models.optical_flow import raft_large
 
 from harness import goldens
+from tests.evaluation_clips import drawn, noisy, panning, texture
 from vc_core.checkpoint.errors import CheckpointError
 from vc_core.errors import InputError
 from vc_core.evaluation.brisque import Brisque, brisque
@@ -35,8 +36,6 @@ from vc_core.evaluation.text_rendering import Reader, edit_distance, quoted, tex
 from vc_core.evaluation.tools import Tools, make_tools
 from vc_core.evaluation.towers import Tower, clip_pixels, dino_tower, model_tower, openai_tower
 from vc_core.evaluation.warping import pair_error, warping_error
-
-from .evaluation_clips import drawn, noisy, panning, texture
 
 
 def still(frames: int = 6) -> np.ndarray:

@@ -35,6 +35,7 @@ NUMBERS = [
     ("VideoCrafterSaveVideo", "fps"),
     ("VideoCrafterSaveVideo", "crf"),
     ("VideoCrafterSaveVideo", "loop_count"),
+    *((name, "fps") for name in ("VideoCrafterEvaluate", "VideoCrafterCompare")),
     *(("VideoCrafterFitVideo", name) for name in ("width", "height", "length", "fps", "start", "source_fps")),
 ]
 #: Numbers that may be negative.
@@ -82,6 +83,9 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
     inputs["VideoCrafterJoinClips"] = {**images, "length": 2, "match": False}
     inputs["VideoCrafterSaveVideo"] = {**images, "filename_prefix": "numbers", "fps": 8.0, "crf": 20.0}
     inputs["VideoCrafterFitVideo"] = {**images, "width": 16, "height": 16, "length": 2, "fps": 8.0, "start": 0.0, "source_fps": 8.0}
+    measured = {"prompt": "", "fps": 8.0, "measures": "fast"}
+    inputs["VideoCrafterEvaluate"] = {**images, **measured}
+    inputs["VideoCrafterCompare"] = {"images_a": images.get("images"), "images_b": images.get("images"), **measured}
     return graph.add(node, **(inputs[node] | changes))
 
 
