@@ -16,6 +16,7 @@ from ...vc_core.evaluation.results import Row
 from ...vc_core.evaluation.score import Measure
 from ...vc_core.evaluation.tools import Tools, flow_of, make_tools
 from ...vc_core.evaluation.towers import Tower, clip_pixels
+from ...vc_core.media.images import value_range
 from .images import rgb_frames, rgb_images
 
 
@@ -23,10 +24,14 @@ def clip_of(images: Tensor, fps: float, prompt: str = "", image: Tensor | None =
     """A clip of an IMAGE, whose values are clamped to [0, 1] as in saving.
 
     Raises:
-        ValueError: as :func:`.images.rgb_frames`, frames of less than 8 pixels, or another number of source images than one.
+        ValueError: as :func:`.images.rgb_frames`, values far outside [0, 1], frames of less than 8 pixels, or another number of source
+            images than one.
     """
     if image is not None and len(image) != 1:
         raise ValueError(f"image has {len(image)} images; exactly one is needed. Use ImageFromBatch to take one.")
+    low, high = value_range(rgb_frames(images))
+    if low < -1 or high > 2:
+        raise ValueError(f"The image has values from {low:g} to {high:g}; an IMAGE is in [0, 1]. Divide by 255 first if it is of 8 bits.")
     pixels = rgb_frames(images).float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     source = None if image is None else (rgb_images(image)[0] * 2 - 1).clamp(-1, 1).cpu()
     return Clip(np.ascontiguousarray(pixels.numpy()), fps, prompt, source)

@@ -98,3 +98,14 @@ def test_frames_that_can_not_be_measured(comfyui: Server, size: tuple[int, int],
     measured = graph.add("VideoCrafterEvaluate", images=image, image=image, **SETTINGS)
     graph.add("PreviewAny", source=out(measured, 0))
     assert_fails(comfyui, graph, "VideoCrafterEvaluate", message)
+
+
+def test_axes_and_values_of_other_forms_are_refused(comfyui: Server) -> None:
+    """A clip in another order of axes, or in 0..255, gives no plausible numbers (EvalCrafter 1)."""
+    frames = torch.from_numpy(drawn(1)[0].pixels).float()  # [T, H, W, C]
+    for frame, message in ((frames.permute(3, 0, 1, 2) / 255, "The image has 64 channels"), (frames, "values from 0 to 255")):
+        graph = Graph()
+        save_file({"image": frame.contiguous()}, comfyui.base / "input" / "other.st")
+        image = out(graph.add("TestImage", file="other.st"))
+        graph.add("PreviewAny", source=out(graph.add("VideoCrafterEvaluate", images=image, **SETTINGS), 0))
+        assert_fails(comfyui, graph, "VideoCrafterEvaluate", message)

@@ -21,22 +21,17 @@ def write_page(rows: Sequence[Row], path: Path) -> None:
     """Write the page of an evaluation."""
     names = keys_of(rows)
     groups = [_extremes(name, rows) for name in names]
-    used = {clip for group in groups for part in group["parts"] for entry in part["entries"] for clip in entry["clips"]}
-    cells = []
-    for row in rows:
-        line = [_cell(row.video), _cell(row.error or row.prompt or "")]
-        cells.append(line + [_cell(row.values.get(name), name in row.outside) for name in names])
     heading = f"{len(rows)} video{'s' * (len(rows) != 1)}"
     notes = ["Means at the axes. The red line of a distribution is its mean. Values of different towers or flows can't be compared."]
-    if any(row.cut for row in rows):
-        notes.append(f"Only the first frames were measured of {sum(row.cut for row in rows)} videos.")
+    if cut := sum(row.cut for row in rows):
+        notes.append(f"Only the first frames were measured of {cut} videos.")
     notes.append("No total is given: it would need every measure of a suite, by that suite's own models.")
     charts = [chart for chart in (radar({"mean": means(rows)}), distributions(rows)) if chart]
     _write(
         path, heading=heading, notes=notes, charts=charts, groups=groups, clips_title="Best and worst clips by",
-        previews={row.video: preview(Path(row.path)) for row in rows if row.video in used}, table_title="All videos",
+        previews=_previews(groups, {row.video: row for row in rows}), table_title="All videos",
         columns=[_column("video", "name"), _column("prompt", ""), *(_column(title(name), _about(name)) for name in names)],
-        cells=cells, legend=[_explained(name) for name in names], skipped=_skipped(rows),
+        cells=[_line(row, names) for row in rows], legend=[_explained(name) for name in names], skipped=_skipped(rows),
     )
 
 
@@ -51,16 +46,9 @@ def write_comparison_page(
         first, second: the runs' names.
     """
     groups = [_changes(line["key"], pairs) for line in lines]
-    used = {clip for group in groups for part in group["parts"] for entry in part["entries"] for clip in entry["clips"]}
-    previews = {f"{side}{index}": pair[place] for index, pair in enumerate(pairs) for place, side in enumerate("AB")}
-    cells = []
-    for line in lines:
-        each = line["difference"]
-        interval = "" if each.low is None else f"{each.low:+.4g} to {each.high:+.4g}"
-        numbers = [_cell(value) for value in (each.pairs, each.first, each.second, each.mean)]
-        cells.append([_cell(title(line["key"])), _cell(line["verdict"]), *numbers, _cell(interval)])
-    sides = [means([pair[place] for pair in pairs]) for place in (0, 1)]
-    chart = radar({"A": sides[0], "B": sides[1]}) if sides[0] and sides[1] else None
+    rows = {f"{side}{index}": row for index, pair in enumerate(pairs) for side, row in zip("AB", pair, strict=True)}
+    first_rows, second_rows = zip(*pairs, strict=True)
+    chart = radar({"A": means(first_rows), "B": means(second_rows)})
     names = ("measure", "better", "pairs", "A", "B", "B - A", "95 % interval")
     _write(
         path, heading=f"A: {first}, B: {second}", table_title=f"{len(pairs)} pairs",
@@ -69,9 +57,29 @@ def write_comparison_page(
             "excludes 0. With many measures, one in twenty does so by chance."
         ],
         charts=[chart] if chart else [], groups=groups, clips_title="Greatest changes by",
-        previews={name: preview(Path(row.path)) for name, row in previews.items() if name in used},
-        columns=[_column(name, "") for name in names], cells=cells, legend=[_explained(line["key"]) for line in lines], skipped={},
+        previews=_previews(groups, rows), columns=[_column(name, "") for name in names], cells=[_difference(line) for line in lines],
+        legend=[_explained(line["key"]) for line in lines], skipped={},
     )
+
+
+def _previews(groups: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> dict[str, str | None]:
+    """The previews of the clips that are shown, by their names in the groups."""
+    used = {clip for group in groups for part in group["parts"] for entry in part["entries"] for clip in entry["clips"]}
+    return {name: preview(Path(rows[name].path)) for name in rows if name in used}
+
+
+def _line(row: Row, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A video's line of the table."""
+    values = [_cell(row.values.get(name), name in row.outside) for name in names]
+    return [_cell(row.video), _cell(row.error or row.prompt or ""), *values]
+
+
+def _difference(line: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A measure's line of a comparison."""
+    each = line["difference"]
+    interval = "" if each.low is None else f"{each.low:+.4g} to {each.high:+.4g}"
+    numbers = [_cell(value) for value in (each.pairs, each.first, each.second, each.mean)]
+    return [_cell(title(line["key"])), _cell(line["verdict"]), *numbers, _cell(interval)]
 
 
 def _extremes(name: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -110,12 +110,12 @@ def _pairs(suffix: str, text: str) -> dict[str, str]:
     elif suffix == ".csv":
         rows = list(csv.DictReader(text.splitlines(keepends=True)))
     else:
-        raise ValueError(f"its name ends in {suffix or 'nothing'}; .txt, .json, .jsonl and .csv are read")
+        raise InputError(f"its name ends in {suffix or 'nothing'}; .txt, .json, .jsonl and .csv are read")
     pairs = {}
     for number, row in enumerate(rows, 1):
         name, prompt = _value(row, VIDEO_KEYS), _value(row, PROMPT_KEYS)
         if name is None or prompt is None:
-            raise ValueError(f"row {number} lacks {'video' if name is None else 'prompt'}")
+            raise InputError(f"row {number} lacks {'video' if name is None else 'prompt'}")
         pairs[name] = prompt
     return pairs
 
@@ -123,7 +123,7 @@ def _pairs(suffix: str, text: str) -> dict[str, str]:
 def _value(row: Mapping[str, object], keys: Sequence[str]) -> str | None:
     value = next((row[key] for key in keys if row.get(key) is not None), None)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{value!r:.60} is no text")
+        raise InputError(f"{value!r:.60} is no text")
     return value
 
 

@@ -82,7 +82,7 @@ def _row(content: dict[str, object]) -> Row:
     row = Row(**{name: value for name, value in content.items() if name in known})  # type: ignore[arg-type]
     for name, value in row.values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"the value of {name} is {value!r:.40}")
+            raise InputError(f"the value of {name} is {value!r:.40}")
     return row
 
 
