@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from skimage.filters import laplace
 from torchvision.models.optical_flow import raft_large
 
 from harness import goldens
+from harness.comfyui import REPOSITORY
 from tests.evaluation_clips import drawn, noisy, panning, texture
 from vc_core.checkpoint.errors import CheckpointError
 from vc_core.errors import InputError
@@ -418,6 +421,18 @@ def test_a_library_that_does_not_start_takes_one_measure_away(monkeypatch):
     scores = evaluate(Clip(still()), chosen(names), make_tools(chosen(names)))
     assert set(scores.values) == {"sharpness", "flow_score (DIS)"}
     assert "pip install brisque" in scores.skipped["brisque"] and "another NumPy" in scores.skipped["brisque"]
+
+
+def test_the_extra_s_libraries_leave_torch_alone():
+    """Neither it nor what it needs asks for another torch or transformers, or for an old NumPy (VBench 1, 16, 73)."""
+    from importlib.metadata import requires
+
+    extra = next(line for line in (REPOSITORY / "pyproject.toml").read_text().splitlines() if line.startswith("evaluate = "))
+    libraries = re.findall(r'"([\w-]+)', extra)
+    needed = [Requirement(each) for library in libraries for each in requires(library) or ()]
+    needed = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    assert len(libraries) == 4 and not {each.name for each in needed} & {"torch", "torchvision", "transformers"}
+    assert all("2.4" in each.specifier for each in needed if each.name == "numpy")
 
 
 def test_a_value_out_of_its_range_is_marked():

@@ -28,7 +28,9 @@ _ALL = (
     Measure("text_rendering", "Text rendering", EVALCRAFTER, "alignment", "higher", 0, 1, text_rendering, "reader", PROMPT),
     Measure("color", "Color of plain shapes", EVALCRAFTER, "alignment", "higher", 0, 1, colour, needs=PROMPT),
     Measure("count", "Count of plain shapes", EVALCRAFTER, "alignment", "higher", 0, 1, count, needs=PROMPT),
-    Measure("image_fidelity", "Image fidelity", EVALCRAFTER, "alignment", "higher", -1, 1, fidelity_content, "tower", IMAGE),
+    Measure(
+        "image_fidelity", "Image fidelity", "cosine of CLIP's embeddings", "alignment", "higher", -1, 1, fidelity_content, "tower", IMAGE
+    ),
     Measure(
         "image_fidelity_ssim", "Image fidelity (SSIM)", "Wang et al. 2004", "alignment", "higher", -1, 1, fidelity_structure,
         needs=IMAGE,
