@@ -23,6 +23,8 @@ from vc_core.evaluation.statistics import paired_difference, rank_correlation
 from vc_core.evaluation.totals import VBENCH_QUALITY, VBENCH_SEMANTIC, evalcrafter_total, vbench_total
 from vc_core.media.video import save_video
 
+#: Milliseconds, for a busy machine.
+PATIENCE = 180_000
 CHEAP = "temporal_flickering,sharpness,flow_score,warping_error,motion_smoothness,color"
 
 
@@ -315,9 +317,10 @@ def test_the_page_in_a_browser_without_network(videos, tmp_path):
     rows = read_rows(tmp_path / "out")
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
         context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         requests, errors = [], []
         page.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
         page.on("pageerror", lambda error: errors.append(str(error)))

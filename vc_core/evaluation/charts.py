@@ -45,6 +45,7 @@ def radar(runs: Mapping[str, Mapping[str, float]]) -> str | None:
         axes.fill(angles, lengths, alpha=0.15)
     labels = ["\n".join([_plain(title(name)), " / ".join(f"{values[name]:.3g}" for values in runs.values())]) for name in names]
     axes.set_xticks(angles, labels, fontsize=8)
+    axes.tick_params(axis="x", pad=26)  # the names lie outside the circle
     axes.set_ylim(0, 1)
     axes.set_rgrids([0.25, 0.5, 0.75, 1.0], fontsize=7)
     if len(runs) > 1:

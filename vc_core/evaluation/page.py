@@ -131,7 +131,8 @@ def _about(name: str) -> str:
     measure = measure_of(name)
     if measure is None:
         return ""
-    return f"{measure.paper}; " + (f"{measure.better} is better" if measure.better else "neither high nor low is better")
+    about = f"{measure.paper}; " + (f"{measure.better} is better" if measure.better else "neither high nor low is better")
+    return about + ("; reads the prompt" if measure.reads_text else "")
 
 
 def _explained(name: str) -> list[str]:
