@@ -203,7 +203,7 @@ def test_videos_of_one_name(tmp_path):
         (["{videos}/none"], "There is no video or folder"), (["{videos}", "--metrics", "sharp"], "did you mean sharpness"),
         (["{videos}", "--weights", "dino"], "must be NAME=FILE"), (["{videos}", "--weights", "dino=none"], "There is no file none"),
         (["{videos}", "--prompts", "none.txt"], "There is no file of prompts"), (["{videos}", "--most-frames", "0"], "at least 1"),
-        (["{videos}", "--images", "none"], "give a folder"),
+        (["{videos}", "--images", "none"], "give a folder"), (["{videos}", "--device", "gpu7"], "gpu7"),
     ],
 )
 def test_what_can_not_be_evaluated(videos, tmp_path, capsys, arguments, message):

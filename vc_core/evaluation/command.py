@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..console import say
-from ..devices import default_device
+from ..devices import default_device, device
 from ..errors import InputError, VideoCrafterError
 from ..media.images import read_image
 from . import comparing
@@ -74,6 +74,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     measures, weights = chosen(arguments.metrics), _weights(arguments.weights)
     if arguments.most_frames < 1:
         raise InputError(f"--most-frames is {arguments.most_frames}; it must be at least 1.")
+    where = device(arguments.device)
     jobs = find_jobs(arguments, measures, weights)
     folder: Path = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     open_jobs = [job for job in jobs if job.identity not in known]
     if len(open_jobs) < len(jobs):
         say(f"{len(jobs) - len(open_jobs)} of {len(jobs)} videos are measured already.")
-    tools = make_tools(measures, arguments.model, weights, arguments.device, arguments.config) if open_jobs else Tools()
+    tools = make_tools(measures, arguments.model, weights, where, arguments.config) if open_jobs else Tools()
     write_lines(list(known.values()), folder / LINES)
     with (folder / LINES).open("a", encoding="utf-8") as lines:
         for job in tqdm(open_jobs, desc="evaluating", unit="video"):
