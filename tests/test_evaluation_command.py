@@ -22,7 +22,7 @@ from vc_core.evaluation.prompts import Video, find_videos, read_prompts
 from vc_core.evaluation.results import Row, read_rows
 from vc_core.evaluation.statistics import paired_difference, rank_correlation
 from vc_core.evaluation.tools import make_tools
-from vc_core.evaluation.totals import VBENCH_QUALITY, VBENCH_SEMANTIC, evalcrafter_total, vbench_total
+from vc_core.evaluation.totals import EVALCRAFTER, VBENCH_QUALITY, VBENCH_SEMANTIC, evalcrafter_total, vbench_total
 from vc_core.media.video import save_video
 
 #: Milliseconds, for a busy machine.
@@ -283,9 +283,6 @@ def test_vbench_s_total_by_hand():
 
 def test_evalcrafter_s_total_by_hand():
     """With all measures at 0, only biases and what 1 minus the measure leaves count."""
-    from vc_core.evaluation.tools import make_tools
-from vc_core.evaluation.totals import EVALCRAFTER
-
     zero = {name: 0.0 for _, _, table in EVALCRAFTER.values() for name in table}
     found = evalcrafter_total(zero)
     assert found["quality"] == pytest.approx(500 * 0.08707462696457707)
@@ -321,7 +318,7 @@ def test_the_page_in_a_browser_without_network(videos, tmp_path):
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+        context = browser.new_context(viewport={"width": 1280, "height": 2600}, offline=True)  # videos play where they are seen
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         requests, errors = [], []
