@@ -24,7 +24,7 @@ def write_page(rows: Sequence[Row], path: Path) -> None:
     heading = f"{len(rows)} video{'s' * (len(rows) != 1)}"
     notes = ["Means at the axes. The red line of a distribution is its mean. Values of different towers or flows can't be compared."]
     if cut := sum(row.cut for row in rows):
-        notes.append(f"Only the first frames were measured of {cut} videos.")
+        notes.append(f"Only the first frames of {cut} of the videos were measured.")
     notes.append("No total is given: it would need every measure of a suite, by that suite's own models.")
     charts = [chart for chart in (radar({"mean": means(rows)}), distributions(rows)) if chart]
     _write(
