@@ -103,7 +103,7 @@ def test_frames_that_can_not_be_measured(comfyui: Server, size: tuple[int, int],
 def test_axes_and_values_of_other_forms_are_refused(comfyui: Server) -> None:
     """A clip in another order of axes, or in 0..255, gives no plausible numbers (EvalCrafter 1)."""
     frames = torch.from_numpy(drawn(1)[0].pixels).float()  # [T, H, W, C]
-    cases = [(frames.permute(3, 0, 1, 2) / 255, "The image has 64 channels"), (frames, "values from 0 to 255")]
+    cases = [(frames.permute(3, 0, 1, 2) / 255, "The image has 64 channels"), (frames, "an IMAGE is in [0, 1]")]
     for number, (frame, message) in enumerate(cases):
         graph = Graph()
         save_file({"image": frame.contiguous()}, comfyui.base / "input" / f"other{number}.st")
