@@ -41,7 +41,7 @@ def test_the_measures_are_the_core_s(comfyui: Server, checkpoints: Path) -> None
     good = drawn(1)[0]
     bad = damaged(good, "noise", 0.5)
     graph = Graph()
-    loader = graph.add("VideoCrafterLoader", ckpt_name=f"{NAME}.safetensors")
+    loader = graph.add("VideoCrafterLoader", ckpt_name=f"{NAME}.safetensors", weight_dtype="default")
     images = [stored(comfyui, graph, clip, f"clip{index}.st") for index, clip in enumerate((good, bad))]
     source = out(graph.add("ImageFromBatch", image=images[0], batch_index=0, length=1))
     parts = {"clip": out(loader, 1), "clip_vision": out(loader, 3), "image": source}
@@ -103,9 +103,10 @@ def test_frames_that_can_not_be_measured(comfyui: Server, size: tuple[int, int],
 def test_axes_and_values_of_other_forms_are_refused(comfyui: Server) -> None:
     """A clip in another order of axes, or in 0..255, gives no plausible numbers (EvalCrafter 1)."""
     frames = torch.from_numpy(drawn(1)[0].pixels).float()  # [T, H, W, C]
-    for frame, message in ((frames.permute(3, 0, 1, 2) / 255, "The image has 64 channels"), (frames, "values from 0 to 255")):
+    cases = [(frames.permute(3, 0, 1, 2) / 255, "The image has 64 channels"), (frames, "an IMAGE is in [0, 1]")]
+    for number, (frame, message) in enumerate(cases):
         graph = Graph()
-        save_file({"image": frame.contiguous()}, comfyui.base / "input" / "other.st")
-        image = out(graph.add("TestImage", file="other.st"))
+        save_file({"image": frame.contiguous()}, comfyui.base / "input" / f"other{number}.st")
+        image = out(graph.add("TestImage", file=f"other{number}.st"))
         graph.add("PreviewAny", source=out(graph.add("VideoCrafterEvaluate", images=image, **SETTINGS), 0))
         assert_fails(comfyui, graph, "VideoCrafterEvaluate", message)

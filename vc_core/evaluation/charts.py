@@ -45,12 +45,20 @@ def radar(runs: Mapping[str, Mapping[str, float]]) -> str | None:
         axes.fill(angles, lengths, alpha=0.15)
     labels = ["\n".join([_plain(title(name)), " / ".join(f"{values[name]:.3g}" for values in runs.values())]) for name in names]
     axes.set_xticks(angles, labels, fontsize=8)
-    axes.tick_params(axis="x", pad=26)  # the names lie outside the circle
+    axes.tick_params(axis="x", pad=8)
+    for angle, label in zip(angles, axes.get_xticklabels(), strict=True):
+        label.set_horizontalalignment(_alignment(angle))
     axes.set_ylim(0, 1)
     axes.set_rgrids([0.25, 0.5, 0.75, 1.0], fontsize=7)
     if len(runs) > 1:
         figure.legend(loc="lower left", fontsize=8)
     return _svg(figure)
+
+
+def _alignment(angle: float) -> str:
+    """How a name at the circle is aligned so that it lies outside of it."""
+    side = math.cos(angle)
+    return "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
 
 
 def distributions(rows: Sequence[Row]) -> str | None:
@@ -70,6 +78,7 @@ def distributions(rows: Sequence[Row]) -> str | None:
         axes.axvline(sum(values) / len(values), color="#d33", linewidth=1)
         axes.set_title(_plain(title(name)), fontsize=8)
         axes.tick_params(labelsize=6)
+        axes.locator_params(axis="x", nbins=5)
     return _svg(figure)
 
 
