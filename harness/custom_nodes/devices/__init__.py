@@ -7,7 +7,6 @@ from pathlib import Path
 from unittest import mock
 
 import comfy.model_management
-import comfy.multigpu
 import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io
@@ -28,6 +27,8 @@ class TwoDevices(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, file: str) -> io.NodeOutput:
+        import comfy.multigpu  # which older releases don't have
+
         devices = [model.load_device, SECOND]
         with mock.patch.object(comfy.model_management, "get_all_torch_devices", lambda exclude_current=False: devices):
             split = comfy.multigpu.create_multigpu_deepclones(model, 2)
