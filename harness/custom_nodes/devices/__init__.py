@@ -27,11 +27,11 @@ class TwoDevices(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, file: str) -> io.NodeOutput:
-        import comfy.multigpu  # which older releases don't have
+        from comfy import multigpu  # which older releases don't have
 
         devices = [model.load_device, SECOND]
         with mock.patch.object(comfy.model_management, "get_all_torch_devices", lambda exclude_current=False: devices):
-            split = comfy.multigpu.create_multigpu_deepclones(model, 2)
+            split = multigpu.create_multigpu_deepclones(model, 2)
         path = Path(folder_paths.get_output_directory()) / file
         path.write_text("")
         lock = threading.Lock()
