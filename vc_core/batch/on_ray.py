@@ -46,7 +46,7 @@ def on_ray(workers: int | None, address: str | None, device: str | None) -> Engi
     def run(setup: Setup, groups: Sequence[Group]) -> Iterator[Record]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a new cluster reports nothing to anyone
         try:
-            ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.WARNING)
+            ray.init(address=address or "local", include_dashboard=None if address else False, logging_level=logging.WARNING)
         except Exception as error:  # Ray's own are of many classes
             where = "on this machine" if address is None else f"at {address!r:.80}"
             raise InputError(f"Ray can't be used {where}: {str(error).strip()[:500]}") from error
