@@ -19,10 +19,10 @@ from harness.goldens import DEFAULT_FOLDER, Tensors
 
 #: Bytes that all subsets may have together.
 MOST = 13_000_000
-#: Files of tables, which are taken whole though the names in them start with numbers.
-TABLES = ("schedule", "buffers", "step", "initial_noise")
-#: Files that are not taken, since their numbers are drawn.
-DRAWN = ("unet_lora.pt",)
+#: Files of tables and of small cases, which are taken whole though the names in them start with numbers.
+TABLES = ("schedule", "buffers", "step", "initial_noise", "layers")
+#: Files that are not taken, by folder: their numbers are drawn, or they are lists of names as long as the rest.
+NOT_TAKEN = {"t2v_turbo_v1": ("unet_lora.pt",), "make_your_video": ("published.json",), "stylecrafter": ("published.json",)}
 
 
 def subset(tensors: Tensors, kind: str) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def copy(source: Path, target: Path) -> None:
             copy(path, target / path.name)
         elif path.suffix == ".safetensors":
             save_file(subset(Tensors(path), path.stem), target / path.name)
-        elif path.name not in DRAWN:
+        elif path.name not in NOT_TAKEN.get(source.name, ()):
             shutil.copyfile(path, target / path.name)
 
 

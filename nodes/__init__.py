@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .bridge import detection, initial_noise
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
+from .depth import VideoCrafterDepthToVideo
 from .fitting import VideoCrafterFitVideo
 from .framing import VideoCrafterFramesToVideo
 from .images import VideoCrafterExampleImage
@@ -34,6 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterKeyframes,
     VideoCrafterExampleImage,
     VideoCrafterFramesToVideo,
+    VideoCrafterDepthToVideo,
     VideoCrafterImageSize,
     VideoCrafterFitVideo,
     EmptyVideoCrafterLatent,

@@ -24,11 +24,16 @@ from .family.model_file import ModelFile
 from .loading import load
 from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
+from .media.depth import check_depth_count, depth_of_frames
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
+from .number_schedule import numbers_over_time
 from .pipeline import VideoModel
 from .prompt_schedule import Prompt, read_schedule
 from .sampling import Sampling, check_size, suggested_size
+
+#: What a strength of depth can be.
+DEPTH_STRENGTHS = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,19 @@ class Inputs:
     #: An image for every frame.
     frames: Tensor | None = None
     statistics: LatentStatistics | None = None
+    #: A depth map of every frame, ``[1, 1, T, H, W]`` in any range, with its range and the strength of each frame.
+    depth: Tensor | None = None
+    depth_range: str = "clip"
+    depth_strength: str = "1"
 
     def settings(self, config: ModelConfig, given: Mapping[str, object]) -> dict[str, object]:
         """The size and the number of frames that the pictures suggest, where the user gives none."""
         suggested: dict[str, object] = {}
         if self.image is not None and given["height"] is None and given["width"] is None:
             suggested["width"], suggested["height"] = suggested_size(config.sampling, self.image.shape[2], self.image.shape[1])
-        if self.frames is not None and given["frames"] is None:
-            suggested["frames"] = self.frames.shape[2]
+        each_frame = self.depth if self.frames is None else self.frames
+        if each_frame is not None and given["frames"] is None and self.video is None:
+            suggested["frames"] = each_frame.shape[2]
         return suggested
 
 
@@ -92,6 +102,9 @@ def make(model: VideoModel, inputs: Inputs, prompts: tuple[Prompt, Prompt], loop
     """The clip ``[1, 3, T, H, W]``, by what there is of pictures."""
     if inputs.frames is not None:
         return model.frames_to_video(inputs.frames, *prompts, sampling=sampling)
+    if inputs.depth is not None:
+        strength = numbers_over_time(inputs.depth_strength, inputs.depth.shape[2], *DEPTH_STRENGTHS, "--depth-strength")
+        return model.depth_to_video(inputs.depth, *prompts, inputs.depth_range, strength, inputs.video, sampling)
     if inputs.image is None:
         return model.text_to_video(*prompts, video=inputs.video, sampling=sampling)
     return model.image_to_video(
@@ -142,17 +155,24 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 
 def _check_beside_frames(arguments: argparse.Namespace) -> None:
-    others = {"--image": arguments.image, "--end-image": arguments.end_image, "--video": arguments.video, "--loop": arguments.loop or None}
-    beside = [name for name, value in others.items() if value is not None]
+    images = {"--image": arguments.image, "--end-image": arguments.end_image, "--loop": arguments.loop or None}
+    beside = [name for name, value in ({"--video": arguments.video, "--depth": arguments.depth} | images).items() if value is not None]
     if arguments.frame_images is not None and beside:
         raise InputError(f"--frame-images has an image for every frame of the video: leave {' and '.join(beside)} out.")
+    beside = [name for name, value in images.items() if value is not None]
+    if arguments.depth is not None and beside:
+        raise InputError(f"--depth is for models that take a depth map of every frame and no image: leave {' and '.join(beside)} out.")
+    if arguments.depth is None and (arguments.depth_range or arguments.depth_strength):
+        raise InputError("--depth-range and --depth-strength are of depth maps: give --depth.")
 
 
 def read_inputs(arguments: argparse.Namespace) -> Inputs:
     """The first image, the last image, the videos and the statistics."""
     image, end_image = (None if path is None else read_image(path) for path in (arguments.image, arguments.end_image))
     video, frames = (None if path is None else read_video(path)[None] for path in (arguments.video, arguments.frame_images))
-    return Inputs(image, end_image, video, frames, None if arguments.initial_noise is None else read_statistics(arguments.initial_noise))
+    statistics = None if arguments.initial_noise is None else read_statistics(arguments.initial_noise)
+    depth = None if arguments.depth is None else depth_of_frames(read_video(arguments.depth)[None])
+    return Inputs(image, end_image, video, frames, statistics, depth, arguments.depth_range or "clip", arguments.depth_strength or "1")
 
 
 def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Mapping[str, object], loop: bool) -> None:
@@ -164,6 +184,7 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
     """
     ends = loop or inputs.end_image is not None
     _check_frames(config, settings, inputs)
+    _check_depth(config, settings, inputs)
     if inputs.frames is None:
         _check_place(config, None if inputs.image is None else "ends" if ends else "first")
     if ends and settings.frames < 2 and inputs.video is None:
@@ -190,6 +211,17 @@ def _check_frames(config: ModelConfig, settings: Sampling, inputs: Inputs) -> No
             f"--frame-images has {count} frame{'s' * (count > 1)}, but --frames is {settings.frames}: there must be an image for every "
             "frame. Leave --frames out, or cut the video."
         )
+
+
+def _check_depth(config: ModelConfig, settings: Sampling, inputs: Inputs) -> None:
+    if config.unet.takes_depth and inputs.depth is None:
+        raise InputError(f"{config.title} makes videos from a depth map of every frame: give a video file of them as --depth.")
+    if inputs.depth is None:
+        return
+    if not config.unet.takes_depth:
+        raise InputError(f"{config.title} takes no depth maps: leave --depth out, or take a model that does, such as make_your_video_v1.")
+    check_depth_count(inputs.depth, settings.frames if inputs.video is None else inputs.video.shape[2])
+    numbers_over_time(inputs.depth_strength, inputs.depth.shape[2], *DEPTH_STRENGTHS, "--depth-strength")
 
 
 def _check_schedule(config: ModelConfig, settings: Sampling, video: Tensor | None) -> None:

@@ -28,6 +28,7 @@ NUMBERS = [
     ("VideoCrafterMotionStrength", "strength"),
     *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
     *(("VideoCrafterTrainLora", name) for name in TRAINING),
+    ("VideoCrafterDepthToVideo", "strength"),
     ("VideoCrafterDDIM", "eta"),
     *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_guidance", "motion_share")),
     ("VideoCrafterDecode", "frames_at_once"),
@@ -79,6 +80,8 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
     if node == "VideoCrafterFreeInit":
         stops = {"spatial_stop": 0.2, "temporal_stop": 0.2}
         inputs[node] = {"sampler": out(graph.add("VideoCrafterDDIM", eta=1.0)), "iterations": 2, "filter": "box", "fast": False, **stops}
+    both = {"positive": graph.text, "negative": graph.text}
+    inputs["VideoCrafterDepthToVideo"] = {**both, "depth": images.get("images"), "range": "clip", "strength": 1.0}
     inputs["VideoCrafterJoinClips"] = {**images, "length": 2, "match": False}
     inputs["VideoCrafterSaveVideo"] = {**images, "filename_prefix": "numbers", "fps": 8.0, "crf": 20.0}
     inputs["VideoCrafterFitVideo"] = {**images, "width": 16, "height": 16, "length": 2, "fps": 8.0, "start": 0.0, "source_fps": 8.0}
