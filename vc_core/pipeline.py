@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from .adapters.style import Style
 from .diffusion import freeinit, samplers
 from .diffusion.deep_cache import DeepCache, check_shallow
 from .diffusion.denoiser import GuidedDenoiser
@@ -216,6 +217,8 @@ class VideoModel(Networks):
             raise InputError(f"The negative conditioning is of {len(negative.text)} videos and the positive of {len(positive.text)}.")
         if run.image_guidance_scale is not None and not self.config.unet.image_attention:
             raise InputError(f"{self.config.title} takes no image: leave image_guidance_scale out.")
+        if run.style_guidance_scale is not None and not any(isinstance(each, Style) for each in run.hooks):
+            raise InputError("style_guidance_scale is given, but no style: give the hooks of vc_core.style.style_of, or leave it out.")
         for sentence in advice(self.config, run.sampler, run.steps, run.guidance_scale):
             logger.warning(sentence)
         noise = self._noise(run, len(positive.text), latents)

@@ -51,6 +51,7 @@ class Sampling:
     guidance_scale: float = _option("CFG scale: how closely to follow the prompt; 1: no guidance", 12.0)
     guidance_rescale: float = _option("reduces the contrast of a high CFG scale, 0 to 1", 0.0)
     image_guidance_scale: float | None = _option("separate CFG scale of the image, with a third pass at each step; none: the CFG scale")
+    style_guidance_scale: float | None = _option("separate CFG scale of the style, with a third pass at each step; none: the CFG scale")
     temporal_guidance_scale: float = _option("how far to push away from the prediction without temporal attention; 0: off", 0.0)
     fps: float = _option("speed of the motion, higher is slower; not the speed of playback", 8.0)
     sampler: str = _option("sampler: ddim, or consistency for distilled models", "ddim")
@@ -101,7 +102,8 @@ class Sampling:
     @property
     def guidance(self) -> Guidance:
         """The scales of guidance."""
-        return Guidance(self.guidance_scale, self.guidance_rescale, self.temporal_guidance_scale, self.image_guidance_scale)
+        others = (self.temporal_guidance_scale, self.image_guidance_scale, self.style_guidance_scale)
+        return Guidance(self.guidance_scale, self.guidance_rescale, *others)
 
     def conditions(self, conditioning: Conditioning, config: UNetConfig) -> Conditioning:
         """A conditioning of B videos with what these settings say of fps, guidance and motion, where it has nothing of its own."""
@@ -126,7 +128,7 @@ class Sampling:
             InputError: a value is invalid.
         """
         # Bounds that depend on the model (the size's multiple, the number of steps) are checked where they are used.
-        scales = ("guidance_scale", "image_guidance_scale", "temporal_guidance_scale")
+        scales = ("guidance_scale", "image_guidance_scale", "style_guidance_scale", "temporal_guidance_scale")
         checks = (
             ("frames", 1 <= self.frames <= MOST_FRAMES, f"it must be at least 1 and at most {MOST_FRAMES}"),
             ("height", self.height <= LARGEST_SIDE, f"it must be at most {LARGEST_SIDE}"),
@@ -153,6 +155,8 @@ class Sampling:
         for name, valid, possible in checks:
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r:.40}; {possible}.")
+        if self.image_guidance_scale is not None and self.style_guidance_scale is not None:
+            raise InputError("image_guidance_scale and style_guidance_scale are both given; there is no guidance by both: leave one out.")
         if self.denoise < 1 and (beside := self._of_empty_starts()):
             raise InputError(f"denoise is {self.denoise:g}, but {beside} is for runs that start from no video: leave one of both out.")
 

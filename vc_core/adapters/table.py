@@ -17,6 +17,7 @@ from ..kernels.casting import cast_when_used, computing_type
 from ..kernels.operations import operations_for
 from ..models.layers import LayerFactory
 from .adapter import Adapter
+from .style import StyleAdapter
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class AdapterKind:
 
 
 #: By name. A new adapter is a row.
-ADAPTERS: dict[str, AdapterKind] = {}
+ADAPTERS: dict[str, AdapterKind] = {
+    "style": AdapterKind("StyleCrafter's style of images", "image_context_model.style_emb", "", StyleAdapter.build),
+}
 
 
 def identify_adapter(checkpoint: Checkpoint) -> AdapterKind:
@@ -48,7 +51,7 @@ def identify_adapter(checkpoint: Checkpoint) -> AdapterKind:
     for kind in ADAPTERS.values():
         if kind.marker in checkpoint:
             return kind
-    known = ", ".join(kind.title for kind in ADAPTERS.values()) or "none yet"
+    known = ", ".join(kind.title for kind in ADAPTERS.values())
     raise CheckpointError(f"{checkpoint.path} is no adapter for this family. Known kinds: {known}. Is it a model or a LoRA?")
 
 

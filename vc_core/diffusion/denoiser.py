@@ -47,6 +47,8 @@ class GuidedDenoiser:
             self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
         elif self.guidance.scale != 1.0:
             self.passes |= {"negative": self.negative}
+            if self.guidance.style_scale is not None:
+                self.passes |= {"unstyled": self.positive}
         if self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
             self.together = False
         choices = current()
@@ -64,7 +66,8 @@ class GuidedDenoiser:
         without_time = self._run(replace(inputs, temporal_attention=False)) if self.guidance.temporal_scale else None
         predicted = self._predict_all(inputs)
         positive = predicted["positive"]
-        return guide(positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), without_time)
+        others = (predicted.get("image"), without_time, predicted.get("unstyled"))
+        return guide(positive, predicted.get("negative", positive), self.guidance, *others)
 
     def _predict_all(self, inputs: PassInputs) -> dict[str, Tensor]:
         stem = self._shared_stem(inputs)

@@ -24,6 +24,9 @@ class Guidance:
     #: Guidance by the image apart from that by the text, which ``scale`` is then; None guides by both together
     #: (InstructPix2Pix, arXiv:2211.09800, section 3.2.1).
     image_scale: float | None = None
+    #: Guidance by the style of images apart from that by the text, which ``scale`` is then; None guides by both together
+    #: (StyleCrafter, arXiv:2312.00330, section 3.4). Without guidance by the text it has no effect.
+    style_scale: float | None = None
 
 
 def guide(
@@ -32,14 +35,18 @@ def guide(
     guidance: Guidance,
     image: Tensor | None = None,
     without_time: Tensor | None = None,
+    unstyled: Tensor | None = None,
 ) -> Tensor:
     """Combine predictions for the same videos, each ``[B, C, T, h, w]``.
 
     Args:
         image: the prediction with the positive's image and the negative's text; needed where the guidance has an image scale.
         without_time: the positive's prediction without temporal attention; needed where it has a temporal scale.
+        unstyled: the positive's prediction without its style; needed where the guidance has a style scale.
     """
-    if image is None or guidance.image_scale is None:
+    if unstyled is not None and guidance.style_scale is not None:
+        guided = positive + guidance.style_scale * (positive - unstyled) + guidance.scale * (unstyled - negative)
+    elif image is None or guidance.image_scale is None:
         guided = negative + guidance.scale * (positive - negative)
     else:
         guided = negative + guidance.image_scale * (image - negative) + guidance.scale * (positive - image)

@@ -144,7 +144,8 @@ class PassInputs:
     """The inputs of one UNet pass, from which its hooks are made.
 
     Attributes:
-        roles: of each of the B videos, ``positive``, ``negative``, or ``image`` (the negative text with the positive's image).
+        roles: of each of the B videos, ``positive``, ``negative``, ``image`` (the negative text with the positive's image), or
+            ``unstyled`` (the positive without the style of images that an adapter adds).
         x: the noisy latent ``[B, C, T, h, w]``.
         timesteps: ``[B]``, or ``[B, T]`` where each frame has its own.
         step, steps: the number of this sampling step, from 0, and of all steps.
