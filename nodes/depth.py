@@ -26,7 +26,7 @@ class VideoCrafterDepthToVideo(io.ComfyNode):
             display_name="VideoCrafter Depth to Video",
             category="VideoCrafter",
             description=(
-                "Adds a depth map of each frame, for Make-Your-Video and the bundled depth model: the video keeps the structure and the "
+                "Adds a depth map of each frame, for Make-Your-Video: the video keeps the structure and the "
                 "motion of the maps, and the prompt says what it shows. Any node that estimates depth can make them."
             ),
             search_aliases=["depth", "make-your-video", "structure", "video to video", "silhouette", "gen-1", "videocrafter"],

@@ -26,7 +26,7 @@ from .family.bundled import bundled_models
 from .family.model_file import ModelFile
 from .fetch import checkpoints_folder, fetch, published_files
 from .files import check_output, replacing
-from .generating import generate, in_options, sampling_options
+from .generating import add_style_options, generate, in_options, sampling_options
 from .loading import load
 from .lora.merging import LoraSetting, with_loras
 from .lora.writing import convert_lora
@@ -222,6 +222,7 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")
     make.add_argument("--keep-last-frame", action="store_true", help="with --loop: keep the last frame, which repeats the first")
     make.add_argument("--frame-images", type=Path, help="video file with an image for every frame, for models such as ViewCrafter")
+    add_style_options(make)
     make.add_argument("--depth", type=Path, help="video file with a depth map for every frame, white near, for Make-Your-Video")
     make.add_argument("--depth-range", choices=RANGES, help="black and white of the depth maps: by clip, or by frame as its authors do")
     text = """strength of the depth, 0 to 1: a number, or numbers over time, such as '"0": 1.0, "-1": 0.3' (default: 1)"""

@@ -6,12 +6,13 @@ import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
-from .adapters.table import identify_adapter
+from .adapters.table import ADAPTERS, identify_adapter
 from .checkpoint import open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES
 from .config import ModelConfig
@@ -31,9 +32,12 @@ from .number_schedule import numbers_over_time
 from .pipeline import VideoModel
 from .prompt_schedule import Prompt, read_schedule
 from .sampling import Sampling, check_size, suggested_size
+from .style import style_of
 
 #: What a strength of depth can be.
 DEPTH_STRENGTHS = (0.0, 1.0)
+#: Most that a strength of style can be.
+MOST_STYLE = 5.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,11 @@ def generate(arguments: argparse.Namespace) -> None:
     inputs = read_inputs(arguments)
     file = ModelFile.open(arguments.model, arguments.config, arguments.base)
     config = file.config
-    for path in arguments.adapter:
-        identify_adapter(open_checkpoint(path))
+    kinds = [identify_adapter(open_checkpoint(path)) for path in arguments.adapter]
+    if arguments.style and ADAPTERS["style"] not in kinds:
+        raise InputError("--style needs StyleCrafter's adapter: give its file as --adapter adapter_v1.pth.")
+    if arguments.style and arguments.image_encoder is None and "image_encoder" not in file.parts:
+        raise InputError(f"{config.title} has no image tower, which reads the style: give OpenCLIP ViT-H/14's file as --image-encoder.")
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
     prompt: Prompt = arguments.prompt
@@ -82,7 +89,11 @@ def generate(arguments: argparse.Namespace) -> None:
     height, width = (settings.height, settings.width) if inputs.video is None else inputs.video.shape[-2:]
     check_target(arguments.output, width, height, settings.playback_fps, arguments.format)
     file = with_loras(file, arguments.lora, say)
-    model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
+    tower = arguments.image_encoder
+    model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter, image_encoder=tower)
+    if arguments.style:
+        images = [read_image(path) for path in arguments.style]
+        settings = settings.changed(hooks=[style_of(model, images, arguments.style_strength)])
     with tqdm(desc="sampling", unit="step") as bar:
 
         def advance(step: int, total: int, *_: object) -> None:
@@ -96,6 +107,15 @@ def generate(arguments: argparse.Namespace) -> None:
     look = (arguments.format, arguments.crf, arguments.ping_pong, arguments.loop_count)
     save_video(frames, arguments.output, settings.playback_fps, *look)
     say(str(arguments.output))
+
+
+def add_style_options(make: argparse.ArgumentParser) -> None:
+    """The options of a style of images."""
+    text = "image whose style the video takes on, with StyleCrafter's adapter (--adapter adapter_v1.pth); several together are one style"
+    make.add_argument("--style", type=Path, action="append", default=[], help=text)
+    make.add_argument("--style-strength", type=float, default=1.0, help="strength of the style; 0: none")
+    text = "file with the image tower that reads the style, OpenCLIP ViT-H/14's; an image-to-video model has one"
+    make.add_argument("--image-encoder", type=Path, help=text)
 
 
 def make(model: VideoModel, inputs: Inputs, prompts: tuple[Prompt, Prompt], loop: bool, sampling: Sampling) -> Tensor:
@@ -131,6 +151,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     """
     image, end_image, video, loop = arguments.image, arguments.end_image, arguments.video, arguments.loop
     _check_beside_frames(arguments)
+    _check_style(arguments)
     denoise = getattr(arguments, "denoise", 1.0)
     has_size = any(hasattr(arguments, name) for name in ("frames", "height", "width"))
     checks = (
@@ -152,6 +173,13 @@ def check_options(arguments: argparse.Namespace) -> None:
     for wrong, message in checks:
         if wrong:
             raise InputError(message)
+
+
+def _check_style(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.style_strength <= MOST_STYLE:
+        raise InputError(f"--style-strength is {arguments.style_strength:g}; it must be 0 to {MOST_STYLE:g}.")
+    if not arguments.style and getattr(arguments, "style_guidance_scale", None) is not None:
+        raise InputError("--style-guidance-scale is of a style: give --style.")
 
 
 def _check_beside_frames(arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from ...vc_core.media.depth import fit_depth, prepare_depth
 #: Conditioning key: :class:`DepthMaps`.
 DEPTH_KEY = "videocrafter_depth"
 #: The node that adds them, and the models that take them.
-DEPTH_NODE, DEPTH_MODELS = "VideoCrafter Depth to Video", "make_your_video_v1 and the bundled videocrafter_tiny_depth"
+DEPTH_NODE, DEPTH_MODELS = "VideoCrafter Depth to Video", "such as make_your_video_v1"
 
 
 @dataclass(frozen=True)

@@ -56,16 +56,23 @@ def identify_adapter(checkpoint: Checkpoint) -> AdapterKind:
 
 
 def load_adapter(
-    path: str | os.PathLike[str], config: ModelConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    layers: LayerFactory | None = None,
 ) -> Adapter:
     """Load an adapter for a model.
+
+    Args:
+        layers: makes its layers on ``meta``; those for the device if not given.
 
     Raises:
         CheckpointError: the file can't be read, is no adapter, or its tensors don't fit the model; those that don't are listed.
     """
     checkpoint = open_checkpoint(Path(path))
     kind = identify_adapter(checkpoint)
-    adapter = kind.build(config, checkpoint, LayerFactory(operations_for(device), device="meta"))
+    adapter = kind.build(config, checkpoint, layers or LayerFactory(operations_for(device), device="meta"))
     shapes = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
     check_tensors(checkpoint, [(kind.prefix, shapes)])
     weights = {name: checkpoint.sound_tensor(kind.prefix + name).to(device, dtype) for name in shapes}
