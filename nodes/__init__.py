@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .bridge import detection, initial_noise
+from .bridge import detection, initial_noise, style
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .decoding import VideoCrafterDecode
 from .depth import VideoCrafterDepthToVideo
@@ -22,6 +22,7 @@ from .sampling import VideoCrafterConsistency, VideoCrafterDDIM, VideoCrafterGui
 from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
 from .starting import VideoCrafterFreeInit, VideoCrafterInitialNoise
+from .styling import VideoCrafterStyle, VideoCrafterStyleGuider
 from .training import VideoCrafterTrainingClips, VideoCrafterTrainLora
 
 NODES: list[type[io.ComfyNode]] = [
@@ -46,6 +47,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterInitialNoise,
     VideoCrafterFreeInit,
     VideoCrafterGuider,
+    VideoCrafterStyle,
+    VideoCrafterStyleGuider,
     VideoCrafterDeepCache,
     VideoCrafterMotionStrength,
     VideoCrafterDecode,
@@ -68,4 +71,5 @@ async def comfy_entrypoint() -> VideoCrafterExtension:
     """Called by ComfyUI when it loads the pack."""
     detection.register()
     initial_noise.register()
+    style.register()
     return VideoCrafterExtension()

@@ -75,11 +75,7 @@ def generate(arguments: argparse.Namespace) -> None:
     inputs = read_inputs(arguments)
     file = ModelFile.open(arguments.model, arguments.config, arguments.base)
     config = file.config
-    kinds = [identify_adapter(open_checkpoint(path)) for path in arguments.adapter]
-    if arguments.style and ADAPTERS["style"] not in kinds:
-        raise InputError("--style needs StyleCrafter's adapter: give its file as --adapter adapter_v1.pth.")
-    if arguments.style and arguments.image_encoder is None and "image_encoder" not in file.parts:
-        raise InputError(f"{config.title} has no image tower, which reads the style: give OpenCLIP ViT-H/14's file as --image-encoder.")
+    _check_adapters(arguments, file)
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
     prompt: Prompt = arguments.prompt
@@ -173,6 +169,16 @@ def check_options(arguments: argparse.Namespace) -> None:
     for wrong, message in checks:
         if wrong:
             raise InputError(message)
+
+
+def _check_adapters(arguments: argparse.Namespace, file: ModelFile) -> None:
+    kinds = [identify_adapter(open_checkpoint(path)) for path in arguments.adapter]
+    if arguments.style and ADAPTERS["style"] not in kinds:
+        raise InputError("--style needs StyleCrafter's adapter: give its file as --adapter adapter_v1.pth.")
+    if arguments.style and arguments.image_encoder is None and "image_encoder" not in file.parts:
+        raise InputError(
+            f"{file.config.title} has no image tower, which reads the style: give OpenCLIP ViT-H/14's file as --image-encoder."
+        )
 
 
 def _check_style(arguments: argparse.Namespace) -> None:

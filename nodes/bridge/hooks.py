@@ -27,7 +27,7 @@ ROLE_KEY = "role"
 #: Key of ``transformer_options`` by which packs tell each other of windows of frames, in the form of AnimateDiff-Evolved's.
 TOLD_KEY = "ad_params"
 #: The roles of :class:`PassInputs`.
-ROLES = ("positive", "negative", "image")
+ROLES = ("positive", "negative", "image", "unstyled")
 #: Kinds of patches; each is called with the options as its last argument.
 BLOCK_PATCHES = ("input_block_patch", "input_block_patch_after_skip", "output_block_patch")
 ATTENTION_PATCHES = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch")
