@@ -20,13 +20,13 @@ from harness.goldens import DEFAULT_FOLDER, Tensors
 
 #: Bytes that all subsets may have together.
 MOST = 13_000_000
-#: Files of tables, which are taken whole though the names in them start with numbers.
-TABLES = ("schedule", "buffers", "step", "initial_noise")
-#: Files that are not taken, since their numbers are drawn.
-DRAWN = ("unet_lora.pt",)
-#: What else is not taken, for its size: folders, files and tensors (``folder/file:tensor``) that are compared by `make test-golden` only.
+#: Files of tables and of small cases, which are taken whole though the names in them start with numbers.
+TABLES = ("schedule", "buffers", "step", "initial_noise", "layers")
+#: What is not taken, for its size or since its numbers are drawn: folders, files and tensors (``folder/file:tensor``) that are compared
+#: by `make test-golden` only.
 LEFT_OUT = re.compile(
-    r"(motionctrl_vc|camctrl_dc/\w+)/published\.json|motionctrl_vc/(omcm|unet)\.|motionctrl_vc/trajectories\.\w+:(?!5_points)"
+    r"t2v_turbo_v1/unet_lora\.pt|(make_your_video|stylecrafter)/published\.json"
+    r"|(motionctrl_vc|camctrl_dc/\w+)/published\.json|motionctrl_vc/(omcm|unet)\.|motionctrl_vc/trajectories\.\w+:(?!5_points)"
     r"|camctrl_dc/(motionctrl|cameractrl)$|camctrl_dc/cami2v/sampling|camctrl_dc/common\.\w+:run|freetraj/attention|freetraj/.*\.video"
     r"|(motionctrl_vc|camctrl_dc/\w+)/buffers\.\w+:(?!alphas_cumprod$|scale_arr|pose_encoder)"
 )
@@ -58,7 +58,7 @@ def copy(source: Path, target: Path, name: str = "") -> None:
         elif path.suffix == ".safetensors":
             taken = subset(Tensors(path), path.stem)
             save_file({key: tensor for key, tensor in taken.items() if not LEFT_OUT.match(f"{inner}:{key}")}, target / path.name)
-        elif path.name not in DRAWN:
+        else:
             shutil.copyfile(path, target / path.name)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .bridge import adapters, detection, initial_noise
+from .bridge import adapters, detection, initial_noise, style
 from .conditioning import VideoCrafterConditioning, VideoCrafterImageToVideo, VideoCrafterInterpolation, VideoCrafterKeyframes
 from .controlling import VideoCrafterApplyCamera, VideoCrafterCameraGuider, VideoCrafterLoadMotionAdapter, VideoCrafterTrajectory
 from .decoding import VideoCrafterDecode
+from .depth import VideoCrafterDepthToVideo
 from .drawing import VideoCrafterCamera, VideoCrafterDrawTrajectory, VideoCrafterShowMotion
 from .evaluating import VideoCrafterCompare, VideoCrafterEvaluate
 from .fitting import VideoCrafterFitVideo
@@ -24,6 +25,7 @@ from .sampling import VideoCrafterConsistency, VideoCrafterDDIM, VideoCrafterGui
 from .saving import VideoCrafterSaveVideo
 from .settings import VideoCrafterModelSettings
 from .starting import VideoCrafterFreeInit, VideoCrafterInitialNoise
+from .styling import VideoCrafterStyle, VideoCrafterStyleGuider
 from .training import VideoCrafterTrainingClips, VideoCrafterTrainLora
 from .warping import VideoCrafterWarpedNoise
 
@@ -38,6 +40,7 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterKeyframes,
     VideoCrafterExampleImage,
     VideoCrafterFramesToVideo,
+    VideoCrafterDepthToVideo,
     VideoCrafterImageSize,
     VideoCrafterFitVideo,
     EmptyVideoCrafterLatent,
@@ -49,6 +52,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoCrafterWarpedNoise,
     VideoCrafterFreeInit,
     VideoCrafterGuider,
+    VideoCrafterStyle,
+    VideoCrafterStyleGuider,
     VideoCrafterDeepCache,
     VideoCrafterMotionStrength,
     VideoCrafterLoadMotionAdapter,
@@ -81,4 +86,5 @@ async def comfy_entrypoint() -> VideoCrafterExtension:
     adapters.register()
     detection.register()
     initial_noise.register()
+    style.register()
     return VideoCrafterExtension()

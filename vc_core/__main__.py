@@ -36,12 +36,14 @@ from .generating import generate, in_options, sampling_options
 from .loading import load
 from .lora.merging import LoraSetting, with_loras
 from .lora.writing import convert_lora
+from .media.depth import RANGES
 from .media.formats import CRF, FORMATS, WORST_CRF
 from .media.images import read_image
 from .media.video import SUFFIXES, read_video
 from .motion_clip import add_motion_options
 from .parallel.split import SPLITS
 from .prompt_schedule import INTERPOLATIONS
+from .style_options import add_style_options
 from .training.command import add_options, train
 
 
@@ -261,6 +263,11 @@ def _add_clip_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--loop", action="store_true", help="end with the first image, for interpolation models")
     make.add_argument("--keep-last-frame", action="store_true", help="with --loop: keep the last frame, which repeats the first")
     make.add_argument("--frame-images", type=Path, help="video file with an image for every frame, for models such as ViewCrafter")
+    add_style_options(make, number)
+    make.add_argument("--depth", type=Path, help="video file with a depth map for every frame, white near, for Make-Your-Video")
+    make.add_argument("--depth-range", choices=RANGES, help="black and white of the depth maps: by clip, or by frame as its authors do")
+    text = """strength of the depth, 0 to 1: a number, or numbers over time, such as '"0": 1.0, "-1": 0.3' (default: 1)"""
+    make.add_argument("--depth-strength", type=words, help=text)
     make.add_argument("--video", type=Path, help="input video to start from; needs --denoise below 1")
     text = "file of statistics (initial_noise_512.pt) by which the initial noise is drawn, with --start-timestep"
     make.add_argument("--initial-noise", type=Path, help=text)
@@ -290,6 +297,8 @@ def _add_control_options(make: argparse.ArgumentParser) -> None:
 def _add_file_options(make: argparse.ArgumentParser) -> None:
     """What goes with a clip's model, and the form of its file."""
     make.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file; can be given more than once")
+    text = "file with the image tower that reads a style, OpenCLIP ViT-H/14's; an image-to-video model has one"
+    make.add_argument("--image-encoder", type=Path, help=text)
     _add_lora_option(make, "LoRA file to use")
     make.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
     make.add_argument("--dtype", choices=DTYPE_NAMES, default="float32", help="data type of the weights, and of computation if supported")

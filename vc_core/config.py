@@ -55,6 +55,10 @@ class UNetConfig:
     init_attention: bool = True
     #: Four (3, 1, 1) convolutions over time in each residual block.
     temporal_conv: bool = True
+    #: In their place five convolutions, one of them within frames, whose first and last frame are repeated (Make-Your-Video).
+    spatial_temporal_conv: bool = False
+    #: In temporal attention a frame sees itself and those before it, so many in all (Make-Your-Video: 16); 0: it sees all frames.
+    causal_frames: int = 0
     #: Temporal attention has a learned vector for each distance between frames up to this; 0: no relative positions.
     max_relative_position: int = 0
     #: An embedding of the frames per second (or the frame stride), added to that of the timestep.
@@ -76,6 +80,11 @@ class UNetConfig:
     def concat_channels(self) -> int:
         """Input channels after those of the noisy latent, for latents that are concatenated to it."""
         return self.in_channels - self.out_channels
+
+    @property
+    def takes_depth(self) -> bool:
+        """Whether the only input channel after those of the noisy latent is a map of each frame's depth (Make-Your-Video)."""
+        return self.concat_channels == 1
 
     @property
     def embedding_width(self) -> int:
@@ -206,6 +215,8 @@ class ModelConfig:
     #: the last frame (``ends``), or the latent of an image of its own at every frame (``frames``). Empty for models without concat
     #: channels.
     keyframes: List[str] = field(default_factory=list)
+    #: Depth maps are averaged as they shrink to the latent's size, in place of sampled at its positions.
+    antialiased_depth: bool = False
 
     def image_problem(self, place: Optional[str]) -> str:
         """What is wrong with a video whose images are at this place, for callers to put into their own words.
@@ -339,8 +350,6 @@ def _check(config: ModelConfig) -> None:
     check_limits(asdict(config))
     _check_labels(config)
     _check_choices(config)
-    _check_unet(config.unet)
-    _check_encoders(config)
     unet, latent_channels = config.unet, config.autoencoder.embed_dim
     if config.keyframes and unet.concat_channels != latent_channels:
         raise ConfigError(
@@ -367,30 +376,3 @@ def _check_choices(config: ModelConfig) -> None:
             raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(known)}.")
     if schedule.zero_terminal_snr and schedule.prediction == "eps":
         raise ConfigError("schedule: the last timestep has no signal (zero_terminal_snr), where only prediction v is defined.")
-
-
-def _check_unet(unet: UNetConfig) -> None:
-    if unet.concat_channels < 0:
-        raise ConfigError(f"unet.in_channels is {unet.in_channels}; it must be at least out_channels, which are {unet.out_channels}.")
-    for level, multiplier in enumerate(unet.channel_mult):
-        channels = unet.model_channels * multiplier
-        if channels % 32:
-            raise ConfigError(f"unet has {channels} channels at level {level}; group norms need a multiple of 32.")
-        if 2**level in unet.attention_resolutions and channels % unet.head_channels:
-            heads = unet.head_channels
-            raise ConfigError(f"unet has {channels} channels at level {level}; it must be a multiple of head_channels, {heads}.")
-
-
-def _check_encoders(config: ModelConfig) -> None:
-    unet, text, image, projector = config.unet, config.text_encoder, config.image_encoder, config.projector
-    for name, encoder in (("text_encoder", text), ("image_encoder", image)):
-        if encoder is not None and encoder.width % encoder.heads:
-            raise ConfigError(f"{name}.width is {encoder.width}; it must be a multiple of heads, {encoder.heads}.")
-    pairs = [("unet.context_dim", unet.context_dim, "the text encoder's width", text.width)]
-    if projector is not None:
-        pairs.append(("projector.context_dim", projector.context_dim, "unet.context_dim", unet.context_dim))
-        if image is not None:
-            pairs.append(("projector.feature_dim", projector.feature_dim, "the image encoder's width", image.width))
-    for name, value, other, expected in pairs:
-        if value != expected:
-            raise ConfigError(f"{name} is {value}, but {other} is {expected}; they must be equal.")

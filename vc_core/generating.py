@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .adapters.table import identify_adapter
+from .adapters.table import ADAPTERS, AdapterKind, identify_adapter
 from .checkpoint import open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES
 from .config import ModelConfig
@@ -26,14 +27,20 @@ from .family.model_file import ModelFile
 from .loading import load
 from .lora.merging import with_loras
 from .media.clip import MOST_PLAYS
+from .media.depth import check_depth_count, depth_of_frames
 from .media.images import read_image
 from .media.video import check_target, read_video, save_video
 from .motion_clip import with_clip_motion
+from .number_schedule import numbers_over_time
 from .parallel.split import Split
 from .parallel.world import World, joined, under_torchrun
 from .pipeline import VideoModel
 from .prompt_schedule import Prompt, read_schedule
 from .sampling import Sampling, check_size, suggested_size
+from .style_options import StyleWish, check_style_options, read_style
+
+#: What a strength of depth can be.
+DEPTH_STRENGTHS = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -46,15 +53,45 @@ class Inputs:
     #: An image for every frame.
     frames: Tensor | None = None
     statistics: LatentStatistics | None = None
+    #: A depth map of every frame, ``[1, 1, T, H, W]`` in any range, with its range and the strength of each frame.
+    depth: Tensor | None = None
+    depth_range: str = "clip"
+    depth_strength: str = "1"
+    style: StyleWish | None = None
 
     def settings(self, config: ModelConfig, given: Mapping[str, object]) -> dict[str, object]:
         """The size and the number of frames that the pictures suggest, where the user gives none."""
         suggested: dict[str, object] = {}
         if self.image is not None and given["height"] is None and given["width"] is None:
             suggested["width"], suggested["height"] = suggested_size(config.sampling, self.image.shape[2], self.image.shape[1])
-        if self.frames is not None and given["frames"] is None:
-            suggested["frames"] = self.frames.shape[2]
+        each_frame = self.depth if self.frames is None else self.frames
+        if each_frame is not None and given["frames"] is None and self.video is None:
+            suggested["frames"] = each_frame.shape[2]
         return suggested
+
+
+@dataclass(frozen=True)
+class Given:
+    """The files that clips are made with: a model, the kinds of the adapters beside it, and whether it has an image tower."""
+
+    file: ModelFile
+    adapters: tuple[AdapterKind, ...]
+    has_image_encoder: bool
+
+    @classmethod
+    def of(cls, file: ModelFile, adapters: Sequence[Path], image_encoder: Path | None) -> Given:
+        """Read what the adapters are.
+
+        Raises:
+            CheckpointError: one can't be read, or is none.
+        """
+        kinds = tuple(identify_adapter(open_checkpoint(path)) for path in adapters)
+        return cls(file, kinds, image_encoder is not None or "image_encoder" in file.parts)
+
+    @property
+    def moves(self) -> bool:
+        """Whether there is an adapter for cameras or paths."""
+        return self.file.added is not None or any(kind is not ADAPTERS["style"] for kind in self.adapters)
 
 
 @dataclass(frozen=True)
@@ -105,13 +142,12 @@ def _generate(arguments: argparse.Namespace, world: World | None) -> None:
     check_target(arguments.output, format=arguments.format, crf=arguments.crf)
     inputs = read_inputs(arguments)
     file = ModelFile.open(arguments.model, arguments.config, arguments.base)
-    for path in arguments.adapter:
-        identify_adapter(open_checkpoint(path))
-    plan = planned(arguments, file.config, inputs, has_adapter=bool(arguments.adapter) or file.added is not None)
+    plan = planned(arguments, Given.of(file, arguments.adapter, arguments.image_encoder), inputs)
     height, width = plan.size
     check_target(arguments.output, width, height, plan.settings.playback_fps, arguments.format)
     file = with_loras(file, arguments.lora, say if leads else None)
-    model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter)
+    tower = arguments.image_encoder
+    model = load(file, None, arguments.device, DTYPE_NAMES[arguments.dtype], arguments.adapter, image_encoder=tower)
     if world is not None:
         model.split = Split.of(arguments.split, world, model.unet)
     with tqdm(desc="sampling", unit="step", disable=not leads) as bar:
@@ -128,21 +164,20 @@ def _generate(arguments: argparse.Namespace, world: World | None) -> None:
     say(str(arguments.output))
 
 
-def planned(arguments: argparse.Namespace, config: ModelConfig, inputs: Inputs, has_adapter: bool = False) -> Plan:
+def planned(arguments: argparse.Namespace, files: Given, inputs: Inputs) -> Plan:
     """The clip that options ask of a model. The options have been through :func:`check_options`.
-
-    Args:
-        has_adapter: the model is loaded with an adapter.
 
     Raises:
         InputError: as :func:`check_run`, or a setting, a prompt schedule or a path that can't be.
     """
-    given = given_settings(arguments)
+    given, config = given_settings(arguments), files.file.config
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
     settings = with_clip_motion(arguments, settings, config, inputs.video)
     motion = read_motion(arguments.camera, arguments.trajectory, arguments.subject, settings, arguments.trajectory_steps)
-    motion.check(config, has_adapter)
+    motion.check(config, files.moves)
+    if inputs.style is not None:
+        inputs.style.check(config, files.adapters, files.has_image_encoder)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")
@@ -159,8 +194,13 @@ def make(model: VideoModel, plan: Plan, sampling: Sampling | None = None) -> Ten
     """
     inputs, prompts = plan.inputs, plan.prompts
     run = with_motion(model, sampling or plan.settings, plan.motion, plan.text)
+    if inputs.style is not None:
+        run = run.changed(hooks=[*run.hooks, inputs.style.of(model)])
     if inputs.frames is not None:
         clips = model.frames_to_video(inputs.frames, *prompts, sampling=run)
+    elif inputs.depth is not None:
+        strength = numbers_over_time(inputs.depth_strength, inputs.depth.shape[2], *DEPTH_STRENGTHS, "--depth-strength")
+        clips = model.depth_to_video(inputs.depth, *prompts, inputs.depth_range, strength, inputs.video, run)
     elif inputs.image is None:
         clips = model.text_to_video(*prompts, video=inputs.video, sampling=run)
     else:
@@ -202,6 +242,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     given_settings(arguments)
     image, end_image, video, loop = arguments.image, arguments.end_image, arguments.video, arguments.loop
     _check_beside_frames(arguments)
+    check_style_options(arguments)
     denoise = getattr(arguments, "denoise", 1.0)
     has_size = any(hasattr(arguments, name) for name in ("frames", "height", "width"))
     checks = (
@@ -226,17 +267,27 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 
 def _check_beside_frames(arguments: argparse.Namespace) -> None:
-    others = {"--image": arguments.image, "--end-image": arguments.end_image, "--video": arguments.video, "--loop": arguments.loop or None}
-    beside = [name for name, value in others.items() if value is not None]
+    images = {"--image": arguments.image, "--end-image": arguments.end_image, "--loop": arguments.loop or None}
+    beside = [name for name, value in ({"--video": arguments.video, "--depth": arguments.depth} | images).items() if value is not None]
     if arguments.frame_images is not None and beside:
         raise InputError(f"--frame-images has an image for every frame of the video: leave {' and '.join(beside)} out.")
+    beside = [name for name, value in images.items() if value is not None]
+    if arguments.depth is not None and beside:
+        raise InputError(f"--depth is for models that take a depth map of every frame and no image: leave {' and '.join(beside)} out.")
+    if arguments.depth is None and (arguments.depth_range or arguments.depth_strength):
+        raise InputError("--depth-range and --depth-strength are of depth maps: give --depth.")
 
 
 def read_inputs(arguments: argparse.Namespace) -> Inputs:
     """The first image, the last image, the videos and the statistics."""
     image, end_image = (None if path is None else read_image(path) for path in (arguments.image, arguments.end_image))
     video, frames = (None if path is None else read_video(path)[None] for path in (arguments.video, arguments.frame_images))
-    return Inputs(image, end_image, video, frames, None if arguments.initial_noise is None else read_statistics(arguments.initial_noise))
+    statistics = None if arguments.initial_noise is None else read_statistics(arguments.initial_noise)
+    depth = None if arguments.depth is None else depth_of_frames(read_video(arguments.depth)[None])
+    return Inputs(
+        image, end_image, video, frames, statistics, depth, arguments.depth_range or "clip", arguments.depth_strength or "1",
+        read_style(arguments),
+    )
 
 
 def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Mapping[str, object], loop: bool) -> None:
@@ -248,6 +299,7 @@ def check_run(config: ModelConfig, settings: Sampling, inputs: Inputs, given: Ma
     """
     ends = loop or inputs.end_image is not None
     _check_frames(config, settings, inputs)
+    _check_depth(config, settings, inputs)
     if inputs.frames is None:
         _check_place(config, None if inputs.image is None else "ends" if ends else "first")
     if ends and settings.frames < 2 and inputs.video is None:
@@ -274,6 +326,17 @@ def _check_frames(config: ModelConfig, settings: Sampling, inputs: Inputs) -> No
             f"--frame-images has {count} frame{'s' * (count > 1)}, but --frames is {settings.frames}: there must be an image for every "
             "frame. Leave --frames out, or cut the video."
         )
+
+
+def _check_depth(config: ModelConfig, settings: Sampling, inputs: Inputs) -> None:
+    if config.unet.takes_depth and inputs.depth is None:
+        raise InputError(f"{config.title} makes videos from a depth map of every frame: give a video file of them as --depth.")
+    if inputs.depth is None:
+        return
+    if not config.unet.takes_depth:
+        raise InputError(f"{config.title} takes no depth maps: leave --depth out, or take a model that does, such as make_your_video_v1.")
+    check_depth_count(inputs.depth, settings.frames if inputs.video is None else inputs.video.shape[2])
+    numbers_over_time(inputs.depth_strength, inputs.depth.shape[2], *DEPTH_STRENGTHS, "--depth-strength")
 
 
 def _check_schedule(config: ModelConfig, settings: Sampling, video: Tensor | None) -> None:

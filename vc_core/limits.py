@@ -22,6 +22,7 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "in_channels": CHANNELS, "out_channels": CHANNELS, "model_channels": CHANNELS, "channel_mult": (1, 64), "num_res_blocks": (0, 16),
         "attention_resolutions": (1, 128), "head_channels": CHANNELS, "transformer_depth": (1, 32), "context_dim": WIDTH,
         "max_relative_position": (0, 4096), "default_fps": (1, 1000), "image_tokens_per_frame": (0, 1 << 16),
+        "causal_frames": (0, 4096),
     },
     "autoencoder": {
         "channels": CHANNELS, "channel_mult": (1, 64), "num_res_blocks": (0, 16), "z_channels": CHANNELS, "embed_dim": CHANNELS,
@@ -69,7 +70,7 @@ def check_limits(config: Mapping[str, Any]) -> None:
                     shown = f"{number:.6g}" if isinstance(number, float) else number
                     kind = "whole numbers" if isinstance(least, int) and isinstance(number, int) else "numbers"
                     raise ConfigError(f"{part}.{key} is {shown}; {kind} from {least:g} to {most:.10g} are possible.")
-    for problem in _together(config):
+    for problem in (*_together(config), *_unet_problems(config["unet"]), *_encoder_problems(config)):
         raise ConfigError(problem)
 
 
@@ -92,3 +93,33 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
     for name in ("steps", "original_steps") if sampling["spacing"] == "consistency" else ("steps",):
         if sampling[name] > schedule["timesteps"]:
             yield f"sampling.{name} is {sampling[name]}; the schedule has {schedule['timesteps']} timesteps."
+
+
+def _unet_problems(unet: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the sizes of a UNet."""
+    if unet["in_channels"] < unet["out_channels"]:
+        yield f"unet.in_channels is {unet['in_channels']}; it must be at least out_channels, which are {unet['out_channels']}."
+    if unet["temporal_conv"] and unet["spatial_temporal_conv"]:
+        yield "unet.temporal_conv and unet.spatial_temporal_conv are both true; a residual block has convolutions of one kind."
+    for level, multiplier in enumerate(unet["channel_mult"]):
+        channels, heads = unet["model_channels"] * multiplier, unet["head_channels"]
+        if channels % 32:
+            yield f"unet has {channels} channels at level {level}; group norms need a multiple of 32."
+        if 2**level in unet["attention_resolutions"] and channels % heads:
+            yield f"unet has {channels} channels at level {level}; it must be a multiple of head_channels, {heads}."
+
+
+def _encoder_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the widths of the encoders, by themselves and beside the UNet's."""
+    unet, text, image, projector = (config[part] for part in ("unet", "text_encoder", "image_encoder", "projector"))
+    for name, encoder in (("text_encoder", text), ("image_encoder", image)):
+        if encoder is not None and encoder["width"] % encoder["heads"]:
+            yield f"{name}.width is {encoder['width']}; it must be a multiple of heads, {encoder['heads']}."
+    pairs = [("unet.context_dim", unet["context_dim"], "the text encoder's width", text["width"])]
+    if projector is not None:
+        pairs.append(("projector.context_dim", projector["context_dim"], "unet.context_dim", unet["context_dim"]))
+        if image is not None:
+            pairs.append(("projector.feature_dim", projector["feature_dim"], "the image encoder's width", image["width"]))
+    for name, value, other, expected in pairs:
+        if value != expected:
+            yield f"{name} is {value}, but {other} is {expected}; they must be equal."

@@ -11,6 +11,7 @@ import torch
 from .adapters.table import adapter_of, identify_adapter, open_adapter
 from .config import ConfigLike
 from .errors import InputError
+from .family.image_tower import load_image_encoder
 from .family.model_file import ModelFile
 from .lora.merging import LoraSetting, with_loras
 from .pipeline import VideoModel
@@ -25,6 +26,7 @@ def load(
     base: str | os.PathLike[str] | None = None,
     loras: Iterable[LoraSetting | str | os.PathLike[str]] = (),
     report: Callable[[str], None] | None = None,
+    image_encoder: str | os.PathLike[str] | None = None,
 ) -> VideoModel:
     """Load a model from a file.
 
@@ -37,6 +39,7 @@ def load(
         adapters: files of adapters to load beside the model.
         base: a file with the parts that ``path`` lacks, such as VideoCrafter2's for T2V-Turbo's; not for an opened file.
         loras: files of LoRAs to merge into the weights, with their strengths; a path alone has the strength 1.
+        image_encoder: a file with the image tower, for styles of images where the model's file has none.
         report: called with each line on what of the LoRAs matched, such as ``print``.
 
     Raises:
@@ -49,6 +52,8 @@ def load(
         raise InputError(f"Two adapter files have the same name: {', '.join(map(str, paths))}. Rename one of them.")
     file = with_loras(file, [each if isinstance(each, LoraSetting) else LoraSetting(each) for each in loras], report)
     networks = {part: file.load(part, device, dtype) for part in file.parts}
+    if image_encoder is not None:
+        networks["image_encoder"] = load_image_encoder(image_encoder, device, dtype)
     checkpoints = {each.stem: open_adapter(each) for each in paths}
     if file.added is not None:
         checkpoints = {identify_adapter(file.added).title: file.added, **checkpoints}

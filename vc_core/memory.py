@@ -88,7 +88,7 @@ def activations_per_position(config: UNetConfig, frames: int = 16) -> int:
     def attention(inner: int) -> int:
         # The block's input, the sum so far, its norm, queries, keys, values and the result of attention.
         together = 7 * inner
-        if config.max_relative_position:
+        if config.max_relative_position or config.causal_frames:
             # Scaled queries, the values' relative part, and the probabilities with their sum.
             together += 2 * inner + 2 * frames * (inner // config.head_channels)
         return width + together

@@ -51,6 +51,7 @@ class Sampling:
     guidance_scale: float = _option("CFG scale: how closely to follow the prompt; 1: no guidance", 12.0)
     guidance_rescale: float = _option("reduces the contrast of a high CFG scale, 0 to 1", 0.0)
     image_guidance_scale: float | None = _option("separate CFG scale of the image, with a third pass at each step; none: the CFG scale")
+    style_guidance_scale: float | None = _option("separate CFG scale of the style, with a third pass at each step; none: the CFG scale")
     temporal_guidance_scale: float = _option("how far to push away from the prediction without temporal attention; 0: off", 0.0)
     camera_guidance_scale: float = _option("guidance by the camera's path, with a third pass at each step; 1: off", 1.0)
     camera_guidance_schedule: str = _option("guidance by the camera's path over the run: " + " or ".join(CAMERA_SCHEDULES), "constant")
@@ -105,7 +106,7 @@ class Sampling:
         """The scales of guidance."""
         return Guidance(
             self.guidance_scale, self.guidance_rescale, self.temporal_guidance_scale, self.image_guidance_scale,
-            self.camera_guidance_scale, self.camera_guidance_schedule,
+            camera_scale=self.camera_guidance_scale, camera_schedule=self.camera_guidance_schedule, style_scale=self.style_guidance_scale,
         )
 
     def conditions(self, conditioning: Conditioning, config: UNetConfig) -> Conditioning:
@@ -131,7 +132,9 @@ class Sampling:
             InputError: a value is invalid.
         """
         # Bounds that depend on the model (the size's multiple, the number of steps) are checked where they are used.
-        scales = ("guidance_scale", "image_guidance_scale", "temporal_guidance_scale", "camera_guidance_scale")
+        scales = (
+            "guidance_scale", "image_guidance_scale", "style_guidance_scale", "temporal_guidance_scale", "camera_guidance_scale",
+        )
         checks = (
             ("frames", 1 <= self.frames <= MOST_FRAMES, f"it must be at least 1 and at most {MOST_FRAMES}"),
             ("height", self.height <= LARGEST_SIDE, f"it must be at most {LARGEST_SIDE}"),
@@ -161,6 +164,8 @@ class Sampling:
         for name, valid, possible in checks:
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r:.40}; {possible}.")
+        if self.image_guidance_scale is not None and self.style_guidance_scale is not None:
+            raise InputError("image_guidance_scale and style_guidance_scale are both given; there is no guidance by both: leave one out.")
         if self.denoise < 1 and (beside := self._of_empty_starts()):
             raise InputError(f"denoise is {self.denoise:g}, but {beside} is for runs that start from no video: leave one of both out.")
 

@@ -121,3 +121,25 @@ class CameraGuider(comfy.samplers.CFGGuider):
         negative = found.get("negative", found["positive"])
         guided = guide(found["positive"], negative, self.guidance, uncontrolled=found.get("uncontrolled"), camera_weight=weight)
         return offset - unfold(guided)
+class StyleGuider(comfy.samplers.CFGGuider):
+    """Separate guidance by the text and by the style of images, with three passes per step (see :func:`guide`).
+
+    The third pass is the positive's without the style that the model's hooks add.
+    """
+
+    def set_guidance(self, text: float, style: float) -> None:
+        """The guidance scales; where the text's is 1, only the positive runs and the style's has no effect."""
+        self.guidance = Guidance(text, style_scale=style)
+
+    def set_conds(self, positive: Any, negative: Any) -> None:
+        """Both as CONDITIONING."""
+        self.inner_set_conds({"positive": positive, "unstyled": positive, "negative": negative})
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None) -> Tensor:
+        names = ("positive",) if self.guidance.scale == 1 else ("positive", "negative", "unstyled")
+        predicted = comfy.samplers.calc_cond_batch(self.inner_model, [self.conds[name] for name in names], x, timestep, model_options)
+        if len(predicted) == 1:
+            return predicted[0]
+        # Its formula is an affine sum whose weights add up to 1, so that it holds for what is denoised as it does for the noise.
+        positive, negative, unstyled = predicted
+        return guide(positive, negative, self.guidance, unstyled=unstyled)

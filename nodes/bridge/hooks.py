@@ -28,7 +28,7 @@ ROLE_KEY = "role"
 #: Key of ``transformer_options`` by which packs tell each other of windows of frames, in the form of AnimateDiff-Evolved's.
 TOLD_KEY = "ad_params"
 #: The roles of :class:`PassInputs`.
-ROLES = ("positive", "negative", "image", "uncontrolled")
+ROLES = ("positive", "negative", "image", "uncontrolled", "unstyled")
 #: Key of ``transformer_options``: whether the step's prediction is made of several conditionings.
 GUIDED_KEY = "videocrafter_guided"
 #: Kinds of patches; each is called with the options as its last argument.

@@ -37,6 +37,7 @@ from . import distilled, foreign_layers, previews, windows
 from .adapters import attach_adapter
 from .attention import EXPLICIT_ATTENTION, QUERIES_AT_ONCE, attention_on, chosen_attention
 from .deep_cache import deep_features_of
+from .depth import DEPTH_KEY, check_depth_taken, depth_latents
 from .frames import FRAMES_KEY, check_noise, checked_frames, fold, unfold
 from .hooks import ROLE_KEY, check_controlnet, hooks_of, role_of
 from .keyframes import FEATURES_KEY, KEYFRAMES_KEY, PLACE_KEY, check_place, latents_of_frames, scaled_to
@@ -238,6 +239,7 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
             ValueError: a latent, text, ControlNet or image that doesn't fit the model.
         """
         check_place(self.config, kwargs)
+        check_depth_taken(self.config, kwargs)
         check_controlnet(kwargs.get("control"), self.config.unet.context_dim)
         self._check_inputs(kwargs["noise"], kwargs.get("cross_attn"), kwargs.get(FRAMES_KEY), kwargs.get(FPS_KEY))
         out = super().extra_conds(**kwargs)
@@ -262,7 +264,8 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
     def _check_inputs(self, latent: Tensor, text: Tensor | None, frames: Any, fps: Any) -> None:
         unet, title = self.config.unet, self.config.title
         if latent.ndim == 5 and unet.concat_channels:
-            raise ValueError(f"{title} starts from an image, which core's training can't give it: use VideoCrafter Train LoRA.")
+            what = "depth maps" if unet.takes_depth else "an image"
+            raise ValueError(f"{title} starts from {what}, which core's training can't give it: use VideoCrafter Train LoRA.")
         if latent.ndim not in (4, 5) or latent.shape[1] != unet.out_channels or not latent.numel():
             raise ValueError(
                 f"The latent has the shape {list(latent.shape)}; {title} samples [frames, {unet.out_channels}, height, width], at least 1 "
@@ -276,14 +279,18 @@ class VideoCrafterModel(comfy.model_base.BaseModel):
             raise ValueError(f"The conditioning's fps is {fps!r}; a finite number is needed. Use VideoCrafter Conditioning, which sets it.")
 
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
-        """The latents of images for the concat channels, ``[n, 4, h, w]`` with a row per frame; None for models without such channels.
+        """What the concat channels hold, a row per frame; None for models without such channels.
+
+        These are the latents of images, ``[n, 4, h, w]``, or depth maps, ``[n, 1, h, w]``.
 
         Raises:
-            ValueError: there are none, or they have another aspect.
+            ValueError: there are none, or they have another aspect, or depth maps another number.
         """
         if not self.config.unet.concat_channels:
             return None
         latents, noise = kwargs.get(KEYFRAMES_KEY), kwargs["noise"]
+        if self.config.unet.takes_depth:
+            return depth_latents(self.config, kwargs[DEPTH_KEY], noise, kwargs.get(FRAMES_KEY) or len(noise)).to(kwargs["device"])
         if latents is None:
             raise ValueError(
                 f"{self.config.title} needs the latent of its image: connect vae and latent to VideoCrafter Image to Video (or to "

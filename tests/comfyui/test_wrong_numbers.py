@@ -33,6 +33,8 @@ NUMBERS = [
     ("VideoCrafterMotionStrength", "strength"),
     *(("VideoCrafterLoadLora", name) for name in ("strength_model", "strength_clip", "alpha")),
     *(("VideoCrafterTrainLora", name) for name in TRAINING),
+    ("VideoCrafterDepthToVideo", "strength"),
+    *(("VideoCrafterStyleGuider", name) for name in ("cfg", "style_cfg")),
     ("VideoCrafterDDIM", "eta"),
     *(("VideoCrafterConditioning", name) for name in ("fps", "guidance", "motion_guidance", "motion_share")),
     ("VideoCrafterDecode", "frames_at_once"),
@@ -110,6 +112,10 @@ def added(graph: TextGraph, node: str, **changes: object) -> str:
     if node == "VideoCrafterFreeInit":
         stops = {"spatial_stop": 0.2, "temporal_stop": 0.2}
         inputs[node] = {"sampler": out(graph.add("VideoCrafterDDIM", eta=1.0)), "iterations": 2, "filter": "box", "fast": False, **stops}
+    both = {"positive": graph.text, "negative": graph.text}
+    guided = {"model": graph.model, "positive": graph.positive, "negative": graph.negative}
+    inputs["VideoCrafterStyleGuider"] = {**guided, "cfg": 1.0, "style_cfg": 1.0}
+    inputs["VideoCrafterDepthToVideo"] = {**both, "depth": images.get("images"), "range": "clip", "strength": 1.0}
     inputs["VideoCrafterJoinClips"] = {**images, "length": 2, "match": False}
     inputs["VideoCrafterWarpedNoise"] = {**images, "noise_seed": 0, "strength": 1.0}
     inputs["VideoCrafterSaveVideo"] = {**images, "filename_prefix": "numbers", "fps": 8.0, "crf": 20.0}

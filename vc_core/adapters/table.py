@@ -21,6 +21,7 @@ from ..kernels.operations import operations_for
 from ..models.layers import LayerFactory
 from . import cameractrl, cami2v, motionctrl
 from .adapter import Adapter
+from .style import StyleAdapter
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ ADAPTERS: dict[str, AdapterKind] = {
     "motionctrl_objects": AdapterKind("MotionCtrl's objects", "omcm.conv_in.weight", "motionctrl.", motionctrl.build, motionctrl.own),
     "motionctrl_omcm": AdapterKind("MotionCtrl's objects", "body.0.block1.weight", "motionctrl.", motionctrl.build, motionctrl.own),
     "cameractrl": AdapterKind("CameraCtrl", f"{_MIDDLE}cc_projection.weight", "camera.", cameractrl.build, cameractrl.own),
+    "style": AdapterKind("StyleCrafter's style of images", "image_context_model.style_emb", "", StyleAdapter.build),
 }
 
 
@@ -66,14 +68,21 @@ def identify_adapter(checkpoint: Checkpoint) -> AdapterKind:
 
 
 def load_adapter(
-    path: str | os.PathLike[str], config: ModelConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    layers: LayerFactory | None = None,
 ) -> Adapter:
     """Load an adapter for a model.
+
+    Args:
+        layers: makes its layers on ``meta``; those for the device if not given.
 
     Raises:
         CheckpointError: the file can't be read, is no adapter, or its tensors don't fit the model; those that don't are listed.
     """
-    return adapter_of(open_adapter(path), config, device, dtype)
+    return adapter_of(open_adapter(path), config, device, dtype, layers)
 
 
 def open_adapter(path: str | os.PathLike[str]) -> Checkpoint:
@@ -94,10 +103,11 @@ def open_adapter(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def adapter_of(
-    checkpoint: Checkpoint, config: ModelConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    checkpoint: Checkpoint, config: ModelConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    layers: LayerFactory | None = None,
 ) -> Adapter:
-    """The adapter in an opened file, for inference. The errors are those of :func:`load_adapter`."""
-    kind, adapter = meta_adapter(checkpoint, config, LayerFactory(operations_for(device), device="meta"))
+    """The adapter in an opened file, for inference. Arguments and errors are those of :func:`load_adapter`."""
+    kind, adapter = meta_adapter(checkpoint, config, layers or LayerFactory(operations_for(device), device="meta"))
     weights = {name: tensor.to(device, dtype) for name, tensor in weights_of(checkpoint, kind, adapter, config).items()}
     adapter.load_state_dict(weights, assign=True)
     adapter.requires_grad_(False).eval()

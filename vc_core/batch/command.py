@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..adapters.table import identify_adapter
-from ..checkpoint import open_checkpoint
 from ..console import say
 from ..devices import default_device
 from ..errors import FileWriteError, InputError
@@ -99,9 +97,7 @@ def _make_folder(output: Path) -> None:
 
 def _check_files(setup: Setup) -> None:
     """What would make every job fail is found before the first."""
-    assert Worker(setup).file.config
-    for path in setup.adapters:
-        identify_adapter(open_checkpoint(path))
+    assert Worker(setup).given.file.config
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class JoinedNoise:
 
 
 #: Options with which a clip is made alone.
-ALONE = ("prompt_schedule", "end_image", "frame_images", "video", "initial_noise", "motion_from", "camera", "trajectory")
+ALONE = ("prompt_schedule", "end_image", "frame_images", "video", "initial_noise", "motion_from", "camera", "trajectory", "depth")
 
 
 def grouped(jobs: Sequence[Job], at_once: int) -> list[list[Job]]:
@@ -53,7 +53,7 @@ def grouped(jobs: Sequence[Job], at_once: int) -> list[list[Job]]:
 def _key(job: Job) -> Hashable | None:
     """What jobs of one batch share; None for a job that is made alone."""
     options = vars(job.options)
-    if options.get("loop") or any(options.get(name) is not None for name in ALONE):
+    if options.get("loop") or options.get("style") or any(options.get(name) is not None for name in ALONE):
         return None
     own = ("prompt", "negative_prompt", "image", "seed", "name")
     shared = tuple(sorted((name, repr(value)) for name, value in options.items() if name not in own))

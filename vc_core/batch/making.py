@@ -22,7 +22,7 @@ from ..checkpoint.convert import DTYPE_NAMES
 from ..errors import VideoCrafterError, printable
 from ..family.model_file import ModelFile
 from ..family.naming import model_path
-from ..generating import Plan, check_options, make, planned, read_inputs
+from ..generating import Given, Plan, check_options, make, planned, read_inputs
 from ..loading import load
 from ..lora.merging import LoraSetting
 from ..media.formats import FORMATS
@@ -54,6 +54,7 @@ class Setup:
     dtype: str = "float32"
     adapters: tuple[Path, ...] = ()
     loras: tuple[LoraSetting, ...] = ()
+    image_encoder: Path | None = None
     format: str = "h264"
     crf: float | None = None
     ping_pong: bool = False
@@ -67,7 +68,7 @@ class Setup:
         return cls(
             os.path.abspath(arguments.model) if os.path.exists(arguments.model) else arguments.model, arguments.output.absolute(),
             str(arguments.device), arguments.config, arguments.base, arguments.dtype, tuple(arguments.adapter), tuple(arguments.lora),
-            arguments.format or "h264", arguments.crf, arguments.ping_pong, arguments.loop_count, torch.get_num_threads(),
+            arguments.image_encoder, arguments.format or "h264", arguments.crf, arguments.ping_pong, arguments.loop_count, torch.get_num_threads(),
         )
 
     def path(self, job: Job) -> Path:
@@ -82,7 +83,7 @@ class Setup:
     def described(self) -> dict[str, Any]:
         """What of it decides the clips, for digests and the manifest. The model's file goes by its name and size."""
         path = model_path(self.model)
-        names = ("config", "base", "dtype", "adapters", "loras", "format", "crf", "ping_pong", "loop_count")
+        names = ("config", "base", "dtype", "adapters", "loras", "image_encoder", "format", "crf", "ping_pong", "loop_count")
         size = path.stat().st_size if path.is_file() else 0
         return {"model": path.name, "model_bytes": size, **{name: getattr(self, name) for name in names}}
 
@@ -109,6 +110,7 @@ class Worker:
         if setup.threads:
             torch.set_num_threads(setup.threads)
         self._file: ModelFile | None = None
+        self._given: Given | None = None
         self._model: VideoModel | None = None
 
     @property
@@ -116,7 +118,9 @@ class Worker:
         """The model, loaded when it is first needed."""
         if self._model is None:
             setup = self.setup
-            self._model = load(self.file, None, setup.device, DTYPE_NAMES[setup.dtype], setup.adapters, loras=setup.loras)
+            self._model = load(
+                self.file, None, setup.device, DTYPE_NAMES[setup.dtype], setup.adapters, loras=setup.loras, image_encoder=setup.image_encoder
+            )
         return self._model
 
     @property
@@ -124,6 +128,17 @@ class Worker:
         if self._file is None:
             self._file = ModelFile.open(self.setup.model, self.setup.config, self.setup.base)
         return self._file
+
+    @property
+    def given(self) -> Given:
+        """The files that all jobs are made with.
+
+        Raises:
+            CheckpointError: one can't be read.
+        """
+        if self._given is None:
+            self._given = Given.of(self.file, self.setup.adapters, self.setup.image_encoder)
+        return self._given
 
     def run(self, jobs: Sequence[Job]) -> list[Record]:
         """Make the clips of some jobs, those that go together in one batch, and write what became of each.
@@ -145,9 +160,7 @@ class Worker:
     def _planned(self, job: Job) -> Plan:
         setup = self.setup
         check_options(job.options)
-        plan = planned(
-            job.options, self.file.config, read_inputs(job.options), has_adapter=bool(setup.adapters) or self.file.added is not None
-        )
+        plan = planned(job.options, self.given, read_inputs(job.options))
         height, width = plan.size
         target = setup.path(job)
         if FORMATS[setup.format].suffix:

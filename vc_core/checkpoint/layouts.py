@@ -70,10 +70,18 @@ def tensors_of(content: object) -> Records:
         raise CheckpointError(
             f"it holds {what or type(content).__name__}, not tensors with names; save the model's state_dict() instead"
         )
-    found = _search(content, 0)
+    found = _search(content, 0) or _by_module(content)
     if not found:
         raise CheckpointError(f"there are no tensors where a checkpoint has them; its top level has {_listing(content)}")
     return found
+
+
+def _by_module(content: dict[object, object]) -> Records:
+    """The tensors of a dictionary of state dicts by the path of their module, as StyleCrafter's temporal file has them."""
+    level = content.get("state_dict", content)
+    if not isinstance(level, dict) or not all(isinstance(path, str) and isinstance(inner, dict) for path, inner in level.items()):
+        return {}
+    return {f"{path}.{name}": tensor for path, inner in level.items() for name, tensor in _records(inner).items()}
 
 
 def keys_of(content: object) -> list[str]:

@@ -53,6 +53,8 @@ class GuidedDenoiser:
             self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
         elif self.guidance.scale != 1.0:
             self.passes |= {"negative": self.negative}
+            if self.guidance.style_scale is not None:
+                self.passes |= {"unstyled": self.positive}
         if self.guidance.camera_scale != 1.0 and len(self.passes) > 1:  # the authors have none without guidance by the text
             self.passes |= {"uncontrolled": self.positive}
         if self.hooks and self.split is not None and self.split.frames is not None:
@@ -76,7 +78,8 @@ class GuidedDenoiser:
         positive = predicted["positive"]
         return guide(
             positive, predicted.get("negative", positive), self.guidance, predicted.get("image"), predicted.get("without time"),
-            predicted.get("uncontrolled"), self.guidance.camera_weight(timesteps),
+            uncontrolled=predicted.get("uncontrolled"), camera_weight=self.guidance.camera_weight(timesteps),
+            unstyled=predicted.get("unstyled"),
         )
 
     def _predict_all(self, inputs: PassInputs) -> dict[str, Tensor]:

@@ -34,6 +34,9 @@ class Guidance:
     #: One of :data:`CAMERA_SCHEDULES`; with ``cosine`` it falls from its scale at the last timestep, where a run
     #: starts, to nothing at timestep 0.
     camera_schedule: str = "constant"
+    #: Guidance by the style of images apart from that by the text, which ``scale`` is then; None guides by both together
+    #: (StyleCrafter, arXiv:2312.00330, section 3.4). Without guidance by the text it has no effect.
+    style_scale: float | None = None
 
     def camera_weight(self, timesteps: Tensor, last: int = 999) -> float | Tensor:
         """The factor of the guidance by the camera at a step.
@@ -55,6 +58,7 @@ def guide(
     without_time: Tensor | None = None,
     uncontrolled: Tensor | None = None,
     camera_weight: float | Tensor = 0.0,
+    unstyled: Tensor | None = None,
 ) -> Tensor:
     """Combine predictions for the same videos, each ``[B, C, T, h, w]``.
 
@@ -62,8 +66,11 @@ def guide(
         image: the prediction with the positive's image and the negative's text; needed where the guidance has an image scale.
         without_time: the positive's prediction without temporal attention; needed where it has a temporal scale.
         uncontrolled: the positive's prediction without the camera's path, from which the result is pushed away by ``camera_weight``.
+        unstyled: the positive's prediction without its style; needed where the guidance has a style scale.
     """
-    if image is None or guidance.image_scale is None:
+    if unstyled is not None and guidance.style_scale is not None:
+        guided = positive + guidance.style_scale * (positive - unstyled) + guidance.scale * (unstyled - negative)
+    elif image is None or guidance.image_scale is None:
         guided = negative + guidance.scale * (positive - negative)
     else:
         guided = negative + guidance.image_scale * (image - negative) + guidance.scale * (positive - image)

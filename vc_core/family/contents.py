@@ -28,6 +28,7 @@ UNUSED = tuple(
             "parts of CLIP beside its text tower",
         ),
         (r"embedder\.(?!model\.visual\.)", "parts of CLIP beside its image tower"),
+        (r"depth_stage_model\.", "MiDaS, which estimates depth"),
         (r"(optimizer|optimizer_states|lr_scheduler|loss|perceptual_loss|discriminator)\b", "what a trainer keeps"),
         (r"(epoch|global_step|step|iteration|num_updates|decay)$", "what a trainer keeps"),
     )

@@ -168,8 +168,13 @@ def _complete(found: Found, base: ModelConfig, checkpoint: Checkpoint, parts: di
         width = completed["projector"].get("feature_dim", base.image_encoder.width) if base.projector else base.image_encoder.width
         image = completed.setdefault("image_encoder", {"width": width})
         if image["width"] != base.image_encoder.width:
-            image["heads"] = _heads(image["width"], 80)
+            image["heads"] = image_heads(image["width"])
     return completed
+
+
+def image_heads(width: int) -> int:
+    """Number of heads of an image tower."""
+    return _heads(width, 80)
 
 
 def _heads(width: int, usual: int) -> int:

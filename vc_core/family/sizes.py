@@ -23,6 +23,7 @@ BLOCK = "transformer_blocks.0"
 UNET_FLAGS = {
     "init_attention": "init_attn.0.proj_in.weight",
     "temporal_conv": "middle_block.0.temopral_conv.conv1.2.weight",
+    "spatial_temporal_conv": "middle_block.0.temopral_conv.conv_last.3.weight",
     "fps_embedding": "fps_embedding.0.weight",
     "image_attention": f"middle_block.1.{BLOCK}.attn2.to_k_ip.weight",
     "image_gate": f"middle_block.1.{BLOCK}.attn2.alpha",

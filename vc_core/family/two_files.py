@@ -1,5 +1,6 @@
 """Models in two files: a part of a model, and the model that it was made from.
 
+StyleCrafter's temporal file has other temporal transformers for VideoCrafter1's Text2Video-512.
 T2V-Turbo v2's file has the UNet only. T2V-Turbo v1's is a list of LoRA matrices over VideoCrafter2's UNet, see
 :mod:`vc_core.lora.turbo_list`. The rest is in VideoCrafter2's file. An adapter's file can have some weights of the model that it was
 trained with, and the rest is in that model's file.
@@ -7,6 +8,7 @@ trained with, and the rest is in that model's file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import Tensor
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint, open_checkpoint, open_tensor_list
 from ..checkpoint.records import StoredTensor
+from ..errors import printable
 from ..lora.turbo_list import pairs_by_layer
 from .added import is_overlay
 from .bundled import with_shared_parts
@@ -24,6 +27,8 @@ from .contents import unused_kind
 from .identify import identify, part_prefixes, with_our_names
 from .parts import PARTS, part_shapes
 
+#: Names of the tensors of temporal transformers.
+TEMPORAL = re.compile(r"(init_attn\.0|(input|output)_blocks\.\d+\.2|middle_block\.2)\.")
 #: The layer of T2V-Turbo v1 that VideoCrafter2 doesn't have.
 GUIDANCE_LAYER = "time_cond_proj"
 NO_GUIDANCE_BASE = (
@@ -74,7 +79,13 @@ def open_model(path: Path, base: Path | None = None) -> tuple[Checkpoint, tuple[
         CheckpointError: a file can't be read, or the two don't fit.
     """
     if base is None:
-        return _open(path), ()
+        checkpoint = _open(path)
+        if is_temporal(checkpoint):
+            raise CheckpointError(
+                f"{path} has temporal layers only, such as StyleCrafter's: give the model that they are for, VideoCrafter1's "
+                "Text2Video-512, with it (base= in Python, --base on the command line, the loader's base in ComfyUI)."
+            )
+        return checkpoint, ()
     below = _open(base)
     prefixes = part_prefixes(below)
     matrices = open_tensor_list(path)
@@ -84,12 +95,37 @@ def open_model(path: Path, base: Path | None = None) -> tuple[Checkpoint, tuple[
     checkpoint = _open(path)
     if is_overlay(checkpoint):
         return below.replaced({name: checkpoint.stored(name) for name in checkpoint}), ()
+    if is_temporal(checkpoint):
+        return _overlaid(checkpoint, below, prefixes), ()
     own = part_prefixes(checkpoint)
     lacking = {part: prefix for part, prefix in prefixes.items() if part not in own}
     if not lacking:
         raise CheckpointError(f"{path} has all parts of a model that {base} has ({', '.join(own)}): leave the base out.")
     tensors = {name: checkpoint.stored(name) for name in checkpoint}
     return Checkpoint(path, {**_parts(below, lacking), **tensors}, checkpoint.metadata, checkpoint.unreadable), ()
+
+
+def is_temporal(checkpoint: Checkpoint) -> bool:
+    """Whether a file has temporal transformers of a UNet and nothing else."""
+    return all(TEMPORAL.match(name) for name in checkpoint.names())
+
+
+def _overlaid(temporal: Checkpoint, base: Checkpoint, prefixes: Mapping[str, str]) -> Checkpoint:
+    """A model with other temporal transformers.
+
+    Raises:
+        CheckpointError: layers that the model doesn't have, or of another shape.
+    """
+    tensors = _parts(base, prefixes)
+    for name in temporal:
+        published = PARTS["unet"].prefix + name
+        if published not in tensors or tuple(tensors[published].shape) != tuple(temporal.shape(name)):
+            raise CheckpointError(
+                f"{temporal.path} has {printable(name, 120)} {list(temporal.shape(name))}, which {base.path} doesn't have in this shape: "
+                "its temporal layers are for another model, VideoCrafter1's Text2Video-512."
+            )
+        tensors[published] = temporal.stored(name)
+    return Checkpoint(temporal.path, tensors, unreadable=base.unreadable)
 
 
 def _open(path: Path) -> Checkpoint:

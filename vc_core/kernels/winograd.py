@@ -63,8 +63,8 @@ class WinogradTemporalConv(nn.Conv3d):
     """Base class, before a Conv3d's own class: adds what :class:`vc_core.models.layers.TemporalConvAs2d` runs over time."""
 
     def conv_over_time(self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
-        """As ``torch.nn.functional.conv2d`` on ``[b, c, t, l]`` with a kernel ``[o, c, 3, 1]``; ``padding`` is (1, 0)."""
-        if tile := tile_over_time(input, weight):
+        """As ``torch.nn.functional.conv2d`` on ``[b, c, t, l]`` with a kernel ``[o, c, 3, 1]``; ``padding`` is (1, 0) or (0, 0)."""
+        if padding[0] and (tile := tile_over_time(input, weight)):
             return conv_over_time(input, weight, bias, tile)
         return nn.functional.conv2d(input, weight, bias, padding=padding)
 

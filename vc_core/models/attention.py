@@ -104,6 +104,8 @@ class SelfAttention(nn.Module):
 class TemporalAttention(nn.Module):
     """Attention among the frames, at each position on its own, with or without relative positions.
 
+    In some models it is causal: a frame sees itself and the few frames before it (Make-Your-Video, arXiv:2306.00943, section 3.3).
+
     Positions are independent, like heads, so by default they are folded into the head axis; this saves a transpose and a copy.
     :meth:`project`, :meth:`attend` and :meth:`to_out` can be called apart, for methods that attend in windows, say.
     """
@@ -117,6 +119,7 @@ class TemporalAttention(nn.Module):
         self.to_k = layers.linear(width, width, bias=False)
         self.to_v = layers.linear(width, width, bias=False)
         self.to_out = nn.Sequential(layers.linear(width, width))
+        self.causal_frames = config.causal_frames
         self.relative = reach > 0
         if self.relative:
             self.relative_position_k = RelativePosition(head_channels, reach, layers)
@@ -143,14 +146,15 @@ class TemporalAttention(nn.Module):
 
         Args:
             q: ``[b, t, l, width]``, as k and v. For relative positions, frames are numbered from the first one in ``q``.
-            attention: in place of the layer's own; not used with relative positions or edits, which need the probabilities.
+            attention: in place of the layer's own; not used with relative positions, causal attention or edits, which need the
+                logits or the probabilities.
             edit_logits: applied to the scaled logits ``[b, l, heads, t, t]``, relative positions included.
             edit_probabilities: applied to their softmax.
 
         Returns:
             ``[b, t, l, width]``.
         """
-        if self.relative or edit_logits is not None or edit_probabilities is not None:
+        if self.relative or self.causal_frames or edit_logits is not None or edit_probabilities is not None:
             return self._attend_explicitly(q, k, v, edit_logits, edit_probabilities)
         attention = self.attention if attention is None else attention
         attend = _positions_as_heads if current().positions_as_heads else _positions_as_batch
@@ -171,11 +175,20 @@ class TemporalAttention(nn.Module):
         logits = q @ k.transpose(-1, -2)
         if self.relative:
             logits += torch.einsum("blhid,ijd->blhij", q, self.relative_position_k(frames, q))
+        if self.causal_frames:
+            logits.masked_fill_(_unseen(frames, self.causal_frames, q.device), torch.finfo(logits.dtype).min)
         probabilities = _probabilities(logits, edit_logits, edit_probabilities, v.dtype)
         out = probabilities @ v
         if self.relative:
             out += torch.einsum("blhij,ijd->blhid", probabilities, self.relative_position_v(frames, v))
         return rearrange(out, "b l h t d -> b t l (h d)")
+
+
+def _unseen(frames: int, seen: int, device: torch.device) -> Tensor:
+    """Which frames each one doesn't see, ``[frames, frames]``: those after it, and those before the last ``seen``."""
+    position = torch.arange(frames, device=device)
+    back = position[:, None] - position[None, :]
+    return (back < 0) | (back >= seen)
 
 
 def _positions_as_heads(q: Tensor, k: Tensor, v: Tensor, heads: int, attention: Attention) -> Tensor:

@@ -144,8 +144,9 @@ class PassInputs:
     """The inputs of one UNet pass, from which its hooks are made.
 
     Attributes:
-        roles: of each of the B videos, ``positive``, ``negative``, ``image`` (the negative text with the positive's image), or
-            ``uncontrolled`` (the positive, without what controls the camera).
+        roles: of each of the B videos, ``positive``, ``negative``, ``image`` (the negative text with the positive's image),
+            ``uncontrolled`` (the positive, without what controls the camera), or ``unstyled`` (the positive, without the style of
+            images that an adapter adds).
         x: the noisy latent ``[B, C, T, h, w]``.
         timesteps: ``[B]``, or ``[B, T]`` where each frame has its own.
         step, steps: the number of this sampling step, from 0, and of all steps.

@@ -45,6 +45,13 @@ class TemporalConvAs2d(nn.Conv3d):
         return conv(input, weight.squeeze(-1), bias, padding=self.padding[:2])
 
 
+class FrameConvAs2d(nn.Conv3d):
+    """Base class, before a Conv3d's own class, of kernel (1, n, n): runs as a 2-D convolution within frames, ``[n, c, h, w]``."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
+        return nn.functional.conv2d(input, weight.squeeze(2), bias, padding=self.padding[1:])
+
+
 class PointwiseLinear(nn.Conv1d):
     """Base class, before a Conv1d's own class, of kernel 1: runs as a linear layer on tokens, ``[..., c]`` -> ``[..., o]``."""
 
@@ -110,10 +117,19 @@ class LayerFactory:
         """``[n, inputs, h, w]`` -> ``[n, outputs, h', w']``, with a square kernel."""
         return self.operations.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, **self._factory_kwargs)
 
-    def temporal_conv(self, channels: int) -> nn.Module:
-        """A convolution over three frames, see :class:`TemporalConvAs2d`; its weight is that of a 3-D convolution."""
+    def temporal_conv(self, channels: int, padded: bool = True) -> nn.Module:
+        """A convolution over three frames, see :class:`TemporalConvAs2d`; its weight is that of a 3-D convolution.
+
+        Args:
+            padded: with zeros before the first and after the last frame; otherwise two frames fewer come out.
+        """
         conv = _subclass(TemporalConvAs2d, self.operations.Conv3d)
-        return conv(channels, channels, (3, 1, 1), padding=(1, 0, 0), **self._factory_kwargs)
+        return conv(channels, channels, (3, 1, 1), padding=(int(padded), 0, 0), **self._factory_kwargs)
+
+    def frame_conv(self, channels: int) -> nn.Module:
+        """A 3x3 convolution within frames, see :class:`FrameConvAs2d`; its weight is that of a 3-D convolution."""
+        conv = _subclass(FrameConvAs2d, self.operations.Conv3d)
+        return conv(channels, channels, (1, 3, 3), padding=(0, 1, 1), **self._factory_kwargs)
 
     def group_norm(self, channels: int, eps: float = 1e-5) -> nn.Module:
         """With 32 groups, as all of the family's."""

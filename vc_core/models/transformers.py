@@ -19,13 +19,13 @@ from .attention import CrossAttention, SelfAttention, TemporalAttention
 from .hooks import Hooks, Site, SpatialHooks, TemporalHooks
 from .layers import Attention, LayerFactory, zero_module
 
-#: Runs a layer over time on ``[b, c, t, l]``, which returns the same shape.
+#: Runs a layer over time on ``[b, c, t, l]`` or ``[b, c, t, h, w]``, perhaps as ``[b, c, t, l, 1]``; it returns the shape that it is given.
 OverTime = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 
 
-def run_here(layer: Callable[[Tensor], Tensor], plane: Tensor) -> Tensor:
+def run_here(layer: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
     """Run a layer over time on all frames, which this process has."""
-    return layer(plane)
+    return layer(video)
 
 
 @dataclass(frozen=True)

@@ -19,36 +19,9 @@ from ..config import UNetConfig
 from .conditioning import Conditioning
 from .hooks import Hooks
 from .layers import Attention, LayerFactory, zero_module
+from .temporal_conv import temporal_convolution
 from .time_embedding import TimeEmbedding
 from .transformers import Location, Pass, SpatialTransformer, TemporalTransformer
-
-
-class TemporalConvolution(nn.Module):
-    """Four convolutions over time, added to their input."""
-
-    def __init__(self, channels: int, layers: LayerFactory) -> None:
-        super().__init__()
-
-        def stage(dropout: bool) -> list[nn.Module]:
-            # All published stages but the first have a dropout; an identity stands for it, so that the names match.
-            dropped = [nn.Identity()] if dropout else []
-            return [layers.group_norm(channels), nn.SiLU(inplace=True), *dropped, layers.temporal_conv(channels)]
-
-        self.conv1 = nn.Sequential(*stage(dropout=False))
-        self.conv2 = nn.Sequential(*stage(dropout=True))
-        self.conv3 = nn.Sequential(*stage(dropout=True))
-        self.conv4 = nn.Sequential(*stage(dropout=True))
-        zero_module(self.conv4[-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[b, c, t, l]``, l being the positions -> the same shape."""
-        hidden = self.added(x)
-        hidden += x
-        return hidden
-
-    def added(self, x: Tensor) -> Tensor:
-        """What is added to the input."""
-        return self.conv4(self.conv3(self.conv2(self.conv1(x))))
 
 
 class ResidualBlock(nn.Module):
@@ -67,7 +40,7 @@ class ResidualBlock(nn.Module):
             layers.group_norm(outputs), nn.SiLU(inplace=True), nn.Identity(), zero_module(layers.conv2d(outputs, outputs, 3, padding=1))
         )
         self.skip_connection = nn.Identity() if inputs == outputs else layers.conv2d(inputs, outputs, 1)
-        self.temopral_conv = TemporalConvolution(outputs, layers) if config.temporal_conv else None
+        self.temopral_conv = temporal_convolution(config, outputs, layers)
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """``[(b t), c, h, w]`` -> ``[(b t), c', h, w]``."""
@@ -77,10 +50,10 @@ class ResidualBlock(nn.Module):
         hidden = self.out_layers(hidden)
         hidden += self.skip_connection(x)
         if self.temopral_conv is not None:
-            plane = rearrange(hidden, "(b t) c h w -> b c t (h w)", t=run.frames)
+            video = rearrange(hidden, "(b t) c h w -> b c t h w", t=run.frames)
             if run.hooks is None:
-                return rearrange(run.over_time(self.temopral_conv, plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
-            added = rearrange(run.over_time(self.temopral_conv.added, plane), "b c t (h w) -> (b t) c h w", h=x.shape[-2])
+                return rearrange(run.over_time(self.temopral_conv, video), "b c t h w -> (b t) c h w")
+            added = rearrange(run.over_time(self.temopral_conv.added, video), "b c t h w -> (b t) c h w")
             hidden = hidden + run.hooks.over_time(self.location.part, self.location.block, run.frames, added)
         return hidden
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ..models.conditioning import Conditioning
 from ..models.hooks import PassInputs
+from ..models.temporal_conv import TemporalConvolution
 from ..models.transformers import TemporalTransformer
-from ..models.unet import TemporalConvolution, UNet
+from ..models.unet import UNet
 from .ranks import Ranks
 
 
@@ -71,7 +72,8 @@ class FrameSplit:
         """What runs a layer over time in a pass, in clips of so many frames, see :attr:`vc_core.models.transformers.Pass.over_time`."""
         return partial(self._over_time, frames)
 
-    def _over_time(self, frames: int, layer: Callable[[Tensor], Tensor], plane: Tensor) -> Tensor:
+    def _over_time(self, frames: int, layer: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
+        plane = video.flatten(3)
         ranks, positions = self.ranks, plane.shape[3]
         share = -(-positions // ranks.size)
         padded = nn.functional.pad(plane, (0, share * ranks.size - positions))
@@ -80,12 +82,13 @@ class FrameSplit:
         own = max(0, min(share, positions - ranks.rank * share))
         before = _POSITIONS.set(_Positions(ranks, own))
         try:
-            out = layer(column[:, :, :frames].contiguous())
+            given = column[:, :, :frames].contiguous()
+            out = layer(given if video.ndim == 4 else given[..., None]).flatten(3)
         finally:
             _POSITIONS.reset(before)
         out = nn.functional.pad(out, (0, 0, 0, column.shape[2] - frames))
         back = ranks.exchange(rearrange(out, "b c (r t) l -> r b c t l", r=ranks.size))
-        return rearrange(back, "r b c t l -> b c t (r l)")[..., :positions]
+        return rearrange(back, "r b c t l -> b c t (r l)")[..., :positions].reshape(video.shape)
 
 
 def _of_frames(conditioning: Conditioning, numbers: Tensor, frames: int, tokens_per_frame: int) -> Conditioning:

@@ -36,11 +36,14 @@ class Split:
             unet: its norms are made ready for shared frames; alone it computes as before.
 
         Raises:
-            InputError: no such kind, or an odd number of processes for ``both``.
+            InputError: no such kind, an odd number of processes for ``both``, or frames of a model whose layers over time look at
+                neighbouring positions, too.
         """
         if kind not in SPLITS:
             raise InputError(f"The split is {kind!r:.40}; it can be {', '.join(SPLITS)}.")
         everyone = Ranks.among([range(world.size)])
+        if kind != "guidance" and unet.config.spatial_temporal_conv:
+            raise InputError(f"--split is {kind}, but this model's frames can't be shared (Make-Your-Video): give --split guidance.")
         passes, frames = (everyone if kind == "guidance" else None), (FrameSplit(everyone) if kind == "frames" else None)
         if kind == "both":
             if world.size % 2:

@@ -221,6 +221,11 @@ def _check(options: TrainingOptions, file: ModelFile) -> None:
         raise InputError("weights is bfloat16, which is for a LoRA with trainer.precision bfloat16; set it to float32.")
     if options.train == "projector" and "projector" not in file.parts:
         raise InputError(f"{file.config.title} has no projector to train: choose another preset, or an image-to-video model.")
+    if file.config.unet.takes_depth:
+        raise InputError(
+            f"{file.config.title} is trained on depth maps, which a folder of clips doesn't have: choose a text-to-video or image-to-video "
+            "model."
+        )
     needed = {"unet", "autoencoder", "text_encoder"}
     needed |= {"image_encoder", "projector"} if file.config.unet.image_attention else set()
     if missing := sorted(needed - set(file.parts)):

@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from ..models.attention import CrossAttention, SelfAttention, TemporalAttention
 from ..models.conditioning import Conditioning
 from ..models.projector import Projector
+from ..models.temporal_conv import SpatialTemporalConvolution, TemporalConvolution
 from ..models.transformers import SpatialTransformer, TemporalTransformer
-from ..models.unet import ResidualBlock, TemporalConvolution, UNet
+from ..models.unet import ResidualBlock, UNet
 from .layers import training_attention
 
 #: Dropout of the published training, in residual blocks and before the last three convolutions over time.
@@ -54,6 +55,9 @@ def prepare_for_training(denoiser: Denoiser, dropout: float = 0.0, checkpointing
         elif isinstance(module, TemporalConvolution) and dropout:
             for stage in (module.conv2, module.conv3, module.conv4):
                 stage[2] = nn.Dropout(dropout)
+        elif isinstance(module, SpatialTemporalConvolution) and dropout:
+            for each in (*list(module.conv)[1:], module.conv_last):
+                each[2] = nn.Dropout(dropout)  # type: ignore[operator]
         if checkpointing and isinstance(module, (ResidualBlock, SpatialTransformer, TemporalTransformer)):
             module.forward = partial(_checkpointed, module.forward)  # type: ignore[method-assign]
     return denoiser

@@ -1,0 +1,47 @@
+"""Numbers over time: a strength for each frame of a video, in the syntax of :mod:`.prompt_schedule`."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import InputError
+from .prompt_schedule import read_schedule
+
+#: A number after a key; the reader of schedules takes texts in quotes.
+_NUMBER = re.compile(r"([\"'\w]\s*[:=]\s*)([-+]?[\d.]+(?:e-?\d+)?)(?=\s*(?:[,}\n]|$))")
+
+
+def numbers_over_time(text: str, frames: int, lowest: float, highest: float, name: str = "strength") -> list[float]:
+    """A number for each frame.
+
+    Args:
+        text: one number, or ``"0": 1.0, "-1": 0.3``: numbers at frames, as in :func:`.prompt_schedule.read_schedule`, with those between
+            two keys on a line.
+        lowest, highest: what a number can be.
+        name: of the setting, for messages.
+
+    Raises:
+        InputError: it can't be read, or has a number out of range.
+    """
+    try:
+        numbers = [float(text)] * frames
+    except ValueError:
+        schedule = read_schedule(_NUMBER.sub(r'\1"\2"', text))
+        values = [_number(each, name) for each in schedule.texts]
+        numbers = [values[mix.first] + mix.share * (values[mix.second] - values[mix.first]) for mix in schedule.mixes(frames)]
+        _check(values, lowest, highest, name)
+    _check(numbers, lowest, highest, name)
+    return numbers
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f'{name} has {text!r:.40} at a frame; a number is needed, such as "0": 1.0, "-1": 0.3.') from None
+
+
+def _check(numbers: list[float], lowest: float, highest: float, name: str) -> None:
+    for number in numbers:
+        if not lowest <= number <= highest:
+            raise InputError(f"{name} is {number:g}; it must be {lowest:g} to {highest:g}.")
