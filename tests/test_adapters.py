@@ -86,7 +86,7 @@ def test_adapters_are_listed_and_used_by_the_command_line(width, tmp_path, capsy
 def test_files_that_are_no_fitting_adapter_are_refused(width, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file({"something.else": torch.zeros(1)}, other)
-    with pytest.raises(CheckpointError, match="no adapter for this family. Known kinds: CamI2V, .*Shift"):
+    with pytest.raises(CheckpointError, match=r"no adapter for this family\. Known kinds: .*Shift"):
         vc_core.load(BUNDLED, adapters=[other])
     with pytest.raises(CheckpointError, match=rf"shift.weight is \[8, 8\], expected \[{width}, {width}\]"):
         vc_core.load(BUNDLED, adapters=[write(tmp_path / "small.safetensors", 8)])

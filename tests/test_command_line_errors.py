@@ -66,7 +66,9 @@ NUMBERS = ["nan", "inf", "-inf", "1e40", "-1e40"]
 ODD = {
     "frames": ["0", "-4", "9" * 30, "2.5", "nan", "inf"], "height": ["0", "-8", "9" * 30, "x"], "width": ["0", "-8", "9" * 30, "1e3"],
     "steps": ["0", "-1", "1001", "9" * 30, "2.5"], "eta": [*NUMBERS, "5", "-0.1"], "guidance_scale": NUMBERS,
-    "guidance_rescale": [*NUMBERS, "7", "-0.5"], "image_guidance_scale": NUMBERS, "temporal_guidance_scale": NUMBERS,
+    "guidance_rescale": [*NUMBERS, "7", "-0.5"], "image_guidance_scale": NUMBERS,
+    "style_guidance_scale": NUMBERS, "temporal_guidance_scale": NUMBERS, "camera_guidance_scale": NUMBERS,
+    "camera_guidance_schedule": ["linear", ""],
     "fps": [*NUMBERS, "0", "-8", "fast"], "sampler": ["lcm", ""], "spacing": ["karras", ""],
     "original_steps": ["0", "-1", "1001", "9" * 30, "2.5"], "distilled_guidance": [*NUMBERS, "-1"],
     "motion_guidance": [*NUMBERS, "-2", "1.5"], "motion_share": [*NUMBERS, "-0.1", "1.5"], "denoise": [*NUMBERS, "0", "-1", "1.5"],
@@ -241,7 +243,7 @@ def test_a_loop_does_not_repeat_its_first_frame(options, kept, picture, tmp_path
     shades = torch.tensor([0, 80, 160, 240])  # of the four frames that the model makes
     made = (shades / 127.5 - 1)[None, None, :, None, None].expand(1, 3, 4, 16, 16)
     model = SimpleNamespace(image_to_video=lambda *_, **__: made)
-    monkeypatch.setattr("vc_core.generating.load", lambda *_: model)
+    monkeypatch.setattr("vc_core.generating.load", lambda *_, **__: model)
     target = tmp_path / "clip.webp"
     options = [each.format(picture=picture) for each in options]
     assert main(["generate", DYNAMICRAFTER, "round", "--image", picture, "--output", str(target), *options]) == 0
@@ -251,7 +253,7 @@ def test_a_loop_does_not_repeat_its_first_frame(options, kept, picture, tmp_path
 
 def test_a_fractional_playback_speed_is_the_files(tmp_path, monkeypatch):
     model = SimpleNamespace(text_to_video=lambda *_, **__: torch.zeros(1, 3, 4, 16, 16))
-    monkeypatch.setattr("vc_core.generating.load", lambda *_: model)
+    monkeypatch.setattr("vc_core.generating.load", lambda *_, **__: model)
     target = str(tmp_path / "clip.mp4")
     assert main(["generate", T2V, "a cat", "--output", target, "--playback-fps", "7.5"]) == 0
     with av.open(target) as container:

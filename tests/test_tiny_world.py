@@ -191,11 +191,11 @@ def test_the_clock_tells_the_first_frames_from_the_last() -> None:
     torch.manual_seed(0)
     unet = UNet(load_config("tiny_t2v").unet)
     convolution = unet.middle_block[0].temopral_conv
-    x = torch.randn(1, 64, 16, 4 * 4)
+    x = torch.randn(1, 64, 16, 4, 4)
     with torch.no_grad():
         assert torch.equal(convolution(x), x)  # closed, as it is made
         init_time_signal(unet)
-        added = (convolution(x) - x).mean((0, 3))  # [C, T]
+        added = (convolution(x) - x).mean((0, 3, 4))  # [C, T]
     assert bool((added[:-2] == 0).all())
     plus, minus = added[-2], added[-1]
     assert bool((plus[:4] > 0.1).all()) and bool((plus[-4:] < -0.1).all()) and float(plus[4:12].abs().max()) < 1e-3

@@ -181,9 +181,13 @@ def parser() -> argparse.ArgumentParser:
         required=True, metavar="generate | batch | prompts | info | convert | measure | evaluate | compare | total | fetch | train"
     )
 
-    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+    def plain(name: str, run: object, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         sub.set_defaults(run=run)
+        return sub
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = plain(name, run, text)
         bundled = ", ".join(bundled_models()) or "none"
         sub.add_argument("model", help=f"a .ckpt or .safetensors file, or a bundled model ({bundled})")
         sub.add_argument("--base", help="file with the parts that the model's file lacks: VideoCrafter2's for T2V-Turbo's files")
@@ -192,18 +196,8 @@ def parser() -> argparse.ArgumentParser:
 
     _add_generate_options(command("generate", generate, "Make a video from a prompt, and from one or two images."))
 
-    many = command("batch", batch, "Make the clips of a list of jobs: in one process, under torchrun, or on Ray.")
-    job_parser = JobParser()
-    for each in (many, job_parser):
-        _add_clip_options(each)
-    _add_file_options(many)
-    add_batch_options(many, job_parser)
-    many.set_defaults(device=None)
-
-    text = "Write the prompts of a suite, EvalCrafter's or VBench's, as a list of jobs for batch."
-    suite = commands.add_parser("prompts", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    suite.set_defaults(run=prompts)
-    suites.add_options(suite)
+    _add_many(command("batch", batch, "Make the clips of a list of jobs: in one process, under torchrun, or on Ray."))
+    suites.add_options(plain("prompts", prompts, "Write the prompts of a suite, EvalCrafter's or VBench's, as a list of jobs for batch."))
 
     show = command("info", info, "Show which model a file contains, its parts and its configuration.")
     show.add_argument("--adapter", type=Path, action="append", default=[], help="adapter file to list with the model")
@@ -222,11 +216,6 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("image", type=Path, help="the source image")
     compare.add_argument("--plot", type=Path, help="image file for a plot")
     compare.add_argument("--device", type=device, default=devices.default_device(), help="torch device")
-
-    def plain(name: str, run: object, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        sub.set_defaults(run=run)
-        return sub
 
     text = "Measure videos with EvalCrafter's and VBench's measures, as far as there are weights, into a table and a page."
     evaluation.add_evaluate_options(plain("evaluate", evaluation.run_evaluate, text))
@@ -250,6 +239,15 @@ def _add_generate_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--split", choices=SPLITS, help=text)
     _add_clip_options(make)
     _add_file_options(make)
+
+
+def _add_many(make: argparse.ArgumentParser) -> None:
+    job_parser = JobParser()
+    for each in (make, job_parser):
+        _add_clip_options(each)
+    _add_file_options(make)
+    add_batch_options(make, job_parser)
+    make.set_defaults(device=None)
 
 
 def _add_clip_options(make: argparse.ArgumentParser) -> None:

@@ -98,6 +98,8 @@ def with_motion(model: VideoModel, sampling: Sampling, motion: Motion, prompt: s
     Raises:
         InputError: the model can't follow it.
     """
+    if motion.camera is None and motion.tracks is None:
+        return sampling
     adapters = [each for each in model.adapters.values() if isinstance(each, ControlAdapter)]
     motion.check(model.config, bool(adapters))
     values: dict[str, Tensor | None] = {}

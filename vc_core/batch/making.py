@@ -68,7 +68,8 @@ class Setup:
         return cls(
             os.path.abspath(arguments.model) if os.path.exists(arguments.model) else arguments.model, arguments.output.absolute(),
             str(arguments.device), arguments.config, arguments.base, arguments.dtype, tuple(arguments.adapter), tuple(arguments.lora),
-            arguments.image_encoder, arguments.format or "h264", arguments.crf, arguments.ping_pong, arguments.loop_count, torch.get_num_threads(),
+            arguments.image_encoder, arguments.format or "h264", arguments.crf, arguments.ping_pong, arguments.loop_count,
+            torch.get_num_threads(),
         )
 
     def path(self, job: Job) -> Path:
@@ -118,9 +119,8 @@ class Worker:
         """The model, loaded when it is first needed."""
         if self._model is None:
             setup = self.setup
-            self._model = load(
-                self.file, None, setup.device, DTYPE_NAMES[setup.dtype], setup.adapters, loras=setup.loras, image_encoder=setup.image_encoder
-            )
+            beside = {"adapters": setup.adapters, "loras": setup.loras, "image_encoder": setup.image_encoder}
+            self._model = load(self.file, None, setup.device, DTYPE_NAMES[setup.dtype], **beside)
         return self._model
 
     @property

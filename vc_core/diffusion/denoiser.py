@@ -48,15 +48,7 @@ class GuidedDenoiser:
     _recorded: RecordedPasses | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.passes = {"positive": self.positive}
-        if self.guidance.image_scale is not None:
-            self.passes |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
-        elif self.guidance.scale != 1.0:
-            self.passes |= {"negative": self.negative}
-            if self.guidance.style_scale is not None:
-                self.passes |= {"unstyled": self.positive}
-        if self.guidance.camera_scale != 1.0 and len(self.passes) > 1:  # the authors have none without guidance by the text
-            self.passes |= {"uncontrolled": self.positive}
+        self.passes = self._passes()
         if self.hooks and self.split is not None and self.split.frames is not None:
             raise InputError("Adapters and hooks work on whole clips, whose frames can't be shared: split by guidance only.")
         if self.split is not None or self.hooks or not all(self.positive.stacks_with(each) for each in self.passes.values()):
@@ -65,6 +57,19 @@ class GuidedDenoiser:
         self.unet = compiled(self.unet, choices.compiled, choices.compile_mode, choices.compile_backend)
         if choices.cuda_graph and self.deep_cache is None and not self.hooks and self.split is None:
             self._recorded = RecordedPasses(self.unet)
+
+    def _passes(self) -> dict[str, Conditioning]:
+        """The conditioning of each pass that the guidance needs, by role (see :class:`PassInputs`)."""
+        found = {"positive": self.positive}
+        if self.guidance.image_scale is not None:
+            found |= {"negative": self.negative, "image": replace(self.positive, text=self.negative.text)}
+        elif self.guidance.scale != 1.0:
+            found |= {"negative": self.negative}
+            if self.guidance.style_scale is not None:
+                found |= {"unstyled": self.positive}
+        if self.guidance.camera_scale != 1.0 and len(found) > 1:  # the authors have none without guidance by the text
+            found |= {"uncontrolled": self.positive}
+        return found
 
     def __call__(self, x: Tensor, timesteps: Tensor, step: int = 0, steps: int = 1) -> Tensor:
         """The guided prediction for ``x`` ``[B, C, T, h, w]`` at ``timesteps`` ``[B]``, in float32.
