@@ -41,7 +41,7 @@ def test_tokens_and_text(name, agrees):
         agrees(name, "text", goldens.load(name).encode_text(list(prompts)), torch.cat(text), PASS_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", goldens.MODELS)
+@pytest.mark.parametrize("name", [name for name in goldens.MODELS if goldens.Recording(goldens.DEFAULT_FOLDER / name, 0).has("encoders")])
 def test_known_prompts_have_the_reference_s_tokens(name):
     """Of recordings with other prompts only tokens are known, which these texts' must not be read back from."""
     known = goldens.DYNAMICRAFTER_PROMPTS if name in goldens.DYNAMICRAFTER else goldens.PROMPTS
