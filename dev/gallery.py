@@ -46,6 +46,7 @@ class Shot:
     prompt: str
     settings: dict[str, Any] = field(default_factory=dict)
     image: Tensor | None = None  # [3, H, W] in [-1, 1], for a model of images
+    depth: Tensor | None = None  # [1, 1, T, H, W], for a model of depth
 
 
 def text_sheets(distilled: bool = False) -> dict[str, list[Shot]]:
@@ -85,6 +86,17 @@ def image_sheets(joins: bool) -> dict[str, list[Shot]]:
     return sheets
 
 
+def depth_sheets() -> dict[str, list[Shot]]:
+    """What a depth-to-video model shows: each prompt's shape, where a silhouette moves on a slope."""
+    shots = []
+    for number, sentence in enumerate(SENTENCES):
+        shape = sentence.split()[2]
+        places = [(16 + 2 * time, 46 - (number + 1) * time // 4) for time in range(16)]
+        maps = torch.stack([drawn("white", shape, place).amax(0) for place in places])
+        shots.append(Shot(" ".join(sentence.split()[:3]), " ".join(sentence.split()[:3]), depth=maps[None, None]))
+    return {"silhouettes": shots}
+
+
 def drawn(colour: str, shape: str, at: tuple[int, int] = (32, 32), radius: int = 9, size: int = 64) -> Tensor:
     """An image of the bundled models' world, ``[3, size, size]`` in [-1, 1], with its edges smoothed."""
     fine = 4
@@ -110,7 +122,9 @@ def shoot(model: VideoModel, shots: Sequence[Shot]) -> list[np.ndarray]:
         usual |= {"steps": STEPS, "guidance_scale": GUIDANCE}
     for shot in shots:
         settings = usual | shot.settings
-        if shot.image is None:
+        if shot.depth is not None:
+            video = model.depth_to_video(shot.depth, shot.prompt, **settings)
+        elif shot.image is None:
             video = model.text_to_video(shot.prompt, **settings)
         else:
             video = model.image_to_video(shot.image, shot.prompt, **settings)
@@ -156,7 +170,10 @@ def render(name: str) -> None:
     """All images of one bundled model."""
     model = vc_core.load(name)
     with_image = model.config.image_encoder is not None
-    sheets = image_sheets("ends" in model.config.keyframes) if with_image else text_sheets(model.config.unet.guidance_embedding)
+    if model.config.unet.takes_depth:
+        sheets = depth_sheets()
+    else:
+        sheets = image_sheets("ends" in model.config.keyframes) if with_image else text_sheets(model.config.unet.guidance_embedding)
     for title, shots in sheets.items():
         clips = shoot(model, shots)
         save(sheet(shots, clips), FOLDER / f"{name}_{title}.webp")

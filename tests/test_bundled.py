@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.judge import as_pixels, judge
 from tests.bundled_cases import (
     COLOURS,
+    DEPTH,
     DIRECTIONS,
     DYNAMICRAFTER,
     FEW_STEPS,
@@ -42,6 +43,9 @@ def red_square() -> Tensor:
 def clip(name: str) -> np.ndarray:
     """``[16, 64, 64, 3]`` of 0..255, made in few steps."""
     settings = {"steps": 8, "guidance_scale": 4.0, "fps": 8.0, "seed": 0}
+    if name == DEPTH:  # a white square, of which the depth moves right
+        maps = torch.stack([red_square().amax(1).roll(shift, -1) for shift in range(0, 32, 2)], 1)
+        return as_pixels(model(name).depth_to_video(maps[:, None], "a green square", **settings)[0].numpy())
     if name == FEW_STEPS:
         return as_pixels(model(name).text_to_video("a red circle moving right", fps=8.0, seed=0)[0].numpy())
     if name == TEXT_TO_VIDEO:

@@ -6,13 +6,14 @@ frame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Lock
 
 import torch
 from torch import Tensor, nn
 
+from vc_core.config import UNetConfig
 from vc_core.errors import InputError
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.conditioning import Conditioning, place_keyframes
@@ -23,6 +24,7 @@ from vc_core.training.loss import Batch, DiffusionLoss
 from vc_core.training.trainer import Pass
 
 from .settings import DiffusionTraining, Phase
+from .silhouettes import silhouettes
 from .world import COLOURS, MOTIONS, ONWARDS, SHAPES, Clips, World, render, sample
 
 
@@ -103,6 +105,17 @@ def keyframe_latents(latents: Tensor, motion: Tensor) -> Tensor:
     return torch.where(onwards, place_keyframes(first, None, frames), place_keyframes(first, last, frames))
 
 
+#: Makes the concat latents `[B, C, T, h, w]` of clips, from them, their latents, and the generator of the pass.
+Concat = Callable[[Clips, Tensor, torch.Generator], Tensor]
+
+
+def concat_of(config: UNetConfig, world: World) -> Concat | None:
+    """What the concat channels of a model hold: silhouettes or keyframes; None where it has none."""
+    if config.takes_depth:
+        return lambda clips, latents, generator: silhouettes(world, clips, latents.shape[-1], generator)
+    return (lambda clips, latents, _generator: keyframe_latents(latents, clips.motion)) if config.concat_channels else None
+
+
 def phase_of(settings: DiffusionTraining, update: int) -> Phase:
     """The phase of update number `update` (from 0)."""
     return next((phase for phase in settings.phases if update < phase.until * settings.trainer.updates), Phase())
@@ -113,7 +126,7 @@ class DenoiserLoss:
 
     def __init__(
         self, loss: DiffusionLoss, latents: LatentTable, text: TextTable, world: World,
-        settings: DiffusionTraining, images: FirstFrames | None = None, concat: bool = False,
+        settings: DiffusionTraining, images: FirstFrames | None = None, concat: Concat | None = None,
     ) -> None:
         self.loss, self.latents, self.text, self.world, self.settings = loss, latents, text, world, settings
         self.images, self.concat = images, concat
@@ -127,7 +140,7 @@ class DenoiserLoss:
             self.text(clips.prompts),
             image_tokens=self.images(clips) if self.images else None,
             fps=clips.fps.float(),
-            concat=keyframe_latents(latents, clips.motion) if self.concat else None,
+            concat=self.concat(clips, latents, run.generator) if self.concat else None,
         )
         empty = Conditioning(self.text([""]), image_tokens=self.images.empty if self.images else None)
         batch = Batch(latents, conditioning, empty)

@@ -32,6 +32,7 @@ from .denoiser import (
     FirstFrames,
     LatentTable,
     TextTable,
+    concat_of,
     init_from,
     init_identity,
     init_position_signal,
@@ -201,7 +202,7 @@ def train_denoiser(run: Run) -> None:
         DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss),
         LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor), TextTable(run.text_encoder()), world, settings,
         images=FirstFrames(run.image_encoder(), world) if run.config.image_encoder else None,
-        concat=run.config.unet.in_channels > run.config.unet.out_channels,
+        concat=concat_of(run.config.unet, world),
     )
     trainer = Trainer(network, step, settings.trainer, run.file("unet.state.pt"), "unet")
     trainer.resume()

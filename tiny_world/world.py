@@ -60,11 +60,12 @@ class World:
     fps_max: int = 28
     spread: int = 5
     motions: tuple[str, ...] = (THROUGH,)  # each clip has one of them, with equal probability
+    silhouettes: bool = False  # the model sees each frame's silhouette and no image, so that prompts must name the colour
 
     @property
     def wordings(self) -> tuple[tuple[float, str], ...]:
         """The sentences of this world, with their weights."""
-        return WORDINGS if self.motions == (THROUGH,) else IMAGE_WORDINGS
+        return WORDINGS if self.motions == (THROUGH,) or self.silhouettes else IMAGE_WORDINGS
 
     @property
     def margin(self) -> int:
