@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,9 +37,10 @@ def thumbnail(server: Server, workflow: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Write ``NAME.jpg`` beside each ``NAME.json``."""
+    """Write ``NAME.jpg`` beside each ``NAME.json``, or beside those whose names are given."""
+    chosen = sys.argv[1:]
     with tempfile.TemporaryDirectory() as base, running(Path(base)) as server:
-        for workflow in sorted(FOLDER.glob("*.json")):
+        for workflow in [FOLDER / f"{name}.json" for name in chosen] or sorted(FOLDER.glob("*.json")):
             target = workflow.with_suffix(".jpg")
             thumbnail(server, workflow).save(target, quality=90)
             print(target.relative_to(FOLDER.parent))
