@@ -26,7 +26,7 @@ TABLES = ("schedule", "buffers", "step", "initial_noise", "layers")
 #: by `make test-golden` only.
 LEFT_OUT = re.compile(
     r"t2v_turbo_v1/unet_lora\.pt|(make_your_video|stylecrafter)/published\.json|make_your_video/layers\.\w+:4\."
-    r"|t2v_1024_v1/(encoders|sampling)\.|t2v_512_v2/encoders\."
+    r"|t2v_1024_v1/(encoders|sampling)\.|t2v_512_v1/encoders\."
     r"|(motionctrl_vc|camctrl_dc/\w+)/published\.json|motionctrl_vc/(omcm|unet)\.|motionctrl_vc/trajectories\.\w+:(?!5_points)"
     r"|camctrl_dc/(motionctrl|cameractrl)$|camctrl_dc/cami2v/sampling|camctrl_dc/common\.\w+:run|freetraj/attention|freetraj/.*\.video"
     r"|(motionctrl_vc|camctrl_dc/\w+)/buffers\.\w+:(?!alphas_cumprod$|scale_arr|pose_encoder)"

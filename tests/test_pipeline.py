@@ -11,7 +11,7 @@ from einops import rearrange
 
 import vc_core
 from harness import goldens
-from vc_core import pipeline
+from vc_core import networks
 from vc_core.__main__ import parser, sampling_options
 from vc_core.config import load_config, published
 from vc_core.diffusion.guidance import Guidance, guide
@@ -84,7 +84,7 @@ def test_repeating_a_text_changes_nothing(model):
 def test_half_precision_is_close(dtype, computed, tmp_path, monkeypatch):
     """Both where there are instructions for it and where the weights are kept in it alone."""
     used = dtype if computed == "as kept" else torch.float32
-    monkeypatch.setattr(pipeline, "computing_type", lambda device, kept: used)
+    monkeypatch.setattr(networks, "computing_type", lambda device, kept: used)
     half = vc_core.load(goldens.write_checkpoint("t2v_512_v2", tmp_path / "model.safetensors"), dtype=dtype)
     golden = goldens.read("t2v_512_v2", "unet")
     out = half.unet(golden["0.x"].to(used), golden["0.timesteps"], Conditioning(golden["0.context"].to(used), fps=golden["0.fps"]))
@@ -97,7 +97,7 @@ def test_half_precision_is_close(dtype, computed, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, from_image", [("videocrafter_tiny_t2v", False), ("videocrafter_tiny_i2v", True)])
 def test_weights_stored_in_half_types_give_the_clip_of_those_weights(name, from_image, dtype, monkeypatch):
     """Computed in float32, exactly what a float32 model makes whose weights were rounded."""
-    monkeypatch.setattr(pipeline, "computing_type", lambda device, kept: torch.float32)
+    monkeypatch.setattr(networks, "computing_type", lambda device, kept: torch.float32)
     rounded = vc_core.load(name)
     for network in rounded.networks.values():
         for parameter in network.parameters():

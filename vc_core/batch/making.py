@@ -119,8 +119,10 @@ class Worker:
         """The model, loaded when it is first needed."""
         if self._model is None:
             setup = self.setup
-            beside = {"adapters": setup.adapters, "loras": setup.loras, "image_encoder": setup.image_encoder}
-            self._model = load(self.file, None, setup.device, DTYPE_NAMES[setup.dtype], **beside)
+            self._model = load(
+                self.file, None, setup.device, DTYPE_NAMES[setup.dtype], setup.adapters, loras=setup.loras,
+                image_encoder=setup.image_encoder,
+            )
         return self._model
 
     @property
