@@ -16,6 +16,7 @@ from harness.graph import ObjectInfo
 from harness.server import running
 
 from . import dynamicrafter_workflows as dynamicrafter
+from .compose_workflow import compose
 from .depth_workflow import depth_to_video
 from .edit_workflow import edit_video
 from .evaluation_workflow import evaluate
@@ -299,6 +300,7 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "evaluate": evaluate,
     "edit_video": edit_video,
     "depth_to_video": depth_to_video,
+    "compose": compose,
     "dynamicrafter_image_to_video": dynamicrafter.image_to_video,
     "dynamicrafter_interpolation": dynamicrafter.interpolation,
     "dynamicrafter_keyframes": dynamicrafter.keyframes,

@@ -17,10 +17,13 @@ from harness.graphs import TextGraph, out
 from harness.server import Server
 from vc_core.lora.merging import LoraSetting
 
-T2V, T2V_V1, I2V, DYNAMICRAFTER = "t2v_512_v2", "t2v_512_v1", "i2v_512_v1", "dynamicrafter_512_v1"
+T2V, T2V_V1, I2V, DYNAMICRAFTER, DEPTH = "t2v_512_v2", "t2v_512_v1", "i2v_512_v1", "dynamicrafter_512_v1", "make_your_video"
 BUNDLED = "videocrafter_tiny_t2v (bundled)"
 #: The models' names on the page. All but the bundled one are recorded: the published forms at tiny widths.
-TITLES = {T2V: "VideoCrafter2", T2V_V1: "VideoCrafter1", I2V: "VideoCrafter1 I2V", DYNAMICRAFTER: "DynamiCrafter", BUNDLED: "bundled"}
+TITLES = {
+    T2V: "VideoCrafter2", T2V_V1: "VideoCrafter1", I2V: "VideoCrafter1 I2V", DYNAMICRAFTER: "DynamiCrafter", DEPTH: "Make-Your-Video",
+    BUNDLED: "bundled",
+}
 SWAN, SHIP, NOTHING = goldens.PROMPTS
 CIRCLE = "a red circle moving right"
 #: The network's latents are a LATENT times this.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..bench import DYNAMICRAFTER, T2V, T2V_V1
+from ..bench import DEPTH, DYNAMICRAFTER, T2V, T2V_V1
 from .table import CONTROL, Claims, Line
 
 #: The control networks of a graph: a kind, the seed of its weights, and how it is applied.
@@ -52,8 +52,9 @@ CLAIMS: Claims = {
     ),
     "test_composing.test_alone_and_in_pairs": (
         Line(
-            CONTROL, "a ControlNet beside text, an image, VideoCrafter Warped Noise, denoise below 1: each alone and each pair",
-            "the UNet is given each as the core has it, and nothing else", (T2V, DYNAMICRAFTER),
+            CONTROL,
+            "a ControlNet beside text, an image, depth, style, VideoCrafter Warped Noise, denoise below 1: each alone and each pair",
+            "the UNet is given each as the core has it, and nothing else", (T2V, DYNAMICRAFTER, DEPTH),
         ),
     ),
     "test_composing.TestStructureOfSomeFrames": (

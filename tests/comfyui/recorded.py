@@ -16,7 +16,7 @@ from harness.server import Server
 from vc_core.diffusion.deep_cache import DeepFeatures
 from vc_core.diffusion.schedule import Schedule
 from vc_core.models.conditioning import Conditioning
-from vc_core.models.hooks import Hooks
+from vc_core.models.hooks import Hooks, PassInputs
 from vc_core.models.unet import UNet
 
 POSITIVE, NEGATIVE = 0, 1
@@ -91,13 +91,21 @@ class Pass:
     def controlled(self) -> bool:
         return any(self.residuals(part) for part in ("input", "middle", "output"))
 
-    def by_hand(self, unet: UNet, hooks: Hooks | None = None, deep: DeepFeatures | None = None) -> Tensor:
-        """The core's UNet on the same, ``[n, 4, h, w]``."""
+    @property
+    def inputs(self) -> PassInputs:
+        """What the core's UNet takes of it."""
         rows = ("timesteps", "context", "fps", "image_tokens", "image_strength")
         given = {name: self.tensors[name][:: self.frames] for name in rows if name in self.tensors}
         timesteps, conditioning = given.pop("timesteps"), Conditioning(given.pop("context"), **given)
         x = rearrange(self.tensors["x"], "(n t) c h w -> n c t h w", t=self.frames)
-        inputs = unet.prepare(x, timesteps, conditioning, hooks)
+        roles = tuple("positive" if each == POSITIVE else "negative" for each in self.conditionings)
+        return PassInputs(roles, x, timesteps, conditioning)
+
+    def by_hand(self, unet: UNet, hooks: Hooks | None = None, deep: DeepFeatures | None = None) -> Tensor:
+        """The core's UNet on the same, ``[n, 4, h, w]``."""
+        given = self.inputs
+        x, conditioning = given.x, given.conditioning
+        inputs = unet.prepare(x, given.timesteps, conditioning, hooks)
         hidden = unet.stem(x, conditioning, inputs)
         hidden = unet.body(hidden, inputs) if deep is None else deep.run(unet, hidden, inputs)
         out = unet.head(hidden, inputs)

@@ -5,29 +5,44 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import vc_core
-from harness.bench import DYNAMICRAFTER, NOTHING, SCALE, SHIP, T2V, Bench, Link, apart, same
+from harness import goldens
+from harness.bench import DEPTH, DYNAMICRAFTER, NOTHING, SCALE, SHIP, T2V, Bench, Link, apart, same
 from harness.graphs import assert_fails, out
 from harness.works_with.length import windowed
 from tests.comfyui.recorded import NEGATIVE, POSITIVE, Pass, Residuals, passes
+from tests.networks import randomize
+from vc_core.adapters.style import Style, StyleAdapter
+from vc_core.adapters.table import load_adapter
 from vc_core.diffusion.noise import SeededNoise
 from vc_core.diffusion.samplers import noised
 from vc_core.diffusion.warped_noise import WarpedNoise
+from vc_core.media.depth import depth_of_frames, prepare_depth
 from vc_core.media.flow import dis_flow
 from vc_core.media.images import fit_image
 from vc_core.models.conditioning import Conditioning
+from vc_core.models.hooks import HookFactory, combine
+from vc_core.models.image_encoder import ImageEncoder
+from vc_core.models.layers import LayerFactory
 from vc_core.pipeline import VideoModel
+from vc_core.style import style_features
 
 FRAMES, SEED, STRENGTH, DENOISE, STEPS = 4, 7, 0.6, 0.6, 2
 #: By what an assertion that something changes must see it change, in standard deviations.
 CHANGED = 0.01
-CONDITIONS = ("text", "image", "structure", "motion", "clip")
-CASES = [(each,) for each in CONDITIONS] + list(combinations(CONDITIONS, 2))
+#: Strength of a ControlNet with drawn weights, at which what else is given still shows in the UNet's output.
+WEAK = 0.05
+CONDITIONS = ("text", "image", "structure", "depth", "style", "motion", "clip")
+#: No model takes both, see :func:`test_an_image_and_depth_are_refused`.
+NEVER = ("image", "depth")
+CASES = [(each,) for each in CONDITIONS] + [pair for pair in combinations(CONDITIONS, 2) if pair != NEVER]
 
 
 def texture(count: int, height: int = 64, width: int = 64, seed: int = 1) -> Tensor:
@@ -63,6 +78,45 @@ def adapter(bench: Bench, seed: int = 1) -> str:
     return bench.add("TestAdapter", seed=seed, width=vc_core.load(bench.path).config.unet.model_channels)
 
 
+def model_of(case: tuple[str, ...]) -> str:
+    return DYNAMICRAFTER if "image" in case else DEPTH if "depth" in case else T2V
+
+
+def with_depth(bench: Bench, maps: Tensor) -> None:
+    both = bench.add(
+        "VideoCrafterDepthToVideo", positive=bench.positive, negative=bench.negative, depth=image(bench, maps), range="clip", strength=1.0,
+    )
+    bench.positive, bench.negative = out(both, 0), out(both, 1)
+
+
+def style_adapter(bench: Bench) -> Path:
+    """A file of StyleCrafter's adapter for the bench's model, with drawn weights."""
+    folder = bench.comfyui.base / "models" / "videocrafter_adapters"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"composed_{bench.name}.safetensors"
+    if not path.exists():
+        width = tower().config.width
+        save_file(randomize(StyleAdapter(vc_core.load(bench.path).config, width, 8, (2, 1), LayerFactory())).state_dict(), path)
+    return path
+
+
+def tower() -> ImageEncoder:
+    """The image tower that reads the style's image: DynamiCrafter's."""
+    return goldens.load(DYNAMICRAFTER).networks["image_encoder"]
+
+
+def image_tower(bench: Bench) -> Link:
+    """The same as a CLIP_VISION."""
+    return out(bench.load(DYNAMICRAFTER, goldens.weights(DYNAMICRAFTER)), 3)
+
+
+def styled(bench: Bench) -> None:
+    pictures = image(bench, texture(1, 40, 60, seed=5))
+    bench.patch(
+        "VideoCrafterStyle", adapter_name=style_adapter(bench).name, clip_vision=image_tower(bench), images=pictures, strength=1.0,
+    )
+
+
 @dataclass
 class Composed:
     """A graph with some of the conditions, and what the core says that its UNet is given."""
@@ -76,7 +130,11 @@ class Composed:
         if "text" not in self.case:
             bench.prompt[bench.text[0]]["inputs"]["text"] = NOTHING
         if "structure" in self.case:
-            controlled(bench, controlnet(bench), texture(FRAMES, seed=2))
+            controlled(bench, controlnet(bench), texture(FRAMES, seed=2), WEAK)
+        if "depth" in self.case:
+            with_depth(bench, texture(FRAMES, seed=6))
+        if "style" in self.case:
+            styled(bench)
         if "motion" in self.case:
             noise = bench.add("VideoCrafterWarpedNoise", images=image(bench, texture(FRAMES)), noise_seed=SEED, strength=STRENGTH)
             inputs["noise"] = out(noise)
@@ -106,13 +164,21 @@ class Composed:
         prompt = self.bench.prompts[0] if "text" in self.case else NOTHING
         if "image" in self.case:
             return model.image_conditioning(self.bench.image, None, prompt, NOTHING, (FRAMES, 64, 64))
-        return tuple(Conditioning(model.encode_text([each])) for each in (prompt, NOTHING))
+        concat = None
+        if "depth" in self.case:
+            concat = prepare_depth(depth_of_frames(texture(FRAMES, seed=6).movedim(0, 1)[None]), 8, 8)
+        return tuple(Conditioning(model.encode_text([each]), concat=concat) for each in (prompt, NOTHING))
+
+    def style(self, model: VideoModel) -> HookFactory:
+        """The core's style of the image."""
+        adapter = load_adapter(style_adapter(self.bench), model.config)
+        return Style(adapter, style_features(tower(), shown(texture(1, 40, 60, seed=5))))
 
 
 @pytest.mark.parametrize("case", CASES, ids=" and ".join)
 def test_alone_and_in_pairs(comfyui, case):
     """Each condition reaches the UNet as the core has it, whatever else does, and nothing else is there."""
-    composed = Composed(case, Bench(comfyui, DYNAMICRAFTER if "image" in case else T2V, frames=FRAMES))
+    composed = Composed(case, Bench(comfyui, model_of(case), frames=FRAMES))
     seen, model = composed.run(), vc_core.load(composed.bench.path)
     start, plain = composed.latents(model)
     conditionings = composed.conditionings(model)
@@ -120,17 +186,42 @@ def test_alone_and_in_pairs(comfyui, case):
         x, text = seen.of(role, "x"), seen.of(role, "context")
         same(x[:, :4], start[0].movedim(1, 0))
         same(text, expected.text.expand_as(text))
+        if expected.concat is not None:  # an image or depth maps
+            same(x[:, 4:], expected.concat[0].movedim(1, 0))
         if "image" in case:
             tokens = seen.of(role, "image_tokens")
             same(tokens, expected.image_tokens.expand_as(tokens))
-            same(x[:, 4:], expected.concat[0].movedim(1, 0))
     assert ("image_tokens" in seen.tensors) == ("image" in case)
+    assert (seen.tensors["x"].shape[1] > 4) == bool(set(NEVER) & set(case))
     assert (apart(start, plain) > CHANGED) == bool({"motion", "clip"} & set(case))
     assert (apart(conditionings[0].text, conditionings[1].text) > CHANGED) == ("text" in case)
-    # The ControlNet's features are all that is added to the core's UNet.
+    # The ControlNet's features and the style's streams are all that is added to the core's UNet.
     assert seen.controlled == ("structure" in case)
-    same(seen.tensors["out"], seen.by_hand(model.unet, Residuals(seen)))
-    assert (apart(seen.by_hand(model.unet), seen.tensors["out"]) > CHANGED) == ("structure" in case)
+    added = {"structure": Residuals(seen)} | ({"style": composed.style(model)(seen.inputs)} if "style" in case else {})
+    same(seen.tensors["out"], seen.by_hand(model.unet, combine(list(added.values()))))
+    for name in ("structure", "style"):
+        without = seen.by_hand(model.unet, combine([hooks for other, hooks in added.items() if other != name]))
+        assert (apart(without, seen.tensors["out"]) > CHANGED) == (name in case)
+    if "style" in case:
+        unstyled = seen.by_hand(model.unet, Residuals(seen))
+        same(unstyled.chunk(2)[seen.conditionings.index(NEGATIVE)], seen.of(NEGATIVE))
+
+
+def test_an_image_and_depth_are_refused(comfyui):
+    """By either model, before sampling: the model's form has room for one of them."""
+    bench = Bench(comfyui, DYNAMICRAFTER, frames=FRAMES)
+    with_depth(bench, texture(FRAMES, seed=6))
+    bench.save("made", latent=bench.authors())
+    assert_fails(comfyui, bench, "VideoCrafterSampler", "takes no depth maps", "a depth ControlNet")
+    bench = Bench(comfyui, DEPTH, frames=FRAMES)
+    with_depth(bench, texture(FRAMES, seed=6))
+    both = bench.add(
+        "VideoCrafterImageToVideo", positive=bench.positive, negative=bench.negative, clip_vision=image_tower(bench), fps=8.0, strength=1.0,
+        image=image(bench, texture(1)),
+    )
+    bench.positive, bench.negative = out(both, 0), out(both, 1)
+    bench.save("made", latent=bench.authors())
+    assert_fails(comfyui, bench, "VideoCrafterSampler", "takes no image")
 
 
 class TestStructureOfSomeFrames:

@@ -1,4 +1,4 @@
-"""StyleCrafter in a real ComfyUI: the recorded runs, and that it is off at a strength of 0."""
+"""StyleCrafter in a real ComfyUI: the recorded runs, off at a strength of 0, and a style for each frame, also in windows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from harness import golden_methods, golden_style, goldens
 from harness.golden_style import FOLDER, StyleRun
-from harness.graphs import TextGraph, out
+from harness.graphs import TextGraph, assert_fails, out
 from tests.comfyui.recorded import LATENT_SCALE, frames_of
+from vc_core.diffusion.noise import SeededNoise
 from vc_core.style import style_square
 
 RUNS = golden_methods.runs(FOLDER)
@@ -93,3 +94,33 @@ def test_with_a_strength_of_0_it_is_the_model_to_the_bit(comfyui):
             styled(graph, comfyui, [0], strength)
         found.append(graph.run(comfyui, latent=graph.sample(steps=2))["latent"])
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_in_windows_each_frame_has_the_style_of_its_image(comfyui):
+    """A pass in two windows is a pass of each half with its own images."""
+    numbers, halves = [0, 1, 2, 3], []
+    whole = graph_of(4)
+    styled(whole, comfyui, numbers, several="one for each frame")
+    whole.patch(
+        "ContextWindowsManual", context_length=2, context_overlap=0, context_schedule="standard_static", context_stride=1,
+        closed_loop=False, fuse_method="pyramid", dim=0, freenoise=False, cond_retain_index_list="",
+        split_conds_to_windows=False, latent_retain_index_list="", causal_window_fix=True,
+    )
+    made = whole.run(comfyui, latent=whole.sample(steps=1, cfg=1.0, eta=0.0))["latent"]
+    noise = frames_of(SeededNoise((1, 4, 4, 8, 8), 0).start)
+    for part in (slice(0, 2), slice(2, 4)):
+        graph = graph_of(2)
+        styled(graph, comfyui, numbers[part], several="one for each frame")
+        file = f"style_half_{part.start}.st"
+        save_file({"noise": noise[part].contiguous()}, comfyui.base / "input" / file)
+        sigmas = graph.add("VideoCrafterScheduler", model=graph.model, steps=1, denoise=1.0, spacing="uniform")
+        drawn, ddim = out(graph.add("TestNoise", file=file)), out(graph.add("VideoCrafterDDIM", eta=0.0))
+        halves.append(graph.run(comfyui, latent=graph.sample_custom(drawn, ddim, out(sigmas), 1.0))["latent"])
+    assert goldens.error(made, torch.cat(halves)) <= goldens.TOLERANCE
+
+
+def test_another_number_of_styles_than_of_frames_is_refused(comfyui):
+    graph = graph_of(3)
+    styled(graph, comfyui, [0, 1], several="one for each frame")
+    graph.add("PreviewAny", source=graph.sample(steps=1))
+    assert_fails(comfyui, graph, "VideoCrafterSampler", "2 style images", "3 frames")
