@@ -5,21 +5,34 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from PIL import Image
 from torch import Tensor
 
 import vc_core
 from harness import goldens
-from harness.bench import DEPTH, DYNAMICRAFTER, NOTHING, SCALE, SHIP, T2V, Bench, Link, apart, same
+from harness.bench import DEPTH, DYNAMICRAFTER, I2V, NOTHING, SCALE, SHIP, T2V, Bench, apart, same
+from harness.comfyui import REPOSITORY
+from harness.graph import BYPASSED, set_input, to_prompt
 from harness.graphs import assert_fails, out
 from harness.works_with.length import windowed
+from tests.comfyui.composed import (
+    adapter,
+    controlled,
+    controlnet,
+    image,
+    image_tower,
+    shown,
+    style_adapter,
+    styled,
+    texture,
+    tower,
+    with_depth,
+)
 from tests.comfyui.recorded import NEGATIVE, POSITIVE, Pass, Residuals, passes
-from tests.networks import randomize
-from vc_core.adapters.style import Style, StyleAdapter
+from vc_core.adapters.style import Style
 from vc_core.adapters.table import load_adapter
 from vc_core.diffusion.noise import SeededNoise
 from vc_core.diffusion.samplers import noised
@@ -29,8 +42,6 @@ from vc_core.media.flow import dis_flow
 from vc_core.media.images import fit_image
 from vc_core.models.conditioning import Conditioning
 from vc_core.models.hooks import HookFactory, combine
-from vc_core.models.image_encoder import ImageEncoder
-from vc_core.models.layers import LayerFactory
 from vc_core.pipeline import VideoModel
 from vc_core.style import style_features
 
@@ -45,76 +56,8 @@ NEVER = ("image", "depth")
 CASES = [(each,) for each in CONDITIONS] + [pair for pair in combinations(CONDITIONS, 2) if pair != NEVER]
 
 
-def texture(count: int, height: int = 64, width: int = 64, seed: int = 1) -> Tensor:
-    """Frames ``[count, 3, H, W]`` in [-1, 1] of a texture that moves right by 3 pixels each."""
-    noise = torch.rand(1, 3, height // 4, (width + 3 * count) // 4 + 1, generator=torch.manual_seed(seed))
-    wide = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic").clamp(0, 1)[0]
-    return torch.stack([wide[:, :, 3 * (count - index) :][:, :, :width] for index in range(count)]) * 2 - 1
-
-
-def shown(frames: Tensor) -> Tensor:
-    """Frames as they are after they were an IMAGE, to the last bit: the optical flow is of their rounded values."""
-    return (frames + 1) / 2 * 2 - 1
-
-
-def image(bench: Bench, frames: Tensor) -> Link:
-    """An IMAGE of frames ``[T, 3, H, W]`` in [-1, 1]."""
-    return bench.tensor_input("TestImage", "image", (frames.movedim(1, -1) + 1) / 2)
-
-
-def controlled(bench: Bench, control: str, hints: Tensor, strength: float = 1.0) -> None:
-    both = bench.add(
-        "ControlNetApplyAdvanced", positive=bench.positive, negative=bench.negative, control_net=out(control), image=image(bench, hints),
-        strength=strength, start_percent=0.0, end_percent=1.0,
-    )
-    bench.positive, bench.negative = out(both, 0), out(both, 1)
-
-
-def controlnet(bench: Bench, seed: int = 1) -> str:
-    return bench.add("TestControlNet", model=bench.model, seed=seed, changed=json.dumps({"in_channels": 4}))
-
-
-def adapter(bench: Bench, seed: int = 1) -> str:
-    return bench.add("TestAdapter", seed=seed, width=vc_core.load(bench.path).config.unet.model_channels)
-
-
 def model_of(case: tuple[str, ...]) -> str:
     return DYNAMICRAFTER if "image" in case else DEPTH if "depth" in case else T2V
-
-
-def with_depth(bench: Bench, maps: Tensor) -> None:
-    both = bench.add(
-        "VideoCrafterDepthToVideo", positive=bench.positive, negative=bench.negative, depth=image(bench, maps), range="clip", strength=1.0,
-    )
-    bench.positive, bench.negative = out(both, 0), out(both, 1)
-
-
-def style_adapter(bench: Bench) -> Path:
-    """A file of StyleCrafter's adapter for the bench's model, with drawn weights."""
-    folder = bench.comfyui.base / "models" / "videocrafter_adapters"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"composed_{bench.name}.safetensors"
-    if not path.exists():
-        width = tower().config.width
-        save_file(randomize(StyleAdapter(vc_core.load(bench.path).config, width, 8, (2, 1), LayerFactory())).state_dict(), path)
-    return path
-
-
-def tower() -> ImageEncoder:
-    """The image tower that reads the style's image: DynamiCrafter's."""
-    return goldens.load(DYNAMICRAFTER).networks["image_encoder"]
-
-
-def image_tower(bench: Bench) -> Link:
-    """The same as a CLIP_VISION."""
-    return out(bench.load(DYNAMICRAFTER, goldens.weights(DYNAMICRAFTER)), 3)
-
-
-def styled(bench: Bench) -> None:
-    pictures = image(bench, texture(1, 40, 60, seed=5))
-    bench.patch(
-        "VideoCrafterStyle", adapter_name=style_adapter(bench).name, clip_vision=image_tower(bench), images=pictures, strength=1.0,
-    )
 
 
 @dataclass
@@ -222,6 +165,44 @@ def test_an_image_and_depth_are_refused(comfyui):
     bench.positive, bench.negative = out(both, 0), out(both, 1)
     bench.save("made", latent=bench.authors())
     assert_fails(comfyui, bench, "VideoCrafterSampler", "takes no image")
+
+
+def test_the_workflow_with_all_of_its_conditions(comfyui, object_info):
+    """``compose`` with its bypassed groups on and its depth bypassed, as its notes say, on small files with recorded and drawn weights."""
+    bench, picture = Bench(comfyui, I2V), texture(1, seed=5).mul(127.5).add(127.5).round().byte()
+    Image.fromarray(picture[0].permute(1, 2, 0).numpy()).save(comfyui.base / "input" / "composed.png")
+    workflow = json.loads((REPOSITORY / "workflows" / "compose.json").read_text(encoding="utf-8"))
+    for node in workflow["nodes"]:
+        node["mode"] = BYPASSED if node["type"] == "VideoCrafterDepthToVideo" else 0
+    prompt = to_prompt(workflow, object_info)
+    nodes = {node["class_type"]: name for name, node in prompt.items()}
+    for title in ("Your image", "Your style image"):
+        set_input(prompt, "image", "composed.png", title=title)
+    set_input(prompt, "ckpt_name", bench.path.name, class_type="VideoCrafterLoader")
+    set_input(prompt, "adapter_name", style_adapter(bench).name)
+    set_input(prompt, "steps", 1)
+    set_input(prompt, "strength", WEAK, class_type="ControlNetApplyAdvanced")
+    # In place of files in the published sizes: a ControlNet with drawn weights, and DynamiCrafter's tower.
+    given = {"model": [nodes["VideoCrafterLoader"], 0], "seed": 1, "changed": json.dumps({"in_channels": 4})}
+    prompt[nodes["ControlNetLoader"]] = {"class_type": "TestControlNet", "inputs": given}
+    bench.checkpoint(DYNAMICRAFTER, goldens.weights(DYNAMICRAFTER))
+    loaded = {"ckpt_name": f"{DYNAMICRAFTER}.safetensors", "weight_dtype": "default"}
+    prompt[nodes["CLIPVisionLoader"]] = {"class_type": "VideoCrafterLoader", "inputs": loaded}
+    prompt[nodes["VideoCrafterStyle"]]["inputs"]["clip_vision"] = [nodes["CLIPVisionLoader"], 3]
+    recorded = {"model": [nodes["VideoCrafterStyle"], 0], "file": "composed workflow"}
+    prompt["record"] = {"class_type": "TestRecord", "inputs": recorded}
+    prompt[nodes["VideoCrafterSampler"]]["inputs"]["model"] = ["record", 0]
+    comfyui.run(prompt)
+
+    seen, model, frame = passes(comfyui, "composed workflow", 16)[0], vc_core.load(bench.path), picture / 127.5 - 1
+    for role, expected in enumerate(model.image_conditioning(frame, None, "a blue circle", NOTHING, (16, 64, 64))):
+        for name, tokens in (("context", expected.text), ("image_tokens", expected.image_tokens)):
+            found = seen.of(role, name)
+            same(found, tokens.expand_as(found))
+    style = Style(load_adapter(style_adapter(bench), model.config), style_features(tower(), frame))(seen.inputs)
+    same(seen.tensors["out"], seen.by_hand(model.unet, combine([Residuals(seen), style])))
+    for one in (Residuals(seen), style):  # neither is all of it
+        assert apart(seen.by_hand(model.unet, one), seen.tensors["out"]) > CHANGED
 
 
 class TestStructureOfSomeFrames:
