@@ -160,8 +160,15 @@ def one_batch(images: Sequence[Tensor]) -> Tensor:
         return images[0]
     rgb = [rgb_images(each) for each in images]
     height, width = rgb[0].shape[2:]
-    fitted = [comfy.utils.common_upscale(each, width, height, "bilinear", "center") for each in rgb]
+    fitted = [comfy.utils.common_upscale(each, width, height, "bilinear", _crop(each, width, height)) for each in rgb]
     return torch.cat(fitted).movedim(1, -1)
+
+
+def _crop(images: Tensor, width: int, height: int) -> str:
+    """How core fits images ``[n, 3, H, W]``: cut at the centre, but for those of a few pixels, of which its cut leaves none."""
+    tall, wide = images.shape[2:]
+    cut_x, cut_y = max(0, round((wide - tall * width / height) / 2)), max(0, round((tall - wide * height / width) / 2))
+    return "center" if wide > 2 * cut_x and tall > 2 * cut_y else "disabled"
 
 
 def _run_tower(encoder: Any, images: Tensor) -> tuple[Tensor, ...]:
