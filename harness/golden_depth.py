@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 import vc_core
 from harness import goldens
 from harness.golden_runs import Run
+from harness.golden_settings import SettledRun, settings_of
 from vc_core.diffusion.noise import RecordedNoise
 from vc_core.media.depth import prepare_depth
 from vc_core.models.conditioning import Conditioning
@@ -33,25 +33,13 @@ def load() -> VideoModel:
         return vc_core.load(path, config={"name": FORM, **goldens.recording(FOLDER).configuration})
 
 
-def settings(kind: str) -> list[dict[str, Any]]:
-    """The settings of each case of a kind."""
-    found: list[dict[str, Any]] = goldens.recording(FOLDER).json("settings.json")[kind]
-    return found
+settings = partial(settings_of, FOLDER)
 
 
-@dataclass(frozen=True)
-class DepthRun:
-    """A run: its settings, as ``settings.json`` has them, and its tensors."""
+class DepthRun(SettledRun):
+    """A run of this folder."""
 
-    run: str
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return settings("runs")[int(self.run)]
-
-    def tensor(self, name: str) -> Tensor:
-        """``{run}.{name}``."""
-        return goldens.read(FOLDER, "sampling")[f"{self.run}.{name}"]
+    folder = FOLDER
 
     @property
     def maps(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 import vc_core
 from harness import goldens
 from harness.golden_runs import Run
+from harness.golden_settings import SettledRun, settings_of
 from harness.weights import weight
 from vc_core.adapters.style import Style, StyleAdapter
 from vc_core.diffusion.noise import RecordedNoise
@@ -71,10 +72,7 @@ def adapter() -> StyleAdapter:
     return found
 
 
-def settings(kind: str) -> list[dict[str, Any]]:
-    """The settings of each case of a kind."""
-    found: list[dict[str, Any]] = goldens.recording(FOLDER).json("settings.json")[kind]
-    return found
+settings = partial(settings_of, FOLDER)
 
 
 def picture(number: int) -> Tensor:
@@ -119,19 +117,10 @@ def run_unet(case: str, styled: bool = True) -> Tensor:
     return load(mode == "video").unet(x, timesteps, conditioning, style(inputs))
 
 
-@dataclass(frozen=True)
-class StyleRun:
-    """A run: its settings, as ``settings.json`` has them, and its tensors."""
+class StyleRun(SettledRun):
+    """A run of this folder."""
 
-    run: str
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return settings("runs")[int(self.run)]
-
-    def tensor(self, name: str) -> Tensor:
-        """``{run}.{name}``."""
-        return goldens.read(FOLDER, "sampling")[f"{self.run}.{name}"]
+    folder = FOLDER
 
     @property
     def still(self) -> bool:

@@ -30,7 +30,7 @@ def test_it_is_the_text_model_with_a_scale_of_guidance_and_few_steps() -> None:
 def test_four_prompts() -> None:
     wanted = [("red", "circle", "left"), ("green", "square", "right"), ("blue", "triangle", "up"), ("white", "circle", "down")]
     seen = [judge(video) for video in videos([f"a {colour} {shape} moving {direction}" for colour, shape, direction in wanted])]
-    assert sum((got.colour, got.direction) == (want[0], want[2]) for want, got in zip(wanted, seen, strict=True)) >= 3
+    assert [(got.colour, got.direction) for got in seen] == [(colour, direction) for colour, _, direction in wanted]
 
 
 @pytest.mark.full

@@ -107,7 +107,8 @@ def open_model(path: Path, base: Path | None = None) -> tuple[Checkpoint, tuple[
 
 def is_temporal(checkpoint: Checkpoint) -> bool:
     """Whether a file has temporal transformers of a UNet and nothing else."""
-    return all(TEMPORAL.match(name) for name in checkpoint.names())
+    names = checkpoint.names()
+    return bool(names) and all(TEMPORAL.match(name) for name in names)
 
 
 def _overlaid(temporal: Checkpoint, base: Checkpoint, prefixes: Mapping[str, str]) -> Checkpoint:
