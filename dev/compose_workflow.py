@@ -26,7 +26,7 @@ def compose(info: ObjectInfo) -> WorkflowBuilder:
     positive, negative = texts(flow, loader["CLIP"], "a blue circle", SECOND_ROW)
     flow.group("Text: what the video shows", [positive, negative], color=GREEN)
     latent = flow.node("EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], SECOND_ROW), size=(WIDTH, 130))
-    flow.group("Size and length", [latent], color=GREEN)
+    flow.group("Size and length: set here", [latent], color=GREEN)
     image = _image(flow, loader, positive, negative)
     maps, depth = _structure(flow, image, latent)
     control = _controlnet(flow, maps, depth)

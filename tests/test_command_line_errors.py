@@ -22,6 +22,7 @@ from vc_core.__main__ import main, parser
 from vc_core.checkpoint import CheckpointError
 from vc_core.console import INTERRUPTED, READER_GONE, finish
 from vc_core.errors import printable
+from vc_core.family.bundled import bundled_models
 from vc_core.generating import in_options, sampling_options
 from vc_core.media.video import read_video, save_video
 from vc_core.memory import is_out_of_memory
@@ -146,7 +147,7 @@ def test_names_of_settings_become_options():
         (["tiny_t2w"], "no such file, nor a bundled model of that name. Did you mean videocrafter_tiny_t2v"),
         (["videocrafter_tiny_i2"], "Did you mean videocrafter_tiny_i2v"),
         (["t2v_512_v2"], "python -m vc_core fetch t2v_512_v2"),
-        (["nonsense"], "Bundled are videocrafter_tiny_dynamicrafter, videocrafter_tiny_i2v, videocrafter_tiny_t2v"),
+        (["nonsense"], f"Bundled are {', '.join(bundled_models())}"),
         ([T2V, "--config", "none"], "no configuration 'none'"),
         ([T2V, "--adapter", "none.safetensors"], "none.safetensors: no such file"),
     ],

@@ -135,6 +135,16 @@ def test_a_lower_crf_is_better_and_larger(name, crf, tmp_path):
         assert errors[0] < (0.3 / 255) ** 2
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_frames_of_h265_have_their_times(count, tmp_path):
+    """x265 reads memory that it has not set for the time of the first of two frames, if it may reorder them."""
+    with av.open(str(written(Clip(gradient(count), 8), "h265", tmp_path))) as file:
+        packets = [packet for packet in file.demux(video=0) if packet.size]
+    times = [[round(float(time * packet.time_base) * 8) for time in (packet.pts, packet.dts)] for packet in packets]
+    assert sorted(shown for shown, _ in times) == list(range(count))
+    assert count > 2 or [decoded for _, decoded in times] == list(range(count))
+
+
 @pytest.mark.parametrize(("width", "height"), [(257, 193), (1, 1)])
 @pytest.mark.parametrize("name", FORMATS)
 def test_odd_sizes(name, width, height, tmp_path, caplog):

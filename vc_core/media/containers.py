@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ COMMON_RATE = 48000
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 #: Bits of sound per second and channel, for the encoders that lose something.
 SOUND_BITS = 96_000
+#: x265 takes the time of the first of two reordered frames from memory that it has not set.
+LEAST_REORDERED = 3
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +50,17 @@ def write_container(clip: Clip, path: Path, name: str, crf: float | None, tags: 
         )
     av = pyav(f"Writing {form.title}")
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder tells nothing but errors
+    order = clip.order(max(1, clip.loop_count))
     try:
-        _write(av, clip, path, form, _options(name, CRF if crf is None else crf), even, tags)
+        _write(av, clip, path, form, _options(name, CRF if crf is None else crf, len(order)), order, even, tags)
     except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise
         raise VideoFileError(f"{path} can't be written as {form.title}: {error}.") from error
 
 
-def _options(name: str, crf: float) -> dict[str, str]:
-    """The encoder's options, with the quality on its own scale."""
+def _options(name: str, crf: float, frames: int) -> dict[str, str]:
+    """The encoder's options for a number of frames, with the quality on its own scale."""
     options = dict(FORMATS[name].options)
     if name == "h264":
         if crf < BEST_CRF:
@@ -65,18 +68,20 @@ def _options(name: str, crf: float) -> dict[str, str]:
         options["crf"] = f"{max(crf, BEST_CRF):g}"
     elif name == "h265":
         options["crf"] = f"{crf:g}"
+        if frames < LEAST_REORDERED:
+            options["x265-params"] += ":bframes=0"
     elif name in ("vp9", "av1"):
         options["crf"] = f"{max(1, round(crf * WORST_CRF_OF_WEBM / WORST_CRF))}"
     return options
 
 
 def _write(
-    av: Any, clip: Clip, path: Path, form: Format, options: Mapping[str, str], even: tuple[int, int], tags: Mapping[str, str]
+    av: Any, clip: Clip, path: Path, form: Format, options: Mapping[str, str], order: Sequence[int], even: tuple[int, int],
+    tags: Mapping[str, str],
 ) -> None:
     from av.video.reformatter import Colorspace
 
     movflags = {"movflags": "use_metadata_tags+faststart"} if form.container in ("mp4", "mov") else {}
-    order = clip.order(max(1, clip.loop_count))
     with av.open(f"file:{os.fspath(path)}", "w", format=form.container, options=movflags) as container:
         container.metadata.update(tags)
         stream = container.add_stream(form.encoder, rate=clip.rate, options=dict(options))
