@@ -33,7 +33,7 @@ GRAPH = {"nodes": [{"text": "one\ntwo; # = \\ \" '{ }} \0 🎬 红色的圆 \u20
 TAGS = {"workflow": json.dumps(GRAPH), "prompt": json.dumps({"1": GRAPH})}
 
 
-def gradient(count: int = 5, width: int = 64, height: int = 48) -> torch.Tensor:
+def gradient(count: int = 5, width: int = 80, height: int = 64) -> torch.Tensor:
     """Smooth frames ``[T, H, W, 3]`` that differ in brightness, as videos are."""
     down, right = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None]
     frame = torch.stack([down.expand(height, width), right.expand(height, width), (down + right) / 2], -1)
@@ -165,7 +165,7 @@ def test_odd_sizes(name, width, height, tmp_path, caplog):
 @pytest.mark.parametrize("name", [*STREAMS, "webp", "gif"])
 def test_sound_does_not_change_the_number_of_frames(name, seconds, tmp_path, caplog):
     """138 frames at 50 a second last 2.76 seconds, whatever the sound lasts."""
-    clip = Clip(gradient(138, 32, 16), 50, sound=tone(seconds))
+    clip = Clip(gradient(138, 128, 64), 50, sound=tone(seconds))
     path = written(clip, name, tmp_path)
     assert len(shown(path, name)) == 138
     if name in STREAMS:
@@ -326,7 +326,7 @@ def test_the_command_line_writes_all_formats(name, tmp_path, capsys):
     """By the file name's ending, or by the option."""
     target = tmp_path / f"clip{FORMATS[name].suffix}"
     form = [] if BY_SUFFIX.get(FORMATS[name].suffix) == name else ["--format", name]
-    size = ["--frames", "3", "--height", "32", "--width", "32", "--steps", "2"]
+    size = ["--frames", "3", "--height", "64", "--width", "64", "--steps", "2"]
     arguments = ["generate", "videocrafter_tiny_t2v", "a cat", "--output", str(target), *size]
     assert main([*arguments, *form, "--crf", "20", "--ping-pong", "--loop-count", "1"]) == 0
     assert len(shown(target, name)) == 4 and capsys.readouterr().out.strip() == str(target)

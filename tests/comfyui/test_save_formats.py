@@ -36,7 +36,7 @@ def image(comfyui: Server, graph: Graph, frames: torch.Tensor) -> list[Any]:
     return out(graph.add("TestImage", file="frames.safetensors"))
 
 
-def brightness(count: int, height: int = 48, width: int = 64) -> torch.Tensor:
+def brightness(count: int, height: int = 64, width: int = 80) -> torch.Tensor:
     """Frames of one brightness each."""
     return ((torch.arange(count) + 1) / (count + 1))[:, None, None, None].expand(-1, height, width, 3)
 
@@ -82,7 +82,7 @@ def test_each_format_holds_the_frames_and_the_graph(comfyui: Server, title: str)
     assert graph_inside(paths[0]) == {"workflow": WORKFLOW, "prompt": graph.prompt}
     found = torch.cat([read_video(path) for path in paths], 1)
     means = (found.mean((0, 2, 3)) + 1) / 2
-    assert found.shape[2:] == (48, 64) and torch.allclose(means, frames[[0, 1, 2, 3, 2, 1], 0, 0, 0], atol=0.01)
+    assert found.shape[2:] == (64, 80) and torch.allclose(means, frames[[0, 1, 2, 3, 2, 1], 0, 0, 0], atol=0.01)
     if form.sound:
         with av.open(str(paths[0])) as file:
             assert abs(file.duration / av.time_base - 6 / 8) < 0.021 and len(file.streams.audio) == 1
@@ -117,7 +117,7 @@ def test_the_output_is_core_s_video(comfyui: Server, ping_pong: bool):
 
 def test_a_format_that_is_none_is_refused_before_the_graph_runs(comfyui: Server):
     graph = Graph()
-    images = out(graph.add("EmptyImage", width=64, height=48, batch_size=3, color=0))
+    images = out(graph.add("EmptyImage", width=80, height=64, batch_size=3, color=0))
     graph.add("VideoCrafterSaveVideo", images=images, filename_prefix="x", fps=8.0, crf=17.0, format="AVI")
     with pytest.raises(ComfyError, match=r"format is 'AVI'; possible are MP4 \(H.264\), MP4 \(H.265, 10-bit\)"):
         comfyui.queue(graph.prompt)
@@ -139,7 +139,7 @@ av.codecs_available = own
 workflow = {"nodes": [{"is_changed": [math.nan], "text": "}{"}]}
 for title in titles:
     for extra in ({"workflow": workflow}, {"workflow": json.dumps(workflow)}):
-        inputs = {"images": torch.zeros(2, 16, 16, 3), "filename_prefix": title, "fps": 8.0, "crf": 17.0, "format": title}
+        inputs = {"images": torch.zeros(2, 64, 64, 3), "filename_prefix": title, "fps": 8.0, "crf": 17.0, "format": title}
         node_pack.run("VideoCrafterSaveVideo", extra, {"1": {"is_changed": [math.nan, -math.inf]}}, **inputs)
 """
 

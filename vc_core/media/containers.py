@@ -22,8 +22,10 @@ COMMON_RATE = 48000
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 #: Bits of sound per second and channel, for the encoders that lose something.
 SOUND_BITS = 96_000
-#: x265 takes the time of the first of two reordered frames from memory that it has not set.
+#: What x265 computes from memory that it has not set: the time of the first of two reordered frames, and pixels where a block is as wide
+#: as the frame.
 LEAST_REORDERED = 3
+LARGEST_BLOCK = 64
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +54,15 @@ def write_container(clip: Clip, path: Path, name: str, crf: float | None, tags: 
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder tells nothing but errors
     order = clip.order(max(1, clip.loop_count))
     try:
-        _write(av, clip, path, form, _options(name, CRF if crf is None else crf, len(order)), order, even, tags)
+        _write(av, clip, path, form, _options(name, CRF if crf is None else crf, len(order), width), order, even, tags)
     except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise
         raise VideoFileError(f"{path} can't be written as {form.title}: {error}.") from error
 
 
-def _options(name: str, crf: float, frames: int) -> dict[str, str]:
-    """The encoder's options for a number of frames, with the quality on its own scale."""
+def _options(name: str, crf: float, frames: int, width: int) -> dict[str, str]:
+    """The encoder's options for a number of frames of a width, with the quality on its own scale."""
     options = dict(FORMATS[name].options)
     if name == "h264":
         if crf < BEST_CRF:
@@ -70,6 +72,8 @@ def _options(name: str, crf: float, frames: int) -> dict[str, str]:
         options["crf"] = f"{crf:g}"
         if frames < LEAST_REORDERED:
             options["x265-params"] += ":bframes=0"
+        if width <= LARGEST_BLOCK:
+            options["x265-params"] += f":ctu={LARGEST_BLOCK // 2}"
     elif name in ("vp9", "av1"):
         options["crf"] = f"{max(1, round(crf * WORST_CRF_OF_WEBM / WORST_CRF))}"
     return options
@@ -79,8 +83,6 @@ def _write(
     av: Any, clip: Clip, path: Path, form: Format, options: Mapping[str, str], order: Sequence[int], even: tuple[int, int],
     tags: Mapping[str, str],
 ) -> None:
-    from av.video.reformatter import Colorspace
-
     movflags = {"movflags": "use_metadata_tags+faststart"} if form.container in ("mp4", "mov") else {}
     with av.open(f"file:{os.fspath(path)}", "w", format=form.container, options=movflags) as container:
         container.metadata.update(tags)
@@ -90,18 +92,39 @@ def _write(
         stream.time_base = stream.codec_context.time_base = 1 / clip.rate
         if form.tag:
             stream.codec_context.codec_tag = form.tag
+        picture_of = _Pictures(av, stream.width, stream.height, form, clip.rate)
         sound = _SoundTrack(av, container, form, clip.sound, float(len(order) / clip.rate)) if clip.sound else None
         for number, index in enumerate(order):
             pixels = np.pad(clip.pixels(index, form.bits), ((0, even[0]), (0, even[1]), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24" if form.bits == 8 else "rgb48le")
-            picture = picture.reformat(format=form.pixels, dst_colorspace=Colorspace.ITU709)
-            picture.pts, picture.time_base = number, 1 / clip.rate
-            container.mux(stream.encode(picture))
+            container.mux(stream.encode(picture_of(pixels, number)))
             if sound is not None:
                 sound.write((number + 1) / clip.rate)
         container.mux(stream.encode())
         if sound is not None:
             sound.close()
+
+
+class _Pictures:
+    """Converts frames to a format's pixels, in the colors of BT.709.
+
+    FFmpeg's filters do it, whose pictures have room after each row. `VideoFrame.reformat` has none, and its threads then write over
+    the first pixels of each other's rows, and behind the last one.
+    """
+
+    def __init__(self, av: Any, width: int, height: int, form: Format, rate: Fraction) -> None:
+        self._av, self._time_base = av, 1 / rate
+        self._given = "rgb24" if form.bits == 8 else "rgb48le"
+        self._graph = av.filter.Graph()
+        source = self._graph.add_buffer(width=width, height=height, format=self._given, time_base=self._time_base)
+        scale = self._graph.add("scale", "out_color_matrix=bt709:out_range=tv:flags=bilinear")
+        self._graph.link_nodes(source, scale, self._graph.add("format", form.pixels), self._graph.add("buffersink")).configure()
+
+    def __call__(self, pixels: np.ndarray, number: int) -> Any:
+        """The picture of frame number `number`, ``[H, W, 3]`` of 8 or 16 bits."""
+        frame = self._av.VideoFrame.from_ndarray(pixels, format=self._given)
+        frame.pts, frame.time_base = number, self._time_base
+        self._graph.push(frame)
+        return self._graph.pull()
 
 
 class _SoundTrack:

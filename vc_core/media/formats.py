@@ -67,7 +67,7 @@ FORMATS = {
         "MP4 (H.264)", ".mp4", 16384, container="mp4", encoder="libx264", pixels="yuv420p", sound="aac", even=True, options=COLOURS
     ),
     "h265": Format(
-        "MP4 (H.265, 10-bit)", ".mp4", 8192, smallest=16, container="mp4", encoder="libx265", pixels="yuv420p10le", sound="aac", bits=16,
+        "MP4 (H.265, 10-bit)", ".mp4", 8192, smallest=64, container="mp4", encoder="libx265", pixels="yuv420p10le", sound="aac", bits=16,
         even=True, options={**COLOURS, "x265-params": "log-level=error"}, tag="hvc1", in_browser=False,
     ),
     "vp9": Format(
