@@ -10,8 +10,7 @@ It is an example: it has no accounts and forgets its queue when it stops. Keep i
 is there.
 """
 
-from __future__ import annotations
-
+# FastAPI reads the types of its functions, which Ray may have sent without their module: they must not be put off.
 import asyncio
 import os
 import tempfile
@@ -61,7 +60,7 @@ class Job:
 
     status: str = "waiting"
     error: str = ""
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task | None = None
 
 
 @serve.deployment(
@@ -135,18 +134,19 @@ class Front:
             job.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         job.status = "failed" if job.error else "done"
 
+    @web.get("/clips/{name}.mp4", response_class=FileResponse)
+    async def clip(self, name: str) -> FileResponse:
+        """The clip of a job that is done. The address would match the next function's, too, so this one comes first."""
+        if self._job(name).status != "done":
+            raise HTTPException(404, "There is no clip of that id yet.")
+        return FileResponse(FOLDER / f"{name}.mp4", media_type="video/mp4")
+
     @web.get("/clips/{name}")
     async def status(self, name: str) -> dict[str, Any]:
         """What became of a job, and how many are before it."""
         job = self._job(name)
         waiting = [each for each, other in self.jobs.items() if other.status == "waiting"]
         return {"status": job.status, "error": job.error, "before": waiting.index(name) if name in waiting else 0}
-
-    @web.get("/clips/{name}.mp4", response_class=FileResponse)
-    async def clip(self, name: str) -> FileResponse:
-        if self._job(name).status != "done":
-            raise HTTPException(404, "There is no clip of that id yet.")
-        return FileResponse(FOLDER / f"{name}.mp4", media_type="video/mp4")
 
     def _job(self, name: str) -> Job:
         if name not in self.jobs:

@@ -149,7 +149,8 @@ def test_a_killed_actor_and_a_failing_job(tmp_path):
     assert "1 of 31 jobs failed" in said and "failing: " in said
     assert len(hashes(output)) == 30
     made = json.loads((output / "manifest.json").read_text())["jobs"]
-    assert len({job["worker"]["pid"] for job in made}) == 3, "the lost actor was replaced"
+    workers = {job["worker"]["pid"] for job in made}
+    assert killed in workers and len(workers) >= 2, "what the lost actor had made is kept; others made the rest"
     times = {path: path.stat().st_mtime_ns for path in output.glob("*.mp4")}
     (output / "007.mp4").unlink()
     again = process(jobs, output, "--engine", "ray", "--workers", "2")

@@ -185,7 +185,7 @@ def test_a_workflow_opens_and_runs_in_the_interface(interface: Interface, server
     assert not any(interface.nodes("node.has_errors || Boolean(window.app.lastNodeErrors?.[node.id])"))
     assert page.evaluate("window.app.lastExecutionError") is None
     assert interface.unusual() == []
-    assert page.get_by_text(re.compile(r"\((tiny_\w+|\w+_v\d)\)")).count()  # the loader says which model it was
+    page.get_by_text(re.compile(r"\((tiny_\w+|\w+_v\d)\)")).first.wait_for(state="attached")  # the loader says which model it was
     boxes = interface.nodes("[node.title, node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1]]")
     assert [pair for pair in pairs(boxes) if overlap(*pair)] == []  # nor by what grew in running
 
