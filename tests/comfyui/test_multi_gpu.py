@@ -45,6 +45,38 @@ def test_guidance_on_two_devices(comfyui, model):
     assert apart(results["deep cache two"], results["plain two"]) > APART
 
 
+def test_patches_and_samplers_of_ours_on_two_devices(comfyui):
+    """What hooks into the network, and a sampler that runs several times; all read what belongs to their own pass."""
+    bench = Bench(comfyui, BUNDLED, frames=16)
+    text = {"subject": "circle", "prompt": "a red circle", "paths": "[[[12, 32], [52, 32]]]"}
+    trajectory = {"method": "FreeTraj", "box_size": 0.4, "edited_steps": 2, "noise_seed": 0} | text
+    strength = {"strength": 0.5, "blocks": "all", "strengths": ""}
+    freeinit = {"iterations": 2, "filter": "gaussian", "spatial_stop": 0.4, "temporal_stop": 0.3, "fast": False}
+    sampler = out(bench.add("VideoCrafterFreeInit", sampler=out(bench.add("VideoCrafterDDIM", eta=1.0)), **freeinit))
+    models = {
+        "trajectory": out(bench.add("VideoCrafterTrajectory", model=bench.model, latent=bench.latent, clip=bench.clip, **trajectory)),
+        "strength": out(bench.add("VideoCrafterMotionStrength", model=bench.model, **strength)),
+        "freeinit": bench.model,
+    }
+    for name, model in models.items():
+        split = out(bench.add("TestTwoDevices", model=model, file=f"patches_{name}.jsonl"))
+        for kind, each in (("one", model), ("two", split)):
+            latent = bench.ksampler(model=each, steps=4, cfg=3.0)
+            if name == "freeinit":
+                sigmas = out(bench.add("VideoCrafterScheduler", model=each, steps=4, denoise=1.0))
+                given = {"positive": bench.positive, "negative": bench.negative, "latent_image": bench.latent}
+                latent = out(bench.add(
+                    "SamplerCustom", model=each, add_noise=True, noise_seed=0, cfg=3.0, sampler=sampler, sigmas=sigmas, **given
+                ))
+            bench.save(f"{name} {kind}", latent=latent)
+    bench.save("plain", latent=bench.ksampler(steps=4, cfg=3.0))
+    results = bench.results()
+    for name in models:
+        same(results[f"{name} two"], results[f"{name} one"])
+        check_devices(recorded(comfyui, f"patches_{name}.jsonl"), steps=8 if name == "freeinit" else 4)
+        assert apart(results[f"{name} two"], results["plain"]) > APART
+
+
 def test_text_and_images_on_another_device(comfyui):
     """CLIP and VAE, loaded again for the second device, encode and decode what the first ones do."""
     bench = Bench(comfyui, BUNDLED)
