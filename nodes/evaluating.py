@@ -11,10 +11,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vc_core.evaluation.charts import curves
-from ..vc_core.evaluation.evaluator import evaluate, title
+from ..vc_core.evaluation.evaluator import title
 from ..vc_core.evaluation.measures import chosen
+from ..vc_core.evaluation.results import Row, means
 from ..vc_core.evaluation.score import Measure
-from .bridge.evaluation import clip_of, row_of, side_by_side, table_of, tools_of
+from .bridge.evaluation import clip_of, divided, rows_of, side_by_side, table_of, tools_of
 from .bridge.schema import checked_inputs, schema
 
 #: Measures that take long, which are made only where the user chooses all.
@@ -50,7 +51,7 @@ def _plot_folder() -> None:
 
 
 class VideoCrafterEvaluate(io.ComfyNode):
-    """Measures a video."""
+    """Measures one or several videos."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -59,11 +60,18 @@ class VideoCrafterEvaluate(io.ComfyNode):
             display_name="VideoCrafter Evaluate",
             category="VideoCrafter",
             description=(
-                "Measures a video as EvalCrafter and VBench do: text alignment, consistency, flicker, motion, sharpness. Values with "
+                "Measures videos as EvalCrafter and VBench do: text alignment, consistency, flicker, motion, sharpness. Values with "
                 "another model than theirs have its name in parentheses."
             ),
             search_aliases=["measure", "metrics", "vbench", "evalcrafter", "clip score", "optical flow", "quality", "videocrafter"],
-            inputs=[io.Image.Input("images", tooltip="The frames of one video."), *_shared_inputs()],
+            inputs=[
+                io.Image.Input("images", tooltip="The frames of a video, or of several of the same length after each other."),
+                *_shared_inputs(),
+                io.Int.Input(
+                    "videos", default=1, min=1, max=64, optional=True,
+                    tooltip="How many videos the frames are: a column for each, and the mean.",
+                ),
+            ],
             outputs=[
                 io.String.Output(display_name="table", tooltip="The values as a Markdown table."),
                 io.Image.Output(display_name="plot", tooltip="The values of each frame or pair of frames."),
@@ -74,13 +82,15 @@ class VideoCrafterEvaluate(io.ComfyNode):
     @checked_inputs
     def execute(
         cls, images: Tensor, prompt: str, fps: float, measures: str, clip: Any = None, clip_vision: Any = None,
-        image: Tensor | None = None, optical_flow: Any = None,
+        image: Tensor | None = None, optical_flow: Any = None, videos: int = 1,
     ) -> io.NodeOutput:
         made = _measures(measures)
-        video = clip_of(images, fps, prompt, image)
-        row = row_of(video, evaluate(video, made, tools_of(made, clip, clip_vision, optical_flow)), "video")
+        clips = {label: clip_of(frames, fps, prompt, image) for label, frames in divided(images, videos).items()}
+        rows = rows_of(clips, made, tools_of(made, clip, clip_vision, optical_flow))
         _plot_folder()
-        return io.NodeOutput(table_of({"value": row}, title), curves({"video": row})[None].to(torch.float32))
+        plot = curves(rows)[None].to(torch.float32)
+        mean = {"mean": Row("mean", values=means(rows.values()))} if len(rows) > 1 else {}
+        return io.NodeOutput(table_of(rows | mean, title), plot)
 
 
 class VideoCrafterCompare(io.ComfyNode):
@@ -113,9 +123,8 @@ class VideoCrafterCompare(io.ComfyNode):
         image: Tensor | None = None, optical_flow: Any = None,
     ) -> io.NodeOutput:
         made = _measures(measures)
-        tools = tools_of(made, clip, clip_vision, optical_flow)
-        videos = {label: clip_of(each, fps, prompt, image) for label, each in (("A", images_a), ("B", images_b))}
-        rows = {label: row_of(video, evaluate(video, made, tools), label) for label, video in videos.items()}
+        clips = {label: clip_of(each, fps, prompt, image) for label, each in (("A", images_a), ("B", images_b))}
+        rows = rows_of(clips, made, tools_of(made, clip, clip_vision, optical_flow))
         _plot_folder()
         plot = curves(rows).to(torch.float32)
         return io.NodeOutput(side_by_side(images_a, images_b, plot), table_of(rows, title), plot[None])

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...vc_core.evaluation.clip import Clip
+from ...vc_core.evaluation.evaluator import Scores, evaluate
 from ...vc_core.evaluation.flow import RaftFlow
 from ...vc_core.evaluation.results import Row
 from ...vc_core.evaluation.score import Measure
@@ -76,6 +78,32 @@ def raft_of(optical_flow: Any) -> RaftFlow:
     return RaftFlow(optical_flow.model, optical_flow.load_device)
 
 
+def rows_of(videos: Mapping[str, Clip], measures: list[Measure], tools: Tools) -> dict[str, Row]:
+    """The rows of clips by their labels. Progress is shown, and ComfyUI's cancel ends it between two measures."""
+    progress = comfy.utils.ProgressBar(len(videos) * len(measures))
+
+    def before() -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        progress.update(1)
+
+    return {label: _row(clip, evaluate(clip, measures, tools, before), label) for label, clip in videos.items()}
+
+
+def divided(images: Tensor, videos: int) -> dict[str, Tensor]:
+    """The frames of each of a number of videos of the same length, which follow each other in an IMAGE, by their labels.
+
+    Raises:
+        ValueError: the frames can't be divided into that many videos.
+    """
+    if videos == 1:
+        return {"value": images}
+    if len(images) % videos:
+        raise ValueError(
+            f"images has {len(images)} frames, which are not {videos} videos of the same length. Set videos to how many there are."
+        )
+    return {f"video {number}": frames for number, frames in enumerate(images.chunk(videos), 1)}
+
+
 def side_by_side(first: Tensor, second: Tensor, plots: Tensor) -> Tensor:
     """Two clips beside each other over their curves, an IMAGE ``[T, H, W, 3]``.
 
@@ -109,8 +137,7 @@ def _scaled_to_width(images: Tensor, width: int) -> Tensor:
     return torch.nn.functional.interpolate(images, (height, width), mode="area" if width < images.shape[3] else "bilinear")
 
 
-def row_of(clip: Clip, scores: Any, name: str) -> Row:
-    """The row of a clip, for the charts."""
+def _row(clip: Clip, scores: Scores, name: str) -> Row:
     curves = {key: list(score.curve) for key, score in scores.found.items()}
     firsts = {key: score.first for key, score in scores.found.items()}
     return Row(name, prompt=clip.prompt, frames=len(clip), values=scores.values, curves=curves, firsts=firsts, skipped=scores.skipped)

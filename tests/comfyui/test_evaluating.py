@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from harness import goldens
+from harness.client import Interrupted, Progress
 from harness.graphs import Graph, assert_fails, out
 from harness.server import Server
 from tests.evaluation_clips import damaged, drawn
@@ -74,6 +75,40 @@ def test_the_measures_are_the_core_s(comfyui: Server, checkpoints: Path) -> None
         assert np.abs(side.numpy() * 255 - enlarged).max() <= 0.51
     assert video[0, 192:].equal(video[-1, 192:]) and video[0, 192:].std() > 0.05
     assert load_file(comfyui.base / "output" / "plot.st")["image"].shape[0] == 1
+
+
+def test_several_videos_have_a_column_each_and_the_mean(comfyui: Server) -> None:
+    clips = drawn(2)
+    together = Clip(np.concatenate([clip.pixels for clip in clips]))
+    graph = Graph()
+    images = [stored(comfyui, graph, clip, f"clip{index}_of_2.st") for index, clip in enumerate([*clips, together])]
+    tables = [graph.add("VideoCrafterEvaluate", images=image, **SETTINGS) for image in images[:2]]
+    both = graph.add("VideoCrafterEvaluate", images=images[2], **SETTINGS, videos=2)
+    shown = [graph.add("PreviewAny", source=out(each)) for each in (*tables, both)]
+    results = comfyui.run(graph.prompt)
+    first, second, table = (results[each]["text"][0] for each in shown)
+    assert table.startswith("| measure | video 1 | video 2 | mean |")
+    assert cells(table, 0) == cells(first) and cells(table, 1) == cells(second)
+    mean = {name: (value + cells(second)[name]) / 2 for name, value in cells(first).items()}
+    assert cells(table, 2) == pytest.approx(mean, rel=1e-3)
+    graph.prompt[both]["inputs"]["videos"] = 3
+    assert_fails(comfyui, graph, "VideoCrafterEvaluate", "images has 32 frames, which are not 3 videos")
+
+
+def test_cancelling_ends_it_between_two_measures(comfyui: Server) -> None:
+    graph = Graph()
+    images = out(graph.add("EmptyImage", width=256, height=256, batch_size=64, color=0x336699))
+    graph.add("PreviewAny", source=out(graph.add("VideoCrafterEvaluate", images=images, **SETTINGS)))
+    received: list[Progress] = []
+
+    def cancel(progress: Progress) -> None:
+        received.append(progress)
+        if len(received) == 1:
+            comfyui.interrupt()
+
+    with pytest.raises(Interrupted, match="VideoCrafterEvaluate"):
+        comfyui.run(graph.prompt, on_progress=cancel)
+    assert received[-1].value < received[-1].maximum
 
 
 def test_nothing_is_connected_but_frames(comfyui: Server) -> None:

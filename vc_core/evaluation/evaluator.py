@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +53,16 @@ def title(name: str) -> str:
     return name if measure is None else measure.title + name[len(measure.name) :]
 
 
-def evaluate(clip: Clip, measures: Sequence[Measure], tools: Tools) -> Scores:
-    """Measure a clip. What can't be measured has a reason in place of a value."""
+def evaluate(clip: Clip, measures: Sequence[Measure], tools: Tools, before: Callable[[], None] | None = None) -> Scores:
+    """Measure a clip. What can't be measured has a reason in place of a value.
+
+    Args:
+        before: called before each measure; what it raises ends the evaluation.
+    """
     scores = Scores()
     for measure in measures:
+        if before is not None:
+            before()
         reason = _lacking(clip, measure)
         if reason is None and measure.tool and not tools.found.get(measure.tool):
             reason = tools.missing.get(measure.tool, f"needs a {measure.tool}")
