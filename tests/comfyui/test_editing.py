@@ -9,12 +9,14 @@ import av
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from harness.comfyui import REPOSITORY
 from harness.graph import Prompt, find_node, set_input, to_prompt
+from harness.graphs import TextGraph, out
 from harness.judge import colour_of, foreground
 from harness.server import Server
+from harness.works_with.length import windowed
 from vc_core.media.clip import Clip
 from vc_core.media.shapes import COLOURS, SHAPES, draw_shapes
 from vc_core.media.sound import Sound
@@ -99,6 +101,22 @@ def border_and_inside(video: np.ndarray) -> tuple[float, float]:
     return float(max(at_border)), float(max(inside))
 
 
+def measured(video: np.ndarray, source: np.ndarray, asked: str) -> tuple[float, float, float, float]:
+    """IoU with the clip, the part of frames in the color that was asked for, and the largest steps at borders and inside."""
+    colours = [colour_of(frame, foreground(frame)) == asked for frame in video if foreground(frame).any()]
+    return float(np.mean(overlaps(video, source))), sum(colours) / LENGTH, *border_and_inside(video)
+
+
+def check_edits(rows: list[tuple[float, float, float, float]], title: str, pytestconfig: pytest.Config) -> np.ndarray:
+    """The colors are as asked, and frames differ no more at the borders of windows than inside them; all is reported."""
+    told = [f"IoU {iou:.2f}, color {right:.0%}, border {border:.2f}, inside {inside:.2f}" for iou, right, border, inside in rows]
+    pytestconfig.closing_lines += [f"{title}: {'; '.join(told)}"]
+    table = np.array(rows)
+    assert table[:, 1].mean() >= 0.95, told
+    assert (table[:, 2] <= table[:, 3]).all(), told
+    return table
+
+
 @pytest.mark.full
 def test_the_colour_changes_without_jumps_at_windows(comfyui, workflow, pytestconfig):
     """The workflow on 48 frames in windows of 16, with half as many steps. The IoU with the clip is reported, see docs/composing.md."""
@@ -115,11 +133,30 @@ def test_the_colour_changes_without_jumps_at_windows(comfyui, workflow, pytestco
         prompt["save"] = {"class_type": "TestSave", "inputs": {"file": file, "image": [decode, 0]}, "_meta": {"title": "save"}}
         comfyui.run(prompt)
         video = load_file(comfyui.base / "output" / file)["image"].double().numpy() * 255
-        source = drawn(LENGTH, shape, colour, start, end).double().numpy() * 255
-        colours = [colour_of(frame, foreground(frame)) == asked for frame in video if foreground(frame).any()]
-        rows.append((np.mean(overlaps(video, source)), sum(colours) / LENGTH, *border_and_inside(video)))
-    told = [f"IoU {iou:.2f}, colour {right:.0%}, border {border:.2f}, inside {inside:.2f}" for iou, right, border, inside in rows]
-    pytestconfig.closing_lines += [f"Editing 48 frames: {'; '.join(told)}"]
-    _, colours, borders, insides = map(np.array, zip(*rows, strict=True))
-    assert colours.mean() >= 0.95, told
-    assert (borders <= insides).all(), told
+        rows.append(measured(video, drawn(LENGTH, shape, colour, start, end).double().numpy() * 255, asked))
+    check_edits(rows, "Editing 48 frames by denoise", pytestconfig)
+
+
+@pytest.mark.full
+def test_the_depth_model_keeps_the_structure_and_changes_the_colour(comfyui, pytestconfig):
+    """Depth maps of the same clips, here their shapes, on the bundled depth model in the same windows."""
+    rows = []
+    for number, (shape, colour, asked, _, start, end) in enumerate(EDITS):
+        source = drawn(LENGTH, shape, colour, start, end)
+        depth = (source.amax(-1, keepdim=True) > 0.25).float().expand(-1, -1, -1, 3).contiguous()
+        save_file({"image": depth}, comfyui.base / "input" / f"depth_{number}.safetensors")
+        graph = TextGraph("videocrafter_tiny_depth (bundled)", f"a {asked} {shape}", frames=LENGTH)
+        maps = out(graph.add("TestImage", file=f"depth_{number}.safetensors"))
+        both = graph.add(
+            "VideoCrafterDepthToVideo", positive=graph.positive, negative=graph.negative, depth=maps, latent=graph.latent, range="clip",
+            strength=1.0,
+        )
+        settings = {"seed": 0, "steps": STEPS, "cfg": 4.0, "eta": 1.0, "guidance_rescale": 0.0, "denoise": 1.0}
+        latent = graph.add(
+            "VideoCrafterSampler", model=windowed(graph, WINDOW, OVERLAP), positive=out(both, 0), negative=out(both, 1),
+            latent_image=graph.latent, **settings,
+        )
+        video = graph.run(comfyui, image=graph.decode(out(latent)))["image"].double().numpy() * 255
+        rows.append(measured(video, source.double().numpy() * 255, asked))
+    table = check_edits(rows, "Editing 48 frames by the depth model", pytestconfig)
+    assert table[:, 0].mean() >= 0.7, table
