@@ -33,7 +33,7 @@ def compose(info: ObjectInfo) -> WorkflowBuilder:
     style = _style(flow, loader)
     sampler = sampler_node(flow, style, control, latent["LATENT"], SECOND_ROW)
     decode = decoded(flow, loader, sampler, SECOND_ROW)
-    saved(flow, decode["IMAGE"], [decode], SECOND_ROW, "VideoCrafter_compose", save_top=LOWER)
+    saved(flow, decode["IMAGE"], [decode], SECOND_ROW, "VideoCrafter_compose", save_top=LOWER, conditioned=False)
     return flow
 
 

@@ -48,5 +48,5 @@ def depth_to_video(info: ObjectInfo) -> WorkflowBuilder:
     flow.group("Depth, size and length", [conditioning, latent], color=GREEN)
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], SECOND_ROW)
     decode = decoded(flow, loader, sampler, SECOND_ROW)
-    saved(flow, decode["IMAGE"], [decode], SECOND_ROW, "VideoCrafter_depth_to_video", webp_top=FIRST_ROW)
+    saved(flow, decode["IMAGE"], [decode], SECOND_ROW, "VideoCrafter_depth_to_video", webp_top=FIRST_ROW, conditioned=False)
     return flow

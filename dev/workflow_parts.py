@@ -58,13 +58,14 @@ def decoded(flow: WorkflowBuilder, loader: Node, sampler: Node, top: float) -> N
 
 def saved(
     flow: WorkflowBuilder, frames: Output, shown: list[Node], top: float, prefix: str, webp_top: float | None = None,
-    save_top: float = FIRST_ROW,
+    save_top: float = FIRST_ROW, conditioned: bool = True,
 ) -> None:
     """A video file in the sixth column and an animated image.
 
     top:      of the row
     save_top: of the video file, which is at the top of the graph where it can be: the interface's minimap hides nothing there
     webp_top: of the animated image in the fifth column; below what is `shown` there already, if not given
+    conditioned: whether the conditioning has fps, too, which a note tells from that of the file
     """
     below = max(node.data["pos"][1] + node.data["size"][1] for node in shown)
     save = flow.node(
@@ -76,11 +77,12 @@ def saved(
         {"images": frames, "filename_prefix": prefix, "fps": 8.0, "lossless": True},
         at=(COLUMNS[4], below + 130 if webp_top is None else webp_top), size=(260, 320),
     )
-    flow.note(
-        "fps in the conditioning sets the speed of the motion: higher means less motion from frame to frame. fps in the saving nodes "
-        "sets the playback speed.",
-        at=(COLUMNS[3], top + 410), size=(WIDTH, 110), title="Two kinds of fps",
-    )
+    if conditioned:
+        flow.note(
+            "fps in the conditioning sets the speed of the motion: higher means less motion from frame to frame. fps in the saving nodes "
+            "sets the playback speed.",
+            at=(COLUMNS[3], top + 410), size=(WIDTH, 110), title="Two kinds of fps",
+        )
     flow.group("Frames: nothing to set", shown, color=OLIVE)
     flow.group("Saved: an animated image", [webp], color=TEAL)
     flow.group("Saved: a video file", [save], color=TEAL)
