@@ -20,6 +20,8 @@ from torch import Tensor
 
 import vc_core
 from harness.comfyui import REPOSITORY
+from vc_core.adapters.control import Control, ControlAdapter
+from vc_core.control.cameras import camera_path
 from vc_core.family.bundled import bundled_models
 from vc_core.pipeline import VideoModel
 
@@ -47,6 +49,7 @@ class Shot:
     settings: dict[str, Any] = field(default_factory=dict)
     image: Tensor | None = None  # [3, H, W] in [-1, 1], for a model of images
     depth: Tensor | None = None  # [1, 1, T, H, W], for a model of depth
+    camera: str = ""  # moves, for a model with a camera
 
 
 def text_sheets(distilled: bool = False) -> dict[str, list[Shot]]:
@@ -97,6 +100,13 @@ def depth_sheets() -> dict[str, list[Shot]]:
     return {"silhouettes": shots}
 
 
+def camera_sheets() -> dict[str, list[Shot]]:
+    """What a model with a camera shows: each move, of whatever the prompt says."""
+    moves = ("pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out", "zoom in, pan right", "still")
+    prompts = (" ".join(sentence.split()[:3]) for sentence in SENTENCES)
+    return {"cameras": [Shot(f"{move}: {prompt}", prompt, camera=move) for move, prompt in zip(moves, prompts, strict=True)]}
+
+
 def drawn(colour: str, shape: str, at: tuple[int, int] = (32, 32), radius: int = 9, size: int = 64) -> Tensor:
     """An image of the bundled models' world, ``[3, size, size]`` in [-1, 1], with its edges smoothed."""
     fine = 4
@@ -122,6 +132,9 @@ def shoot(model: VideoModel, shots: Sequence[Shot]) -> list[np.ndarray]:
         usual |= {"steps": STEPS, "guidance_scale": GUIDANCE}
     for shot in shots:
         settings = usual | shot.settings
+        if shot.camera:
+            control = Control(poses=camera_path(shot.camera, model.config.sampling.frames).poses[None])
+            settings["hooks"] = [each.controlled(control) for each in model.adapters.values() if isinstance(each, ControlAdapter)]
         if shot.depth is not None:
             video = model.depth_to_video(shot.depth, shot.prompt, **settings)
         elif shot.image is None:
@@ -172,6 +185,8 @@ def render(name: str) -> None:
     with_image = model.config.image_encoder is not None
     if model.config.unet.takes_depth:
         sheets = depth_sheets()
+    elif any(isinstance(adapter, ControlAdapter) for adapter in model.adapters.values()):
+        sheets = camera_sheets()
     else:
         sheets = image_sheets("ends" in model.config.keyframes) if with_image else text_sheets(model.config.unet.guidance_embedding)
     for title, shots in sheets.items():

@@ -16,6 +16,7 @@ from harness.graph import ObjectInfo
 from harness.server import running
 
 from . import dynamicrafter_workflows as dynamicrafter
+from .camera_workflow import camera
 from .compose_workflow import compose
 from .depth_workflow import depth_to_video
 from .edit_workflow import edit_video
@@ -308,6 +309,7 @@ WORKFLOWS: dict[str, Callable[[ObjectInfo], WorkflowBuilder]] = {
     "dynamicrafter_more_motion": dynamicrafter.more_motion,
     "text_to_video_freeinit": freeinit,
     "draw_trajectory": draw_trajectory,
+    "camera": camera,
     "viewcrafter": dynamicrafter.viewcrafter,
 }
 

@@ -24,7 +24,7 @@ DIRECTIONS = ("left", "right", "up", "down")
 NEAREST, FARTHEST, RADIUS = 11, 53, 9.0  # pixels: where a shape's middle may be, on both axes
 ROOM = 16.0  # pixels that a shape can move at least, a quarter of the image
 TEXT_TO_VIDEO, IMAGE_TO_VIDEO, DYNAMICRAFTER = "videocrafter_tiny_t2v", "videocrafter_tiny_i2v", "videocrafter_tiny_dynamicrafter"
-FEW_STEPS, DEPTH = "videocrafter_tiny_turbo", "videocrafter_tiny_depth"
+FEW_STEPS, DEPTH, CAMERA = "videocrafter_tiny_turbo", "videocrafter_tiny_depth", "videocrafter_tiny_camera"
 STEPS = 25
 BATCH = 12  # videos made at once
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.judge import as_pixels, judge
 from tests.bundled_cases import (
+    CAMERA,
     COLOURS,
     DEPTH,
     DIRECTIONS,
@@ -28,6 +29,7 @@ from tests.bundled_cases import (
     model,
     text_videos,
 )
+from tests.test_bundled_camera import videos as camera_videos
 from vc_core.family.bundled import bundled_models
 
 CLIPS = Path(__file__).parent / "data" / "bundled"
@@ -46,6 +48,8 @@ def clip(name: str) -> np.ndarray:
     if name == DEPTH:  # a white square, of which the depth moves right
         maps = torch.stack([red_square().amax(1).roll(shift, -1) for shift in range(0, 32, 2)], 1)
         return as_pixels(model(name).depth_to_video(maps[:, None], "a green square", **settings)[0].numpy())
+    if name == CAMERA:
+        return as_pixels(camera_videos(["zoom in, pan left"], ["a yellow square"], **settings)[0].numpy())
     if name == FEW_STEPS:
         return as_pixels(model(name).text_to_video("a red circle moving right", fps=8.0, seed=0)[0].numpy())
     if name == TEXT_TO_VIDEO:

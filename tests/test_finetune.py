@@ -129,6 +129,18 @@ def test_what_splits_weights_is_refused(monkeypatch):
         make_accelerator(TrainerSettings(), "cpu")
 
 
+def test_another_precision_in_one_process_is_refused():
+    """Accelerate's state is the process's: it can't be changed there."""
+    program = """
+from vc_core.training.settings import TrainerSettings
+from vc_core.training.trainer import make_accelerator
+make_accelerator(TrainerSettings(), "cpu")
+make_accelerator(TrainerSettings(precision="bfloat16"), "cpu")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "InputError: precision is bfloat16, but this process has trained with another one: start a new process." in done.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 def test_sigterm_saves_and_the_run_goes_on(clips, tmp_path):
     arguments = command(*changes(clips, tmp_path, trainer__updates=100_000, trainer__log_every=1))

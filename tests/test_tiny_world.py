@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import vc_core
+from tiny_world import cameras
 from tiny_world import world as worlds
 from tiny_world.__main__ import main
 from tiny_world.clip import clear_unused_tokens, plane_positions, spread_target
@@ -19,7 +20,9 @@ from tiny_world.denoiser import LatentTable, init_from, init_identity, init_posi
 from tiny_world.settings import DEFAULT, DiffusionTraining, Phase, load_settings
 from tiny_world.sight import cell_weights
 from tiny_world.vae import anchors, normalise, random_frames
+from tiny_world.world import World
 from vc_core.config import load_config
+from vc_core.control.cameras import camera_path
 from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.conditioning import Conditioning
 from vc_core.models.transformers import Pass
@@ -200,6 +203,45 @@ def test_the_clock_tells_the_first_frames_from_the_last() -> None:
     plus, minus = added[-2], added[-1]
     assert bool((plus[:4] > 0.1).all()) and bool((plus[-4:] < -0.1).all()) and float(plus[4:12].abs().max()) < 1e-3
     torch.testing.assert_close(plus, -minus)
+
+
+def test_where_a_camera_sees_the_shape() -> None:
+    """Panning left moves the picture to the right; at half the distance the shape is twice as large, and twice as far from the middle."""
+    world, start = World(), torch.tensor([[4.0, -2.0]])
+    middle, radius = cameras.seen(camera_path("pan left", 16).poses[None], start, world)
+    expected = 32 + 4 + cameras.FOCAL * 1.5 * torch.arange(16) / 16
+    assert torch.allclose(middle[0, :, 0], expected) and (middle[0, :, 1] == 30).all() and (radius == 9).all()
+    near = torch.eye(3, 4)[None, None].clone()
+    near[..., 2, 3] = -cameras.DISTANCE / 2
+    middle, radius = cameras.seen(near, start, world)
+    assert middle.tolist() == [[[40, 28]]] and radius.tolist() == [[18]]
+
+
+def test_clips_of_a_camera_stay_inside() -> None:
+    world = World()
+    clips = cameras.sample_cameras(world, 200, torch.Generator().manual_seed(0))
+    assert ((clips.middle - clips.radius[..., None] > 0) & (clips.middle + clips.radius[..., None] < world.size)).float().mean() > 0.98
+    assert cameras.render_cameras(clips, world).shape == (200, 16, 3, 64, 64)
+    assert clips.prompts[0].startswith("a ") and len(clips.prompts[0].split()) == 3
+
+
+def test_a_camera_module_starts_without_effect() -> None:
+    """And it is trained with the layers over time alone."""
+    torch.manual_seed(0)
+    network = cameras.CameraDenoiser(load_config("tiny_camera")).eval()
+    for parameter in network.unet.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    given, poses = (torch.randn(1, 4, 4, 8, 8), torch.tensor([500])), camera_path("zoom in", 4).poses[None]
+    text = Conditioning(torch.randn(1, 77, 32), fps=torch.tensor([8.0]))
+    with torch.no_grad():
+        torch.testing.assert_close(network(*given, text, poses), network.unet(*given, text))
+    network.train_over_time()
+    trained = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
+    kept = [name for name, parameter in network.unet.named_parameters() if not parameter.requires_grad]
+    assert trained == {"unet", "adapter"} and any("temopral_conv" in name for name in kept)
+    assert not any("init_attn" in name for name in kept)
+    assert set(network.added()) == {f"model.diffusion_model.{path}.cc_projection.{kind}" for path in network.paths.values()
+                                    for kind in ("weight", "bias")}
 
 
 def test_rows_of_unused_tokens_are_cleared() -> None:

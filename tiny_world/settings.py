@@ -89,6 +89,11 @@ class Distillation:
 
 
 @dataclass
+class CameraTraining(DiffusionTraining):
+    """See `tiny_world.cameras`."""
+
+
+@dataclass
 class TrainingSettings:
     """All settings of a run."""
 
@@ -101,6 +106,12 @@ class TrainingSettings:
     sight: SightTraining = field(default_factory=SightTraining)  # of image-to-video models
     diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
     distillation: Distillation | None = None  # in place of diffusion, clip and sight: the model to start from in fewer steps
+    camera: CameraTraining | None = None  # in place of diffusion, clip and sight: a camera module for the model to start from
+
+    @property
+    def changes_a_model(self) -> bool:
+        """Whether the run changes the model that it starts from, whose text encoder it keeps."""
+        return self.distillation is not None or self.camera is not None
 
 
 DEFAULT = Path(__file__).parent / "tiny_t2v.yaml"
@@ -120,6 +131,7 @@ STAGE_BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     "decoder": {"foreground_weight": (0, 1e6), "latent_noise": (0, 1e6)},
     "sight": {},
     "diffusion": {},
+    "camera": {},
     "distillation": {"guidance_min": (0, 100), "guidance_max": (0, 100), "huber": (0, 100)},
 }
 
@@ -152,9 +164,11 @@ def _check(settings: TrainingSettings) -> None:
             continue
         stage.trainer.check(f"{name}.trainer.")
         check_numbers(stage, bounds, f"{name}.")
-    settings.diffusion.loss.check("diffusion.loss.")
-    for index, phase in enumerate(settings.diffusion.phases):
-        check_numbers(phase, PHASE_BOUNDS, f"diffusion.phases[{index}].")
+    for name, stage in (("diffusion", settings.diffusion), ("camera", settings.camera)):
+        if stage is not None:
+            stage.loss.check(f"{name}.loss.")
+            for index, phase in enumerate(stage.phases):
+                check_numbers(phase, PHASE_BOUNDS, f"{name}.phases[{index}].")
     world = settings.world
     check_numbers(world, WORLD_BOUNDS, "world.")
     if world.fps_min > world.fps_max:

@@ -26,6 +26,7 @@ from vc_core.training.networks import Denoiser
 from vc_core.training.state import StateError, make_folder, read_state, save_atomically
 from vc_core.training.trainer import Trainer, generator_of
 
+from .cameras import CameraDenoiser, CameraLoss
 from .clip import AttributeClip, ClipLoss, clear_unused_tokens
 from .denoiser import (
     DenoiserLoss,
@@ -141,7 +142,7 @@ def train_clip(run: Run) -> None:
     settings = run.settings.clip
     if run.file("text_encoder.pt").exists():
         return
-    if run.settings.distillation is not None:
+    if run.settings.changes_a_model:
         save_atomically(run.started("text_encoder"), run.file("text_encoder.pt"))
         return
     torch.manual_seed(settings.trainer.seed)
@@ -182,7 +183,7 @@ def train_projector(run: Run) -> None:
 
 def train_denoiser(run: Run) -> None:
     """Train the UNet, together with the projector of an image-to-video model."""
-    if run.settings.distillation is not None:
+    if run.settings.changes_a_model:
         return
     settings, world = run.settings.diffusion, run.settings.world
     torch.manual_seed(settings.trainer.seed)
@@ -234,6 +235,29 @@ def distil(run: Run) -> None:
     save_atomically(Denoiser(trainer.run()).state_dict(), run.file("unet.pt"))
 
 
+def train_camera(run: Run) -> None:
+    """Train a camera module, and the temporal transformers of the model that it starts from, see `tiny_world.cameras`."""
+    settings, world = run.settings.camera, run.settings.world
+    if settings is None:
+        return
+    if run.start is None:
+        raise InputError("A camera module needs a model to start from.")
+    torch.manual_seed(settings.trainer.seed)
+    network = CameraDenoiser(run.config, training_layers())
+    init_from(network.unet, run.started("unet"))
+    network.train_over_time()
+    loss = CameraLoss(
+        DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss), run.autoencoder(), run.config.autoencoder.scale_factor,
+        TextTable(run.text_encoder()), world, settings,
+    )
+    trainer = Trainer(network, loss, settings.trainer, run.file("unet.state.pt"), "camera")
+    trainer.resume()
+    trained = trainer.run()
+    assert isinstance(trained, CameraDenoiser)
+    save_atomically(trained.added(), run.file("camera.pt"))
+    save_atomically(Denoiser(trained.unet).state_dict(), run.file("unet.pt"))
+
+
 def finish(run: Run) -> None:
     """Write the complete model as one file, `videocrafter_NAME.safetensors`."""
     network = run.denoiser()
@@ -241,11 +265,12 @@ def finish(run: Run) -> None:
     networks: dict[str, nn.Module] = {"unet": network.unet, "autoencoder": run.autoencoder(), "text_encoder": run.text_encoder()}
     if network.projector is not None:
         networks |= {"projector": network.projector, "image_encoder": run.image_encoder()}
-    path = write_model(run.file(f"videocrafter_{run.config.name}.safetensors"), run.config, networks)
+    added = read_state(run.file("camera.pt")) if run.settings.camera is not None else {}
+    path = write_model(run.file(f"videocrafter_{run.config.name}.safetensors"), run.config, networks, added)
     print(f"The model is in {path} ({path.stat().st_size / 2**20:.1f} MiB).")
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "projector": train_projector, "unet": train_denoiser,
-    "distillation": distil, "model": finish,
+    "distillation": distil, "camera": train_camera, "model": finish,
 }

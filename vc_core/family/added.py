@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from ..checkpoint.convert import CONFIG_KEY
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import Checkpoint
 
@@ -21,7 +22,8 @@ _MIDDLE = "model.diffusion_model.middle_block.2.transformer_blocks.0."
 MARKERS = (
     MOTIONCTRL, f"{_MIDDLE}pluker_projection.weight", f"{_MIDDLE}cc_projection.weight", "omcm.conv_in.weight", "body.0.block1.weight",
 )
-#: What MotionCtrl's authors drop of VideoCrafter2's file: their model has no embedding of fps, and no sample scale.
+#: What MotionCtrl's authors drop of VideoCrafter2's file: their model has no embedding of fps, and no sample scale. A file that says its
+#: configuration, as those written here do, keeps what it has.
 DROPPED = re.compile(r"model\.diffusion_model\.fps_embedding\.|scale_arr$")
 #: A part of every UNet of the family.
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
@@ -57,6 +59,6 @@ def set_apart(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint | None]:
             f"{checkpoint.path} is an adapter, not a model: load the model that it was made for, and the adapter beside it (adapters= in "
             "Python, --adapter on the command line, VideoCrafter Load Motion Adapter in ComfyUI); or give that model as the base."
         )
-    plain = MOTIONCTRL in checkpoint and IMAGE not in checkpoint
+    plain = MOTIONCTRL in checkpoint and IMAGE not in checkpoint and CONFIG_KEY not in checkpoint.metadata
     model = checkpoint.only(lambda name: not is_added(name) and not (plain and DROPPED.match(name)))
     return model, checkpoint.only(is_added)

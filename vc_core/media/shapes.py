@@ -15,7 +15,7 @@ BACKGROUND = (18, 18, 24)
 SIZE, RADIUS = 64, 9.0
 
 
-def draw_shapes(colour: Tensor, shape: Tensor, x: Tensor, y: Tensor, *, size: int = SIZE, radius: float = RADIUS) -> Tensor:
+def draw_shapes(colour: Tensor, shape: Tensor, x: Tensor, y: Tensor, *, size: int = SIZE, radius: float | Tensor = RADIUS) -> Tensor:
     """Images of one shape each, with smooth outlines.
 
     Args:
@@ -24,7 +24,7 @@ def draw_shapes(colour: Tensor, shape: Tensor, x: Tensor, y: Tensor, *, size: in
         x: ``[N]``, the shape's middle in pixels from the left.
         y: ``[N]``, the shape's middle in pixels from the top.
         size: width and height of the images in pixels.
-        radius: half of a shape's width in pixels, roughly.
+        radius: half of a shape's width in pixels, roughly; of each shape, where it is ``[N]``.
 
     Returns:
         ``[N, 3, size, size]`` in [-1, 1].
@@ -32,13 +32,14 @@ def draw_shapes(colour: Tensor, shape: Tensor, x: Tensor, y: Tensor, *, size: in
     axis = torch.arange(size, dtype=torch.float32) + 0.5
     dx = axis[None, None, :] - x.float()[:, None, None]
     dy = axis[None, :, None] - y.float()[:, None, None]
+    radius = radius[:, None, None] if isinstance(radius, Tensor) else radius
     cover = (0.5 - _signed_distance(shape[:, None, None], dx, dy, radius)).clamp(0, 1)[:, None]  # [N, 1, H, W]
     paint = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[colour][:, :, None, None]
     ground = torch.tensor(BACKGROUND, dtype=torch.float32)[None, :, None, None]
     return (ground + cover * (paint - ground)) / 127.5 - 1.0
 
 
-def _signed_distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: float) -> Tensor:
+def _signed_distance(shape: Tensor, dx: Tensor, dy: Tensor, radius: float | Tensor) -> Tensor:
     """Distance in pixels to the outline of each shape, negative inside. `shape [N,1,1]`, `dx, dy [N,H,W]`."""
     circle = (dx**2 + dy**2).sqrt() - radius
     square = torch.maximum(dx.abs(), dy.abs()) - 1.06 * radius

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoint.convert import CONFIG_KEY
 from ..config import ModelConfig, to_yaml
@@ -17,12 +17,15 @@ from ..family.parts import PARTS
 from ..files import replacing
 
 
-def write_model(path: Path, config: ModelConfig, networks: Mapping[str, nn.Module]) -> Path:
+def write_model(
+    path: Path, config: ModelConfig, networks: Mapping[str, nn.Module], added: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write weights as float16 under the published names, the schedule as float32, and the configuration into the metadata.
 
     Args:
         path: the safetensors file to write.
         networks: the parts of the model, by the names of :data:`vc_core.family.parts.PARTS`.
+        added: tensors of an adapter by their names in the file.
 
     Returns:
         ``path``.
@@ -35,7 +38,7 @@ def write_model(path: Path, config: ModelConfig, networks: Mapping[str, nn.Modul
         PARTS[part].prefix + name: value.half()
         for part, network in networks.items()
         for name, value in network.state_dict().items()
-    }
+    } | {name: value.half() for name, value in (added or {}).items()}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise InputError(f"{name} has NaN, or values beyond float16's largest, {torch.finfo(torch.float16).max:g}.")

@@ -67,7 +67,7 @@ def make_accelerator(settings: TrainerSettings, device: torch.device | str | Non
 
     Raises:
         InputError: accelerate is not installed, or set up for what isn't supported (FSDP, DeepSpeed), or the passes can't be shared out
-            evenly among the processes.
+            evenly among the processes, or this process has trained with another precision before.
     """
     try:
         from accelerate import Accelerator
@@ -75,7 +75,11 @@ def make_accelerator(settings: TrainerSettings, device: torch.device | str | Non
         raise InputError("Training needs accelerate and peft: pip install 'comfyui-videocrafter[train]'.") from error
     precision = "bf16" if settings.precision == "bfloat16" else "no"
     on_cpu = device is not None and torch.device(device).type == "cpu"
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
+    try:
+        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
+    except ValueError as error:  # its state is the process's
+        text = f"precision is {settings.precision}, but this process has trained with another one: start a new process."
+        raise InputError(text) from error
     processes = accelerator.num_processes
     if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise InputError(f"accelerate is set up for {accelerator.distributed_type.value}; training runs on one process or several (DDP).")
