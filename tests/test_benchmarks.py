@@ -135,7 +135,12 @@ def test_random_weights_keep_numbers_moderate():
     assert out.isfinite().all() and 0.01 < out.std() < 100
 
 
-@pytest.mark.parametrize("name", sorted({*published(), "tiny_t2v", "tiny_i2v", "tiny_dynamicrafter"} - {"dynamicrafter_512_interp_v1"}))
+#: One of each form is estimated by `make test`.
+QUICK = ("t2v_512_v2", "i2v_512_v1", "dynamicrafter_1024_v1", "make_your_video_v1", "tiny_t2v")
+ESTIMATED = sorted({*published(), "tiny_t2v", "tiny_i2v", "tiny_dynamicrafter"} - {"dynamicrafter_512_interp_v1"})
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.full) for name in ESTIMATED])
 def test_memory_is_estimated_from_the_configuration(name):
     """At the published widths, on a walk: one frame and 64, small and large, in float32 and in half.
 

@@ -338,6 +338,7 @@ def test_a_reader_that_goes_away():
 
 @POSIX
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.full
 def test_an_output_that_is_full():
     done = run(f"$V info {T2V} > /dev/full")
     assert done.returncode == 1 and done.stderr.startswith("error: No space left") and done.stderr.count("\n") == 1
@@ -347,6 +348,7 @@ ASCII = "import sys; from vc_core.__main__ import main; main(['info', sys.argv[1
 
 
 @POSIX
+@pytest.mark.full
 def test_an_ascii_console(tmp_path):
     name = tmp_path / "schwäne.safetensors"
     main(["convert", T2V, str(name)])

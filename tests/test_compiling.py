@@ -53,7 +53,8 @@ def inputs(config: ModelConfig, clip: Clip, **where):
     return x, torch.tensor([500, 20], **where), given
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind == "one level" else pytest.mark.full) for kind in FORMS])
+@pytest.mark.full
+@pytest.mark.parametrize("kind", FORMS)
 def test_a_network_is_one_graph_for_all_sizes(kind):
     config, counter = form(kind), CompileCounter()
     torch.manual_seed(0)

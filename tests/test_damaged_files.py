@@ -164,6 +164,7 @@ def test_messages_have_no_control_characters(tmp_path):
         assert str(caught.value).isprintable()
 
 
+@pytest.mark.full
 def test_many_names_for_one_large_dictionary(tmp_path):
     shared: dict[str, int] = {str(i): i for i in range(20_000)}
     refusal(tmp_path / "model.ckpt", zipped(pickle.dumps({str(i): shared for i in range(20_000)}, 2)), "no tensors")

@@ -106,6 +106,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
+@pytest.mark.full
 def test_two_processes_are_one(clips, tmp_path):
     """The same clips in an update, shared out among two processes by gloo, give the same weights up to rounding."""
     run_of(clips, tmp_path / "one", trainer__accumulate=2).train()
@@ -142,6 +143,7 @@ make_accelerator(TrainerSettings(precision="bfloat16"), "cpu")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.full
 def test_sigterm_saves_and_the_run_goes_on(clips, tmp_path):
     arguments = command(*changes(clips, tmp_path, trainer__updates=100_000, trainer__log_every=1))
     process = subprocess.Popen(arguments, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

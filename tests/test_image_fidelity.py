@@ -111,6 +111,7 @@ def test_strips_make_no_difference(monkeypatch):
         assert torch.allclose(structure(one, other), expected, atol=1e-6)
 
 
+@pytest.mark.full
 def test_measuring_takes_little_memory_and_time():
     """Once it took 21 times the frames' memory, and for an image of 36 million pixels twenty seconds."""
     program = """

@@ -192,6 +192,7 @@ def test_large_images_are_refused_from_their_header(tmp_path):
             read_image(tmp_path / f"image{suffix}")
 
 
+@pytest.mark.full
 def test_50_million_pixels_are_read(tmp_path):
     """In a process of its own, whose memory stays below 5 times the pixels in float32 (without the libraries)."""
     Image.new("L", (10000, 5000), 100).save(tmp_path / "image.png", compress_level=1)
@@ -328,6 +329,7 @@ def test_cutting_before_resizing_gives_the_same(size, target):
 
 
 @pytest.mark.parametrize("size", [(1, 65500), (65500, 1), (2, 5_000_000)])
+@pytest.mark.full
 def test_a_line_takes_no_memory(size):
     """Resized as a whole, 1x65500 pixels at 512x320 would be 206 GB."""
     program = """

@@ -1,13 +1,13 @@
 """Clips of one shape that stands still while the camera moves, and MotionCtrl's camera module trained on them.
 
 The shape is at a fixed distance before a camera whose path is made of MotionCtrl's presets: pans move the whole picture, zooms change its
-size. As in MotionCtrl (arXiv:2312.03641, section 3.3) the poses' projections are trained together with the temporal transformers, and the
-rest of the UNet is kept.
+size. As in MotionCtrl (arXiv:2312.03641, section 3.3) the poses' projections are trained together with layers over time, here with all of
+them, and the rest of the UNet is kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from vc_core.models.autoencoder import Autoencoder
 from vc_core.models.conditioning import Conditioning
 from vc_core.models.hooks import PassInputs
 from vc_core.models.layers import LayerFactory
+from vc_core.models.temporal_conv import TemporalConvolution
 from vc_core.models.transformers import TemporalTransformer
 from vc_core.models.unet import UNet
 from vc_core.training.loss import Batch, DiffusionLoss
@@ -106,10 +107,10 @@ class CameraDenoiser(nn.Module):
         return self.unet(x, timesteps, conditioning, self.adapter.controlled(Control(poses=poses))(inputs))
 
     def train_over_time(self) -> None:
-        """Keep all weights but those of the temporal transformers and of the camera module."""
+        """Keep all weights but those of the layers over time and of the camera module."""
         self.unet.requires_grad_(False)
         for module in self.unet.modules():
-            if isinstance(module, TemporalTransformer):
+            if isinstance(module, (TemporalTransformer, TemporalConvolution)):
                 module.requires_grad_(True)
 
     def added(self) -> dict[str, Tensor]:
@@ -132,8 +133,9 @@ class CameraLoss:
 
     def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
         phase = phase_of(self.settings, run.update)
-        clips = sample_cameras(self.world, phase.batch or self.settings.trainer.batch, run.generator)
-        images = render_cameras(clips, self.world)
+        world = replace(self.world, frames=phase.frames or self.world.frames)
+        clips = sample_cameras(world, phase.batch or self.settings.trainer.batch, run.generator)
+        images = render_cameras(clips, world)
         with torch.no_grad():
             mean = self.autoencoder.encode(images.flatten(0, 1)).chunk(2, 1)[0] * self.scale_factor
         latents = mean.unflatten(0, images.shape[:2]).transpose(1, 2)

@@ -137,6 +137,7 @@ def graphs(comfyui: Server, file: str) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.full
 def test_a_second_run_compiles_nothing(comfyui):
     """A model compiled as core's TorchCompileModel does it is one graph; at the same size, with another seed, no other is made."""
     bench, counts = Bench(comfyui, BUNDLED), []

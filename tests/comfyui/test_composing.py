@@ -118,7 +118,9 @@ class Composed:
         return Style(adapter, style_features(tower(), shown(texture(1, 40, 60, seed=5))))
 
 
-@pytest.mark.parametrize("case", CASES, ids=" and ".join)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=" and ".join(case), marks=[] if len(case) == 1 else pytest.mark.full) for case in CASES]
+)
 def test_alone_and_in_pairs(comfyui, case):
     """Each condition reaches the UNet as the core has it, whatever else does, and nothing else is there."""
     composed = Composed(case, Bench(comfyui, model_of(case), frames=FRAMES))

@@ -101,7 +101,7 @@ def test_as_on_core_s_own_model(comfyui, checkpoints, name):
     assert name == "nothing" or goldens.error(ours, without) > 10 * goldens.TOLERANCE
 
 
-@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("ours", [pytest.param(False, marks=pytest.mark.full), True])
 @pytest.mark.parametrize("name", ["an image per frame", "a chain", "an adapter and a ControlNet"])
 def test_by_hand_in_the_core(comfyui, checkpoints, name, ours):
     graph = ControlGraph(videos=2)

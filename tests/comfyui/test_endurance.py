@@ -42,6 +42,7 @@ def test_a_killed_server_starts_clean_and_gives_the_same_video(comfyui, tmp_path
         assert run(server, kind, "result", 0) == before
 
 
+@pytest.mark.full
 def test_a_run_that_ends_otherwise_leaves_the_next_as_it_was(comfyui) -> None:
     """One of each ending; the long test mixes them over a hundred runs."""
     kind, other = Kind(T2V, 2, 64), Kind(BUNDLED, 2, 64)

@@ -150,6 +150,7 @@ def test_another_of_the_same(comfyui, checkpoints):
     assert torch.equal(*latents)
 
 
+@pytest.mark.full
 def test_a_compiled_model_is_the_same(comfyui, checkpoints):
     """As TorchCompileModel does it, but for the code that would be generated, which takes minutes on a CPU."""
     latents = []

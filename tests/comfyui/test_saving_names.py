@@ -180,6 +180,7 @@ def test_two_servers_on_one_folder_never_overwrite(tmp_path):
             assert abs((read_video(tmp_path / name).mean() + 1) / 2 - colour) < 0.02
 
 
+@pytest.mark.full
 def test_a_part_of_the_fuzz():
     """`python -m dev.fuzz_media --kinds node` for longer."""
     report = fuzz(["node"], 0, 60, 200)
