@@ -101,6 +101,8 @@ class VideoCrafterMotionStrength(io.ComfyNode):
     def execute(cls, model: Any, strength: float, blocks: str, strengths: str = "", mask: Any = None) -> io.NodeOutput:
         schedule_of(model)  # which refuses other models
         chosen = _numbers(strengths) if strengths.strip() else strength
+        if mask is not None and not mask.isfinite().all():
+            raise ValueError("mask has values that are no numbers (NaN or infinite); a mask is 0 to 1.")
         factory = motion_strength(chosen, mask, PARTS if blocks == "all" else [blocks])
         clone = model.clone()
         options = clone.model_options["transformer_options"]
@@ -115,6 +117,9 @@ def _numbers(text: str) -> list[float]:
         ValueError: something else.
     """
     try:
-        return [float(each) for each in text.replace(",", " ").split()]
+        numbers = [float(each) for each in text.replace(",", " ").split()]
     except ValueError:
-        raise ValueError(f"strengths is {text!r:.80}; it must be numbers with commas between them, such as 1, 1, 0.5.") from None
+        numbers = []
+    if not numbers:
+        raise ValueError(f"strengths is {text!r:.80}; it must be numbers with commas between them, such as 1, 1, 0.5.")
+    return numbers

@@ -54,7 +54,7 @@ def test_the_forms_of_a_list_say_the_same(tmp_path, name, text):
         ("a.yaml", "x", "ends in .txt, .csv, .jsonl"),
         ("a.txt", " \n\n", "has no jobs"),
         ("a.jsonl", '{"prompt": "x"}\n{"prompt"\n', "line 2 is not JSON"),
-        ("a.jsonl", '["x"]\n', "line 1 is list"),
+        ("a.jsonl", '["x"]\n', "line 1 is no object"),
         ("a.csv", "prompt,prompt\nx,y\n", "'prompt' is there twice"),
         ("a.csv", "prompt,seed\na red circle, moving,3\n", "line 2 has more cells than the head"),
     ],
@@ -62,6 +62,12 @@ def test_the_forms_of_a_list_say_the_same(tmp_path, name, text):
 def test_a_list_that_can_t_be_read(tmp_path, name, text, message):
     with pytest.raises(JobError, match=message):
         read_list(write(tmp_path, name, text))
+
+
+def test_half_of_a_character_is_named_before_anything_is_made(tmp_path):
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a"}\n{"prompt": "\\ud800"}\n')
+    with pytest.raises(JobError, match="line 2 has .*, which is half of a character"):
+        read_list(tmp_path / "jobs.jsonl")
 
 
 def test_a_list_in_another_encoding(tmp_path):
@@ -177,6 +183,14 @@ def test_prompts_of_vbench(tmp_path):
     jobs = [json.loads(line) for line in target.read_text().splitlines()]
     expected = [(f"a swan-{n}", 7 + n) for n in range(5)] + [(f"a still boat-{n}", 7 + n) for n in range(25)]
     assert [(job["name"], job["seed"]) for job in jobs] == expected
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '[{"prompt_en": 5}]', "[" * 50_000])
+def test_suites_files_of_another_form(tmp_path, capsys, content):
+    (tmp_path / "x.json").write_text(content)
+    assert main(["prompts", "vbench", "--file", str(tmp_path / "x.json"), "--output", str(tmp_path / "jobs.jsonl")]) == 1
+    assert "is no list of prompts as VBench_full_info.json is" in capsys.readouterr().err
+    assert not (tmp_path / "jobs.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,13 @@ def test_lines_of_other_lengths_are_refused_by_their_number(count):
         read_poses(f"{URL}\n{LINE}\n{line}\n")
 
 
+def test_a_damaged_first_line_is_no_address():
+    good = "0 1 1 0.5 0.5 0 0 1 0 0 0 0 1 0 0 0 0 1 0"
+    with pytest.raises(InputError, match="line 1|Line 1"):
+        read_poses("x" + good + "\n" + good)
+    assert len(read_poses("https://example.org/clip\n" + good).poses) == 1
+
+
 @pytest.mark.parametrize("wrap", [lambda m: m, lambda m: [*m, [0, 0, 0, 1]], lambda m: sum(m, []), lambda m: [*sum(m, []), 0, 0, 0, 1]])
 def test_poses_in_json(wrap):
     matrix = [[1, 0, 0, 7], [0, 1, 0, 8], [0, 0, 1, 9]]

@@ -29,6 +29,7 @@ from vc_core.memory import is_out_of_memory
 
 T2V, I2V, DYNAMICRAFTER = "videocrafter_tiny_t2v", "videocrafter_tiny_i2v", "videocrafter_tiny_dynamicrafter"
 QUICK = ["--frames", "3", "--height", "32", "--width", "32", "--steps", "2"]
+DEPTH = "videocrafter_tiny_depth"
 VIEWS = ["--config", "viewcrafter_25_512_v1"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and special files are POSIX's")
 
@@ -149,6 +150,13 @@ def test_names_of_settings_become_options():
         (["t2v_512_v2"], "python -m vc_core fetch t2v_512_v2"),
         (["nonsense"], f"Bundled are {', '.join(bundled_models())}"),
         ([T2V, "--config", "none"], "no configuration 'none'"),
+        ([T2V, "--subject", "cat"], "--subject and --trajectory-steps are of a path: give --trajectory"),
+        ([T2V, "--trajectory-steps", "3"], "--subject and --trajectory-steps are of a path: give --trajectory"),
+        ([T2V, "--trajectory", "{picture}", "--trajectory-steps", "-1"], "--trajectory-steps is -1; it must be 0 to 1000"),
+        ([T2V, "--camera-guidance-scale", "3"], "--camera-guidance-scale is of a camera's path: give --camera"),
+        ([T2V, "--style-strength", "0.5"], "--style-strength is of a style: give --style"),
+        ([T2V, "--camera", "none.txt"], "none.txt is no file that exists: give a file of poses, or moves"),
+        ([DEPTH, "--depth", "{video}", "--depth-strength", "0.5,0.6"], "--depth-strength is '0.5,0.6', which is neither a number nor a"),
         ([T2V, "--adapter", "none.safetensors"], "none.safetensors: no such file"),
     ],
 )

@@ -180,13 +180,26 @@ def test_prompts_of_all_kinds(tmp_path, suffix):
     ("content", "message"),
     [
         ('["a"]', "can't be read as prompts"), ('[{"video": "a.mp4"}]', "row 1 lacks prompt"), ('{"a.mp4": 5}', "5 is no text"),
-        ("{", "can't be read as prompts"),
+        ("{", "can't be read as prompts"), ("5", "rows with a video and a prompt"), ("[" * 50_000, "can't be read as prompts"),
+        ("{}", "has no prompts"),
     ],
 )
 def test_prompt_files_of_another_form(tmp_path, content, message):
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(InputError, match=message):
         read_prompts(tmp_path / "p.json", [Video(tmp_path / "a.mp4", "a.mp4")])
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "null", "[" * 50_000])
+def test_lines_that_are_no_results(tmp_path, capsys, line):
+    (tmp_path / "results.jsonl").write_text(line)
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 1
+    assert "line 1, is no row of results as vc-core evaluate writes them" in capsys.readouterr().err
+
+
+def test_a_comparison_s_page_is_checked_first(videos, tmp_path, capsys):
+    assert main(["compare", "none", "none", "--output", str(tmp_path / "no" / "c.html")]) == 1
+    assert "none" not in capsys.readouterr().err.replace(str(tmp_path), "")
 
 
 def test_videos_of_one_name(tmp_path):

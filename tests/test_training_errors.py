@@ -15,6 +15,7 @@ from harness.comfyui import REPOSITORY
 from tiny_world.__main__ import main
 from tiny_world.settings import load_settings
 from vc_core.errors import ConfigError, FileWriteError, InputError, VideoCrafterError
+from vc_core.training.options import TrainingOptions, check
 from vc_core.training.settings import LossSettings, TrainerSettings
 from vc_core.training.state import StateError, make_folder, read_state, save_atomically
 from vc_core.training.trainer import DivergedError, Pass, Trainer
@@ -84,6 +85,17 @@ def test_broken_and_odd_settings(tmp_path, text, message):
     (tmp_path / "settings.yaml").write_text(text)
     with pytest.raises(VideoCrafterError, match=message):
         load_settings(tmp_path / "settings.yaml")
+
+
+@pytest.mark.parametrize("name", ["../other", "a/b", "con", ""])
+def test_names_that_no_file_can_have(tmp_path, name):
+    """Before anything is read, so that no other file is replaced and no training lost."""
+    given = TrainingOptions(model="m", data="d", output=str(tmp_path), name=name)
+    if name:
+        with pytest.raises(InputError, match="name is .*, which can't be a file's"):
+            check(given)
+    else:
+        check(given)
 
 
 def test_settings_that_are_no_text(tmp_path):

@@ -289,7 +289,7 @@ def _add_control_options(make: argparse.ArgumentParser) -> None:
     make.add_argument("--trajectory", type=Path, help="JSON file of paths in pixels of the video, such as of KJNodes' Spline Editor")
     make.add_argument("--subject", type=words, default="", help="the words of the prompt for what follows the path, for FreeTraj")
     text = "steps in which FreeTraj acts, from the first on; more: closer to the path, but worse"
-    make.add_argument("--trajectory-steps", type=whole_number, default=6, help=text)
+    make.add_argument("--trajectory-steps", type=whole_number, help=text)
 
 
 def _add_file_options(make: argparse.ArgumentParser) -> None:

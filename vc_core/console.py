@@ -32,8 +32,8 @@ def finish(command: Callable[[], None], in_options: Callable[[str], str] = str) 
         in_options: puts the command line's words in place of Python's in a message.
 
     Returns:
-        The exit code: 0 for success, 1 for an error of the user or the system, 130 after Ctrl-C, 141 if the output's reader went
-        away. Any other exception is a bug and is not caught.
+        The exit code: 0 for success, 1 for an error of the user or the system, 130 after Ctrl-C, 143 after SIGTERM in training, 141 if
+        the output's reader went away. Any other exception is a bug and is not caught.
     """
     try:
         command()
@@ -41,6 +41,7 @@ def finish(command: Callable[[], None], in_options: Callable[[str], str] = str) 
             sys.stdout.flush()  # here, where a reader that went away or a full disk is no traceback
     except VideoCrafterError as error:
         complain(in_options(str(error)) if isinstance(error, InputError) else str(error))
+        return error.exit_code
     except BrokenPipeError:
         _discard_output()
         return READER_GONE

@@ -26,6 +26,10 @@ from .sampling import Sampling
 
 #: Sides of FreeTraj's box in shares of the picture's, for a path that is drawn without a box.
 BOX = 0.35
+#: FreeTraj's steps whose attention is edited, unless others are asked for (the authors' number, of 50).
+EDITED_STEPS = 6
+#: Endings by which the text for a camera is a file's name, also where there is no such file.
+POSE_FILES = (".txt", ".json")
 NO_ADAPTER = (
     "The model has no layers for a camera, so it would ignore the path: load an adapter for it (MotionCtrl, or CameraCtrl or CamI2V for "
     "DynamiCrafter), or a checkpoint that has one, such as MotionCtrl's."
@@ -46,7 +50,7 @@ class Motion:
     camera: CameraPath | None = None
     tracks: Tracks | None = None
     subject: str = ""
-    steps: int = 6
+    steps: int = EDITED_STEPS
 
     def check(self, config: ModelConfig, has_adapter: bool) -> None:
         """
@@ -64,7 +68,7 @@ class Motion:
 
 
 def read_motion(
-    camera: str | None, trajectory: str | os.PathLike[str] | None, subject: str, sampling: Sampling, steps: int = 6
+    camera: str | None, trajectory: str | os.PathLike[str] | None, subject: str, sampling: Sampling, steps: int = EDITED_STEPS
 ) -> Motion:
     """The motion that is asked for, fitted to a run's size and length.
 
@@ -78,6 +82,9 @@ def read_motion(
     path, tracks = None, None
     if camera is not None:
         is_file = len(camera) < 1024 and Path(camera).is_file()
+        if not is_file and Path(camera[:1024]).suffix.lower() in POSE_FILES:
+            what = "a folder" if Path(camera).is_dir() else "no file that exists"
+            raise InputError(f"{camera} is {what}: give a file of poses, or moves such as 'pan left'.")
         path = read_poses(_text(camera)).resampled(sampling.frames) if is_file else camera_path(camera, sampling.frames)
     if trajectory is not None:
         tracks = read_tracks(_text(trajectory), (sampling.width, sampling.height), sampling.frames)
@@ -87,7 +94,7 @@ def read_motion(
 
 def _text(path: str | os.PathLike[str]) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from None
 

@@ -33,6 +33,9 @@ class VideoCrafterError(ValueError):
         lines: printed below it, one line each, likewise printable.
     """
 
+    #: The command line's exit code.
+    exit_code = 1
+
     def __init__(self, message: str = "", lines: Sequence[str] = ()) -> None:
         self.message, self.lines = printable(message), tuple(map(printable, lines))
         super().__init__("\n  ".join([self.message, *self.lines]))

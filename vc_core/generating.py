@@ -18,7 +18,7 @@ from .checkpoint import open_checkpoint
 from .checkpoint.convert import DTYPE_NAMES
 from .config import ModelConfig
 from .console import option, say
-from .controlling import Motion, read_motion, with_motion
+from .controlling import EDITED_STEPS, Motion, read_motion, with_motion
 from .diffusion.freeinit import noising_timestep
 from .diffusion.initial_noise import LatentStatistics, read_statistics
 from .diffusion.schedule import Schedule
@@ -117,8 +117,7 @@ class Plan:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        video = self.inputs.video
-        return (self.settings.height, self.settings.width) if video is None else (video.shape[-2], video.shape[-1])
+        return self.settings.height, self.settings.width
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -174,14 +173,17 @@ def planned(arguments: argparse.Namespace, files: Given, inputs: Inputs) -> Plan
     settings = Sampling.of(config, **(given | inputs.settings(config, given)), initial_noise=inputs.statistics)
     check_run(config, settings, inputs, given, loop=arguments.loop)
     settings = with_clip_motion(arguments, settings, config, inputs.video)
-    motion = read_motion(arguments.camera, arguments.trajectory, arguments.subject, settings, arguments.trajectory_steps)
+    if inputs.video is not None:
+        settings = settings.changed(frames=inputs.video.shape[2], height=inputs.video.shape[3], width=inputs.video.shape[4])
+    steps = EDITED_STEPS if arguments.trajectory_steps is None else arguments.trajectory_steps
+    motion = read_motion(arguments.camera, arguments.trajectory, arguments.subject, settings, steps)
     motion.check(config, files.moves)
     if inputs.style is not None:
         inputs.style.check(config, files.adapters, files.has_image_encoder)
     prompt: Prompt = arguments.prompt
     if arguments.prompt_schedule is not None:
         prompt = read_schedule(arguments.prompt_schedule, arguments.prompt, interpolation=arguments.prompt_interpolation or "linear")
-        prompt.mixes(settings.frames if inputs.video is None else inputs.video.shape[2])  # which checks its keys
+        prompt.mixes(settings.frames)  # which checks its keys
     drops_last = arguments.loop and not arguments.keep_last_frame
     return Plan(inputs, settings, (prompt, arguments.negative_prompt), arguments.loop, drops_last, motion, arguments.prompt)
 
@@ -229,7 +231,7 @@ def sampling_options() -> list[Field[Any]]:
 def in_options(message: str) -> str:
     """A message about settings with the options in place of their names in Python: ``--fps is inf`` for ``fps is inf``."""
     names = {each.name: option(each.name) for each in sampling_options()} | {"blocks": "--deep-cache-blocks"}
-    pattern = rf"(?<![-\w])(?:({'|'.join(names)})(?= is )|(start_timestep)\b)"
+    pattern = rf"(?<![-\w.])(?:({'|'.join(names)})(?= is )|(start_timestep)\b)"
     return re.sub(pattern, lambda match: names[match[1] or match[2]], message)
 
 
@@ -242,6 +244,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     given_settings(arguments)
     image, end_image, video, loop = arguments.image, arguments.end_image, arguments.video, arguments.loop
     _check_beside_frames(arguments)
+    _check_motion(arguments)
     check_style_options(arguments)
     denoise = getattr(arguments, "denoise", 1.0)
     has_size = any(hasattr(arguments, name) for name in ("frames", "height", "width"))
@@ -264,6 +267,16 @@ def check_options(arguments: argparse.Namespace) -> None:
     for wrong, message in checks:
         if wrong:
             raise InputError(message)
+
+
+def _check_motion(arguments: argparse.Namespace) -> None:
+    steps: int | None = arguments.trajectory_steps
+    if arguments.trajectory is None and (arguments.subject or steps is not None):
+        raise InputError("--subject and --trajectory-steps are of a path: give --trajectory.")
+    if steps is not None and not 0 <= steps <= 1000:
+        raise InputError(f"--trajectory-steps is {steps}; it must be 0 to 1000.")
+    if arguments.camera is None and getattr(arguments, "camera_guidance_scale", None) is not None:
+        raise InputError("--camera-guidance-scale is of a camera's path: give --camera.")
 
 
 def _check_beside_frames(arguments: argparse.Namespace) -> None:

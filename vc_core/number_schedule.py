@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import InputError
+from .errors import InputError, VideoCrafterError
 from .prompt_schedule import read_schedule
 
 #: A number after a key; the reader of schedules takes texts in quotes.
@@ -26,7 +26,11 @@ def numbers_over_time(text: str, frames: int, lowest: float, highest: float, nam
     try:
         numbers = [float(text)] * frames
     except ValueError:
-        schedule = read_schedule(_NUMBER.sub(r'\1"\2"', text))
+        try:
+            schedule = read_schedule(_NUMBER.sub(r'\1"\2"', text))
+        except VideoCrafterError as error:
+            form = 'give a number, or one at some frames, such as "0": 1.0, "-1": 0.3.'
+            raise InputError(f"{name} is {text!r:.80}, which is neither a number nor a schedule of numbers: {form}") from error
         values = [_number(each, name) for each in schedule.texts]
         numbers = [values[mix.first] + mix.share * (values[mix.second] - values[mix.first]) for mix in schedule.mixes(frames)]
         _check(values, lowest, highest, name)

@@ -49,7 +49,7 @@ def add_style_options(make: argparse.ArgumentParser, number: Callable[[str], flo
     """Add the options to a command; ``number`` reads a number for argparse."""
     text = "image whose style the video takes on, with StyleCrafter's adapter (--adapter adapter_v1.pth); several together are one style"
     make.add_argument("--style", type=Path, action="append", default=[], help=text)
-    make.add_argument("--style-strength", type=number, default=1.0, help="strength of the style; 0: none")
+    make.add_argument("--style-strength", type=number, help="strength of the style; 0: none (default: 1)")
 
 
 def check_style_options(arguments: argparse.Namespace) -> None:
@@ -57,12 +57,17 @@ def check_style_options(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: a strength out of its range, or a guidance scale without a style.
     """
-    if not 0 <= arguments.style_strength <= MOST_STYLE:
-        raise InputError(f"--style-strength is {arguments.style_strength:g}; it must be 0 to {MOST_STYLE:g}.")
+    strength: float | None = arguments.style_strength
+    if strength is not None and not arguments.style:
+        raise InputError("--style-strength is of a style: give --style.")
+    if strength is not None and not 0 <= strength <= MOST_STYLE:
+        raise InputError(f"--style-strength is {strength:g}; it must be 0 to {MOST_STYLE:g}.")
     if not arguments.style and getattr(arguments, "style_guidance_scale", None) is not None:
         raise InputError("--style-guidance-scale is of a style: give --style.")
 
 
 def read_style(arguments: argparse.Namespace) -> StyleWish | None:
     """The style that the options ask for; None for none."""
-    return StyleWish([read_image(path) for path in arguments.style], arguments.style_strength) if arguments.style else None
+    if not arguments.style:
+        return None
+    return StyleWish([read_image(path) for path in arguments.style], 1.0 if arguments.style_strength is None else arguments.style_strength)

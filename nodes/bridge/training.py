@@ -86,6 +86,8 @@ def clips_of(model: VideoCrafterModel, latents: Sequence[dict[str, Any]], positi
 def _videos(model: VideoCrafterModel, latent: dict[str, Any], frames: int) -> list[Tensor]:
     """The videos of a LATENT, each ``[1, C, T, h, w]`` in the diffusion's scale."""
     samples = latent["samples"]
+    if not samples.isfinite().all():
+        raise ValueError("A latent has values that are no numbers (NaN or infinite): look at the images that it was encoded from.")
     if len(samples) % frames:
         raise ValueError(f"A latent has {len(samples)} frames, but the conditioning says {frames} frames per video.")
     return [video.clone()[None] for video in fold(model.process_latent_in(samples).float().cpu(), frames)]

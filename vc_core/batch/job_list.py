@@ -109,10 +109,13 @@ def _read_json(path: Path, text: str) -> list[dict[str, Any]]:
             continue
         try:
             job = json.loads(line)
+            json.dumps(job, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise JobError(f"{path}: line {number} has {error.object[error.start]!r}, which is half of a character.") from error
         except (ValueError, RecursionError) as error:
             raise JobError(f"{path}: line {number} is not JSON ({error}).") from error
         if not isinstance(job, dict):
-            raise JobError(f'{path}: line {number} is {type(job).__name__}; each line is an object such as {{"prompt": "a red circle"}}.')
+            raise JobError(f'{path}: line {number} is no object; each line is one, such as {{"prompt": "a red circle"}}.')
         jobs.append({key: value for key, value in job.items() if value is not None})
     return jobs
 

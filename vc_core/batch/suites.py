@@ -43,6 +43,8 @@ class Suite:
     numbered: bool
 
 
+#: What a file of prompts in JSON must be, in a message.
+_FORM = "is no list of prompts as VBench_full_info.json is: objects with prompt_en and dimension."
 LAYOUTS = {"evalcrafter": Suite("EvalCrafter", 1, numbered=True), "vbench": Suite("VBench", 5, numbered=False)}
 
 
@@ -63,6 +65,8 @@ def prompts(arguments: argparse.Namespace) -> None:
         raise InputError(f"--output is {arguments.output}; the list of jobs should end in .jsonl.")
     if arguments.clips is not None and not 1 <= arguments.clips <= 1000:
         raise InputError(f"--clips is {arguments.clips}; it must be 1 to 1000.")
+    if not -(2**63) <= arguments.seed <= 2**64 - 1000:
+        raise InputError(f"--seed is {arguments.seed}; it must be -2^63 to 2^64 - 1000, since each clip of a prompt has the next one.")
     check_output(arguments.output)
     jobs = [
         {"prompt": prompt, "seed": arguments.seed + index}
@@ -86,10 +90,12 @@ def _prompts(path: Path, suite: Suite) -> Iterator[tuple[str, int]]:
         rows: list[tuple[str, Any]] = [(entry["prompt_en"], entry.get("dimension", ())) for entry in entries]
     except OSError as error:
         raise JobError(f"{path}: can't be read ({error.strerror or error}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JobError(f"{path} is no list of prompts as VBench_full_info.json is: objects with prompt_en and dimension.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise JobError(f"{path} {_FORM}") from error
+    if not rows or not all(isinstance(prompt, str) for prompt, _ in rows):
+        raise JobError(f"{path} {_FORM}")
     for prompt, dimensions in rows:
-        yield str(prompt), CLIPS_OF_FLICKERING if FLICKERING in dimensions else suite.clips
+        yield prompt, CLIPS_OF_FLICKERING if FLICKERING in dimensions else suite.clips
 
 
 def file_names(texts: Sequence[str], layout: str) -> list[str]:

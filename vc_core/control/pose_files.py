@@ -56,8 +56,8 @@ def _lines(text: str) -> list[tuple[str, list[float]]]:
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.replace(",", " ").split()
-        if not words or (number == 1 and not _is_number(words[0])):
-            continue
+        if not words or (number == 1 and not any(map(_is_number, words))):
+            continue  # empty, or the clip's address
         if len(words) != 19:
             raise InputError(f"Line {number} of the camera file has {len(words)} numbers. {_FORM}")
         rows.append((f"line {number}", _numbers(words, f"line {number}")))

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..console import say
 from ..devices import default_device, device
 from ..errors import InputError, VideoCrafterError
+from ..files import check_output
 from ..media.images import read_image
 from . import comparing
 from .clip import Clip
@@ -152,6 +153,8 @@ def measured(job: Job, measures: Sequence[Measure], tools: Tools, most: int) -> 
 
 def run_compare(arguments: argparse.Namespace) -> None:
     """Print how the second of two evaluations differs from the first."""
+    if arguments.output is not None:
+        check_output(arguments.output)
     pairs = comparing.paired(read_rows(arguments.first), read_rows(arguments.second))
     for line in comparing.table(pairs, arguments.first.name or "A", arguments.second.name or "B").splitlines():
         say(line)

@@ -72,10 +72,14 @@ def read_prompts(path: Path, videos: Sequence[Video]) -> dict[str, str]:
         return _by_lines(path, text.split("\n"), videos)
     try:
         pairs = _pairs(path.suffix.lower(), text)
-    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{path} can't be read as prompts: it must have rows with a video and a prompt.") from error
+    except (ValueError, csv.Error, RecursionError) as error:
         raise InputError(f"{path} can't be read as prompts: {error}.") from error
+    if not pairs:
+        raise InputError(f"{path} has no prompts: give a row with video and prompt for each.")
     found = {video.name: prompt for video in videos if (prompt := _named(pairs, video)) is not None}
-    if pairs and not found:
+    if not found:
         raise InputError(f"{path} names none of the videos; it names {', '.join(list(pairs)[:3])}, and there is {videos[0].name}.")
     return found
 

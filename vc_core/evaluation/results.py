@@ -71,9 +71,10 @@ def read_rows(path: Path, strict: bool = True) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             rows.append(_row(json.loads(line)))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             if strict:
-                raise InputError(f"{file}, line {number}, is no row of results: {error}.") from error
+                reason = f": {error}" if isinstance(error, InputError) else ""
+                raise InputError(f"{file}, line {number}, is no row of results as vc-core evaluate writes them{reason}.") from error
     return rows
 
 

@@ -60,7 +60,7 @@ class Run:
     def __init__(self, options: TrainingOptions, say: Say = print) -> None:
         self.options, self.folder = options, Path(options.output)
         make_folder(self.folder)
-        device = torch.device(options.device or devices.default_device())
+        device = devices.device(options.device or devices.default_device())
         self.accelerator = make_accelerator(options.trainer, device)
         self.device = self.accelerator.device
         self.say: Say = say if self.accelerator.is_main_process else lambda line: None

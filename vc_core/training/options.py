@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import plain_yaml
+from ..batch.names import problem
 from ..errors import ConfigError, InputError
 from .clip_loss import CONDITIONS
 from .clips import ClipSettings
@@ -203,6 +204,8 @@ def check(options: TrainingOptions) -> None:
     for name in ("model", "data", "output"):
         if not getattr(options, name):
             raise InputError(f"{name} is missing: give it in the settings, or as --{name}.")
+    if options.name and (why := problem(options.name)):
+        raise InputError(f"name is {options.name!r:.80}, which can't be a file's: {why}.")
     for name, bounds in BOUNDS.items():
         part: Any = options
         for each in filter(None, name.split(".")):

@@ -52,7 +52,15 @@ Watcher = Callable[[Progress], None]
 
 
 class Interrupted(VideoCrafterError):
-    """The run was asked to stop; its state is saved."""
+    """The run was asked to stop; its state is saved.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 class DivergedError(VideoCrafterError, FloatingPointError):
@@ -155,7 +163,7 @@ class Trainer:
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, betas=betas, fused=True)
         self.network, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.update = 0
-        self._stop = False
+        self._stop, self._signal = False, int(signal.SIGTERM)
 
     @property
     def result(self) -> nn.Module:
@@ -287,11 +295,11 @@ class Trainer:
             for number, handler in before.items():
                 signal.signal(number, handler)
         if stopped:
-            raise Interrupted(f"{self.name}: stopped after update {self.update}; the state is in {self.path}.")
+            raise Interrupted(f"{self.name}: stopped after update {self.update}; the state is in {self.path}.", self._signal)
         return self.result
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stop = True
+        self._stop, self._signal = True, number
 
 
 def trained_weights_like(module: nn.Module, average: Average | None) -> dict[str, Tensor] | None:
