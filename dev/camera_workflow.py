@@ -44,9 +44,9 @@ def camera(info: ObjectInfo) -> WorkflowBuilder:
     decode = decoded(flow, loader, sampler, FIRST_ROW)
     shown = flow.node(
         "VideoCrafterShowMotion", {"images": decode["IMAGE"], "camera": path["camera"]},
-        at=(COLUMNS[3], FIRST_ROW + 620), size=(WIDTH, 170), title="The path over the frames",
+        at=(COLUMNS[2], FIRST_ROW + 880), size=(WIDTH, 170), title="The path over the frames",
     )
-    preview = flow.node("PreviewImage", {"images": shown["pictures"]}, at=(COLUMNS[4], FIRST_ROW + 620), size=(WIDTH, 250))
+    preview = flow.node("PreviewImage", {"images": shown["pictures"]}, at=(COLUMNS[3], FIRST_ROW + 880), size=(WIDTH, 250))
     flow.group("Plot: the path over the frames", [shown, preview], color=TEAL)
     saved(flow, decode["IMAGE"], [decode], FIRST_ROW, prefix="VideoCrafter_camera")
     return flow
