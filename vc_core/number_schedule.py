@@ -10,6 +10,9 @@ from .prompt_schedule import read_schedule
 #: A number after a key; the reader of schedules takes texts in quotes.
 _NUMBER = re.compile(r"([\"'\w]\s*[:=]\s*)([-+]?[\d.]+(?:e-?\d+)?)(?=\s*(?:[,}\n]|$))")
 
+#: Where a schedule can't be read, in the message that says so.
+_PLACE = re.compile(r"line \d+, column \d+")
+
 
 def numbers_over_time(text: str, frames: int, lowest: float, highest: float, name: str = "strength") -> list[float]:
     """A number for each frame.
@@ -29,8 +32,10 @@ def numbers_over_time(text: str, frames: int, lowest: float, highest: float, nam
         try:
             schedule = read_schedule(_NUMBER.sub(r'\1"\2"', text))
         except VideoCrafterError as error:
+            place = _PLACE.search(error.message)
             form = 'give a number, or one at some frames, such as "0": 1.0, "-1": 0.3.'
-            raise InputError(f"{name} is {text!r:.80}, which is neither a number nor a schedule of numbers: {form}") from error
+            what = f"is neither a number nor a schedule of numbers{f' (see {place[0]})' if place else ''}: {form}"
+            raise InputError(f"{name} is {text!r:.80}, which {what}") from error
         values = [_number(each, name) for each in schedule.texts]
         numbers = [values[mix.first] + mix.share * (values[mix.second] - values[mix.first]) for mix in schedule.mixes(frames)]
         _check(values, lowest, highest, name)
