@@ -21,7 +21,7 @@ from vc_core.checkpoint import CheckpointError
 from vc_core.errors import ConfigError, FileWriteError, InputError, VideoCrafterError
 from vc_core.fetch import FetchError
 from vc_core.media.images import ImageFileError, read_image
-from vc_core.media.video import VideoFileError, save_video
+from vc_core.media.video import VideoFileError, read_video, save_video
 
 SMALL = ["--frames", "3", "--height", "16", "--width", "16", "--steps", "2"]
 
@@ -55,6 +55,16 @@ def test_an_image_to_a_clip(i2v_path, mode, value, tmp_path):
     arguments = ["generate", str(i2v_path), "a cat", "--image", str(tmp_path / "image.png"), "--output", str(target), *SMALL]
     assert main(arguments) == 0
     assert Image.open(target).n_frames == 3
+
+
+def test_a_clip_whose_subject_follows_a_path(tmp_path):
+    """The path has the clip's own length and size, which are not the model's."""
+    save_video(torch.rand(3, 4, 32, 64) * 2 - 1, tmp_path / "in.mp4", 8)
+    (tmp_path / "path.json").write_text('[[{"x": 10, "y": 10}, {"x": 50, "y": 20}]]')
+    options = ["--video", f"{tmp_path}/in.mp4", "--denoise", "0.5", "--steps", "2", "--trajectory", f"{tmp_path}/path.json"]
+    subject = ["--subject", "red circle", "--output", f"{tmp_path}/out.mp4"]
+    assert main(["generate", "videocrafter_tiny_t2v", "a red circle", *options, *subject]) == 0
+    assert read_video(tmp_path / "out.mp4").shape == (3, 4, 32, 64)
 
 
 def test_images_are_read_as_they_are(tmp_path):
@@ -139,6 +149,12 @@ def buggy(path, config, base):
 command.ModelFile.open = buggy
 sys.exit(command.main(["info", "model.ckpt"]))
 """
+
+
+def test_a_device_that_is_not_there_is_told_before_training(tmp_path, capsys):
+    given = ["--model", "videocrafter_tiny_t2v", "--data", str(tmp_path), "--output", str(tmp_path / "run")]
+    assert main(["train", *given, "--device", "x"]) == 1
+    assert "'x' can't be used here; there is " in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback():

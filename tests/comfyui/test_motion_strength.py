@@ -64,3 +64,17 @@ def test_what_can_t_be_read(comfyui):
     bench = Bench(comfyui, T2V)
     bench.add("PreviewAny", source=moved(bench, strengths="1, fast"))
     assert_fails(comfyui, bench, "VideoCrafterMotionStrength", "1, fast", "numbers with commas")
+
+
+@pytest.mark.parametrize("strengths", [",", " , "])
+def test_numbers_that_are_none(comfyui, strengths):
+    bench = Bench(comfyui, T2V)
+    bench.add("PreviewAny", source=moved(bench, strengths=strengths))
+    assert_fails(comfyui, bench, "VideoCrafterMotionStrength", "strengths is", "numbers with commas")
+
+
+def test_a_mask_without_numbers(comfyui):
+    bench = Bench(comfyui, T2V)
+    mask = bench.tensor_input("TestMask", "mask", torch.full((1, 8, 8), torch.nan))
+    bench.add("PreviewAny", source=moved(bench, mask=mask))
+    assert_fails(comfyui, bench, "VideoCrafterMotionStrength", "mask has values that are no numbers")

@@ -144,6 +144,16 @@ def test_captions_that_do_not_match_the_clips(comfyui):
     assert_fails(comfyui, graph, "VideoCrafterTrainLora", "There are 2 captions for 3 clips in 1 latents")
 
 
+def test_latents_without_numbers_are_told_of_before_training(comfyui):
+    graph = TrainingGraph(comfyui)
+    image = torch.full((6, 16, 16, 3), torch.nan)
+    save_file({"image": image}, comfyui.base / "input" / "nan_clip.safetensors")
+    pixels = out(graph.add("TestImage", file="nan_clip.safetensors"))
+    latents = out(graph.add("VAEEncode", pixels=pixels, vae=graph.vae))
+    graph.add("PreviewAny", source=out(graph.train(latents=latents)))
+    assert_fails(comfyui, graph, "VideoCrafterTrainLora", "A latent has values that are no numbers")
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "none"])
 def test_core_trains_our_model_on_clips(comfyui, dtype):
     """Core's node trains on whole clips, the model stays as it is to the bit, and its LoRA changes the model."""
