@@ -1,13 +1,14 @@
 """Makes ``tests/data/golden`` from the folder of all recordings: `python -m dev.golden_subset FOLDER [MODEL ...]`.
 
 Of each model's folder it takes the tables and the tensors that belong to no case, one case of every single pass and the shortest
-sampling run, all as recorded, and the JSON files; of the folder itself the JSON files beside the models. Models that
+sampling run, all as recorded, and the JSON files, manifests compressed; of the folder itself the JSON files beside the models. Models that
 ``tests/data/golden`` already has are written again.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.goldens import DEFAULT_FOLDER, Tensors
+from harness.goldens import DEFAULT_FOLDER, Tensors, packed
 
 #: Bytes that all subsets may have together.
 MOST = 13_000_000
@@ -59,6 +60,8 @@ def copy(source: Path, target: Path, name: str = "") -> None:
         elif path.suffix == ".safetensors":
             taken = subset(Tensors(path), path.stem)
             save_file({key: tensor for key, tensor in taken.items() if not LEFT_OUT.match(f"{inner}:{key}")}, target / path.name)
+        elif path.name == "manifest.json":
+            packed(target / path.name).write_bytes(gzip.compress(path.read_bytes(), mtime=0))
         else:
             shutil.copyfile(path, target / path.name)
 

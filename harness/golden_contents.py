@@ -51,9 +51,8 @@ def expected(recorded: Recording) -> dict[str, set[str]]:
 
 def lacking(recorded: Recording) -> Iterator[str]:
     """Names the files and tensors that a base model's recording lacks."""
-    missing = [file for file in ("config.json", "manifest.json") if not (recorded.folder / file).exists()]
-    yield from (f"{recorded.name}/{file}: without it nothing is compared" for file in missing)
-    if missing:
+    yield from (f"{recorded.name}/{file}: without it nothing is compared" for file in recorded.lacking)
+    if recorded.lacking:
         return
     for kind, names in expected(recorded).items():
         if not recorded.has(kind):
@@ -81,7 +80,7 @@ def unread(folder: Path, read: Collection[str]) -> Iterator[str]:
             continue
         for path in sorted(path for path in model.rglob("*") if path.is_file()):
             file = str(path.relative_to(folder))
-            if file in read:  # as a whole
+            if file.removesuffix(".gz") in read:  # as a whole
                 continue
             if path.suffix != ".safetensors":
                 yield file

@@ -6,6 +6,7 @@ seed of their weights, 11 unless set. Sizes, settings and texts come from the re
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +132,7 @@ class Recording:
 
     def json(self, file: str) -> Any:
         """The content of a JSON file."""
-        return json.loads(self.path(file).read_text())
+        return read_json(self.path(file))
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
@@ -235,7 +236,13 @@ class Recording:
     @property
     def complete(self) -> bool:
         """Whether the weights can be drawn."""
-        return all((self.folder / file).exists() for file in ("config.json", "manifest.json"))
+        return not self.lacking
+
+    @property
+    def lacking(self) -> list[str]:
+        """The files without which the weights can't be drawn, and that are not there."""
+        paths = (self.folder / file for file in ("config.json", "manifest.json"))
+        return [path.name for path in paths if not path.exists() and not packed(path).exists()]
 
 
 def _text(tokens: Tensor, known: Sequence[str]) -> str:
@@ -296,9 +303,19 @@ def prompts(model: str) -> tuple[str, ...]:
     return recording(model).prompts
 
 
+def packed(path: Path) -> Path:
+    """The name of a file that is compressed."""
+    return path.with_name(f"{path.name}.gz")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, which may lie there compressed, as long lists of names do to take little room."""
+    return json.loads(path.read_bytes() if path.exists() else gzip.decompress(packed(path).read_bytes()))
+
+
 def manifest(model: str) -> dict[str, list[int]]:
     """Name to shape of every tensor of a published checkpoint."""
-    shapes: dict[str, list[int]] = json.loads((DATA / "manifests" / f"{model}.json").read_text())
+    shapes: dict[str, list[int]] = read_json(DATA / "manifests" / f"{model}.json")
     return shapes
 
 
