@@ -5,7 +5,21 @@ from __future__ import annotations
 from harness.graph import ObjectInfo
 
 from .workflow_builder import WorkflowBuilder
-from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, PURPLE, TEAL, WIDTH, decoded, model, sampler_node, saved, texts
+from .workflow_parts import (
+    COLUMNS,
+    FIRST_ROW,
+    GREEN,
+    PURPLE,
+    TEAL,
+    WIDTH,
+    decoded,
+    model,
+    sampler_node,
+    saved,
+    size_node,
+    speed_node,
+    texts,
+)
 
 BUNDLED = "videocrafter_tiny_camera (bundled)"
 
@@ -21,15 +35,8 @@ def camera(info: ObjectInfo) -> WorkflowBuilder:
     )
     positive, negative = texts(flow, loader["CLIP"], "a yellow square", FIRST_ROW)
     flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
-    conditioning = flow.node(
-        "VideoCrafterConditioning",
-        {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0},
-        at=(COLUMNS[2], FIRST_ROW), size=(WIDTH, 180),
-    )
-    latent = flow.node(
-        "EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], FIRST_ROW + 250), size=(WIDTH, 130)
-    )
-    flow.group("Speed, size and length", [conditioning, latent], color=GREEN)
+    latent = size_node(flow, FIRST_ROW + 250)
+    conditioning = speed_node(flow, positive, negative, latent, FIRST_ROW)
     path = flow.node(
         "VideoCrafterCamera", {"move": "zoom in", "with_move": "pan left", "length": 16, "speed": 0.8},
         at=(COLUMNS[1], FIRST_ROW + 530), size=(WIDTH, 260), title="The camera's path",

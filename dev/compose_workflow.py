@@ -6,7 +6,7 @@ from harness.graph import BYPASSED, ObjectInfo
 
 from .depth_workflow import BUNDLED
 from .workflow_builder import Node, WorkflowBuilder
-from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, PURPLE, TEAL, WIDTH, decoded, model, sampler_node, saved, texts
+from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, PURPLE, TEAL, WIDTH, decoded, model, sampler_node, saved, size_node, texts
 
 SECOND_ROW = 890
 LOWER = FIRST_ROW + 60  # of what stands on the right, below the interface's own buttons
@@ -25,7 +25,7 @@ def compose(info: ObjectInfo) -> WorkflowBuilder:
     )
     positive, negative = texts(flow, loader["CLIP"], "a blue circle", SECOND_ROW)
     flow.group("Text: what the video shows", [positive, negative], color=GREEN)
-    latent = flow.node("EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], SECOND_ROW), size=(WIDTH, 130))
+    latent = size_node(flow, SECOND_ROW)
     flow.group("Size and length: set here", [latent], color=GREEN)
     image = _image(flow, loader, positive, negative)
     maps, depth = _structure(flow, image, latent)

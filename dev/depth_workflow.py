@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.graph import ObjectInfo
 
 from .workflow_builder import WorkflowBuilder
-from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, SECOND_ROW, TEAL, WIDTH, decoded, model, sampler_node, saved, texts
+from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, SECOND_ROW, TEAL, WIDTH, decoded, model, sampler_node, saved, size_node, texts
 
 BUNDLED = "videocrafter_tiny_depth (bundled)"
 
@@ -34,9 +34,7 @@ def depth_to_video(info: ObjectInfo) -> WorkflowBuilder:
     )
     positive, negative = texts(flow, loader["CLIP"], "a green square", SECOND_ROW)
     flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
-    latent = flow.node(
-        "EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], SECOND_ROW + 410), size=(WIDTH, 130)
-    )
+    latent = size_node(flow, SECOND_ROW + 410)
     conditioning = flow.node(
         "VideoCrafterDepthToVideo",
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.graph import ObjectInfo
 
 from .workflow_builder import Node, WorkflowBuilder
-from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, OLIVE, TEAL, WIDTH, decoded, example, model, sampler_node, texts
+from .workflow_parts import COLUMNS, FIRST_ROW, GREEN, OLIVE, TEAL, WIDTH, decoded, example, model, sampler_node, size_node, texts
 
 SECOND_ROW = 620
 
@@ -30,9 +30,7 @@ def evaluate(info: ObjectInfo) -> WorkflowBuilder:
         },
         at=(COLUMNS[2], FIRST_ROW), size=(WIDTH, 210),
     )
-    latent = flow.node(
-        "EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], FIRST_ROW + 300), size=(WIDTH, 130)
-    )
+    latent = size_node(flow, FIRST_ROW + 300)
     flow.group("Speed, size and length", [conditioning, latent], color=GREEN)
     frames = []
     for top, steps in ((FIRST_ROW, 25), (SECOND_ROW, 4)):

@@ -34,6 +34,22 @@ def negative_prompt(flow: WorkflowBuilder, clip: Output, top: float) -> Node:
     return flow.node("CLIPTextEncode", {"clip": clip, "text": ""}, at=(COLUMNS[1], top), size=(WIDTH, 90), title="Negative prompt")
 
 
+def size_node(flow: WorkflowBuilder, top: float) -> Node:
+    """The size of the video, in the third column."""
+    return flow.node("EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], top), size=(WIDTH, 130))
+
+
+def speed_node(flow: WorkflowBuilder, positive: Node, negative: Node, latent: Node, top: float) -> Node:
+    """The speed of the motion, in the third column with the size."""
+    conditioning = flow.node(
+        "VideoCrafterConditioning",
+        {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0},
+        at=(COLUMNS[2], top), size=(WIDTH, 180),
+    )
+    flow.group("Speed, size and length", [conditioning, latent], color=GREEN)
+    return conditioning
+
+
 def sampler_node(
     flow: WorkflowBuilder, loader: Node, conditioning: Node, latent: Output, top: float, rescale: float = 0.0, seed: int = 0,
     **inputs: Any,

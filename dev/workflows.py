@@ -38,6 +38,8 @@ from .workflow_parts import (
     negative_prompt,
     sampler_node,
     saved,
+    size_node,
+    speed_node,
     texts,
 )
 
@@ -61,7 +63,7 @@ def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
     )
     positive, negative = texts(flow, loader["CLIP"], "a red circle moving right", TOP)
     flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
-    _from_text(flow, loader, positive, negative, _latent(flow, TOP + 250), prefix="VideoCrafter")
+    _from_text(flow, loader, positive, negative, size_node(flow, TOP + 250), prefix="VideoCrafter")
     return flow
 
 
@@ -77,7 +79,7 @@ def text_to_video_turbo(info: ObjectInfo) -> WorkflowBuilder:
     positive, negative = texts(flow, loader["CLIP"], "a red circle moving right", TOP)
     flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
     _from_text(
-        flow, loader, positive, negative, _latent(flow, TOP + 250), prefix="VideoCrafter_turbo", settings="the model's", steps=4, cfg=1.0
+        flow, loader, positive, negative, size_node(flow, TOP + 250), prefix="VideoCrafter_turbo", settings="the model's", steps=4, cfg=1.0
     )
     return flow
 
@@ -91,7 +93,7 @@ def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
         "frame 0 to 5. Between two keys the prompts are mixed.\n\nFor real videos choose VideoCrafter2 here. Set 512x320, fps 28, 50 steps "
         "and cfg 12.",
     )
-    latent = _latent(flow, TOP + 250)
+    latent = size_node(flow, TOP + 250)
     schedule = flow.node(
         "VideoCrafterPromptSchedule",
         {
@@ -108,25 +110,9 @@ def prompt_schedule(info: ObjectInfo) -> WorkflowBuilder:
     return flow
 
 
-def _latent(flow: WorkflowBuilder, top: float) -> Node:
-    """The size of the video, in the third column."""
-    return flow.node("EmptyVideoCrafterLatent", {"width": 64, "height": 64, "length": 16}, at=(COLUMNS[2], top), size=(WIDTH, 130))
-
-
-def _conditioning(flow: WorkflowBuilder, positive: Node, negative: Node, latent: Node) -> Node:
-    """The speed of the motion, in the third column with the size."""
-    conditioning = flow.node(
-        "VideoCrafterConditioning",
-        {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "fps": 8.0},
-        at=(COLUMNS[2], TOP), size=(WIDTH, 180),
-    )
-    flow.group("Speed, size and length", [conditioning, latent], color=GREEN)
-    return conditioning
-
-
 def _from_text(flow: WorkflowBuilder, loader: Node, positive: Node, negative: Node, latent: Node, prefix: str, **sampling: Any) -> None:
     """The third column and what follows, for a video from text alone."""
-    conditioning = _conditioning(flow, positive, negative, latent)
+    conditioning = speed_node(flow, positive, negative, latent, TOP)
     sampler = sampler_node(flow, loader, conditioning, latent["LATENT"], TOP, **sampling)
     decode = decoded(flow, loader, sampler, TOP)
     saved(flow, decode["IMAGE"], [decode], TOP, prefix)
@@ -143,8 +129,8 @@ def freeinit(info: ObjectInfo) -> WorkflowBuilder:
     )
     positive, negative = texts(flow, loader["CLIP"], "a green triangle moving up", TOP)
     flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
-    latent = _latent(flow, TOP + 250)
-    conditioning = _conditioning(flow, positive, negative, latent)
+    latent = size_node(flow, TOP + 250)
+    conditioning = speed_node(flow, positive, negative, latent, TOP)
     ddim = flow.node("VideoCrafterDDIM", {"eta": 1.0}, at=(COLUMNS[1], TOP + 530), size=(WIDTH, 80))
     repeated = flow.node(
         "VideoCrafterFreeInit", {"sampler": ddim["SAMPLER"], "iterations": 3}, at=(COLUMNS[2], TOP + 530), size=(WIDTH, 220)
@@ -186,8 +172,8 @@ def draw_trajectory(info: ObjectInfo) -> WorkflowBuilder:
     prompt = "a red circle"
     positive, negative = texts(flow, loader["CLIP"], prompt, TOP)
     flow.group("Prompt: what the video shows", [positive, negative], color=GREEN)
-    latent = _latent(flow, TOP + 250)
-    conditioning = _conditioning(flow, positive, negative, latent)
+    latent = size_node(flow, TOP + 250)
+    conditioning = speed_node(flow, positive, negative, latent, TOP)
     drawn = flow.node(
         "VideoCrafterDrawTrajectory",
         {"width": 64, "height": 64, "length": 16, "paths": json.dumps([{"points": DRAWN, "curve": "smooth"}])},
