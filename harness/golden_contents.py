@@ -51,8 +51,8 @@ def expected(recorded: Recording) -> dict[str, set[str]]:
 
 def lacking(recorded: Recording) -> Iterator[str]:
     """Names the files and tensors that a base model's recording lacks."""
-    yield from (f"{recorded.name}/{file}: without it nothing is compared" for file in recorded.lacking)
-    if recorded.lacking:
+    yield from (f"{recorded.name}/{file}: without it nothing is compared" for file in recorded.missing_files)
+    if recorded.missing_files:
         return
     for kind, names in expected(recorded).items():
         if not recorded.has(kind):

@@ -236,10 +236,10 @@ class Recording:
     @property
     def complete(self) -> bool:
         """Whether the weights can be drawn."""
-        return not self.lacking
+        return not self.missing_files
 
     @property
-    def lacking(self) -> list[str]:
+    def missing_files(self) -> list[str]:
         """The files without which the weights can't be drawn, and that are not there."""
         paths = (self.folder / file for file in ("config.json", "manifest.json"))
         return [path.name for path in paths if not path.exists() and not packed(path).exists()]

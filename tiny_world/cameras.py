@@ -29,7 +29,7 @@ from vc_core.training.loss import Batch, DiffusionLoss
 from vc_core.training.trainer import Pass
 
 from .denoiser import TextTable, phase_of
-from .settings import CameraTraining
+from .settings import DiffusionTraining
 from .world import World
 
 #: Pixels that the shape moves where the camera does by 1, and its distance from the camera.
@@ -126,7 +126,7 @@ class CameraLoss:
     """The loss of one pass of `vc_core.training.trainer.Trainer`."""
 
     def __init__(
-        self, loss: DiffusionLoss, autoencoder: Autoencoder, scale_factor: float, text: TextTable, world: World, settings: CameraTraining
+        self, loss: DiffusionLoss, autoencoder: Autoencoder, scale_factor: float, text: TextTable, world: World, settings: DiffusionTraining
     ) -> None:
         self.loss, self.autoencoder, self.scale_factor, self.text = loss, autoencoder, scale_factor, text
         self.world, self.settings = world, settings

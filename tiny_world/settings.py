@@ -89,11 +89,6 @@ class Distillation:
 
 
 @dataclass
-class CameraTraining(DiffusionTraining):
-    """See `tiny_world.cameras`."""
-
-
-@dataclass
 class TrainingSettings:
     """All settings of a run."""
 
@@ -106,7 +101,7 @@ class TrainingSettings:
     sight: SightTraining = field(default_factory=SightTraining)  # of image-to-video models
     diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
     distillation: Distillation | None = None  # in place of diffusion, clip and sight: the model to start from in fewer steps
-    camera: CameraTraining | None = None  # in place of diffusion, clip and sight: a camera module for the model to start from
+    camera: DiffusionTraining | None = None  # in place of diffusion, clip and sight: a camera module for the model to start from
 
     @property
     def changes_a_model(self) -> bool:
