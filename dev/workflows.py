@@ -49,7 +49,7 @@ BUNDLED_FEW_STEPS = "videocrafter_tiny_turbo (bundled)"
 BUNDLED_IMAGE_TO_VIDEO = "videocrafter_tiny_i2v (bundled)"
 TOP = 60
 #: The path of the workflow that draws one, in pixels of a video of 64x64.
-DRAWN = [{"x": 16, "y": 32}, {"x": 48, "y": 32}]
+DRAWN = [{"x": 14, "y": 46}, {"x": 32, "y": 16}, {"x": 50, "y": 46}]
 
 
 def text_to_video(info: ObjectInfo) -> WorkflowBuilder:
@@ -166,7 +166,7 @@ def draw_trajectory(info: ObjectInfo) -> WorkflowBuilder:
     loader = model(
         flow, BUNDLED_TEXT_TO_VIDEO, TOP,
         "**FreeTraj** moves the subject of the prompt along a path, without training. Draw another path in *The path*. Keep *prompt* and "
-        "*subject* of *Follow the path* as the prompt says. The bundled model sees a path in steps of 16 pixels."
+        "*subject* of *Follow the path* as the prompt says. The bundled model's grid has places of 8 pixels."
         "\n\nFor real videos choose VideoCrafter2 here. Set 512x320 at the path and the latent, fps 16, 50 steps, eta 0 and cfg 12.",
     )
     prompt = "a red circle"

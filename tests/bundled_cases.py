@@ -79,6 +79,25 @@ def middle(image: np.ndarray) -> np.ndarray:
     return np.array([columns.mean(), rows.mean()]) if len(rows) else np.full(2, np.nan)
 
 
+#: Lengths of the shapes' outlines in radii.
+OUTLINES = {"circle": 2 * np.pi, "square": 8.0, "triangle": 2 + 2 * 5**0.5}
+
+
+def outline_error(image: np.ndarray, shape: str) -> float:
+    """How far a shape's outline is from the ideal shape's at the place that fits best, in pixels in the mean; nan without a shape.
+
+    The ideal shape is drawn by Pillow. The area in which the two differ, divided by the outline's length, is the mean distance.
+    """
+    seen = foreground(image.astype(np.float64))
+    if not seen.any():
+        return float("nan")
+    rows, columns = np.nonzero(seen)
+    x, y = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+    shifts = np.linspace(-1.5, 1.5, 7)
+    ideal = (foreground(Case("white", shape, "", x + dx, y + dy).image().astype(np.float64)) for dx, dy in product(shifts, shifts))
+    return float(min((seen ^ each).sum() for each in ideal) / (OUTLINES[shape] * RADIUS))
+
+
 def difference(first: np.ndarray, second: np.ndarray) -> float:
     """Mean absolute difference of two images, of 255."""
     return float(np.abs(first.astype(np.float64) - second).mean())

@@ -19,15 +19,15 @@ from vc_core.errors import InputError
 from vc_core.family import bundled
 from vc_core.family.model_file import ModelFile
 
-#: SHA-256 of the tensors of each model, computed from the complete files (of commit 5d7f566, which held 31 MB; the camera, the
-#: depth and the few-step model's as their training wrote them).
+#: SHA-256 of the tensors of each model, computed from the complete files: of the image models those of commit 5d7f566, of the others as
+#: their training wrote them.
 RECORDED = {
-    "videocrafter_tiny_camera": (634, "2cad44499b06b5762cd83456c468c76a3864f57bcceac090bf3760d05dc45bef"),
-    "videocrafter_tiny_depth": (624, "74b1097531433241b8e7ed487607592975202d03cfdee146276ac767c05f7c34"),
+    "videocrafter_tiny_camera": (634, "da4f531a95e9d2211fc17fb25f252f1fde405eeeb318c0b624a835d7af1a8873"),
+    "videocrafter_tiny_depth": (624, "cc0840a0a5f19ed382f6ecdd0b6569ea2974e86a74ef1cf6977650051f7805fb"),
     "videocrafter_tiny_dynamicrafter": (705, "d8b9e0f4048794b6ef7fb28ff886e013c680e76f17168d6ccbe5a1604262251e"),
     "videocrafter_tiny_i2v": (705, "9e42740ab09f85f4d8508b0ffe02d673f16bef9329243d9cc1392a992115a665"),
-    "videocrafter_tiny_t2v": (624, "5dd163a54d2b459540dfa64414ff0fcba6858700a4fa87b287000a62ae4c8062"),
-    "videocrafter_tiny_turbo": (625, "8c7b34992653b9d5a55f43de5f1db3cb2e019f5fc44198b0e2b6283317c0d533"),
+    "videocrafter_tiny_t2v": (624, "e429d8e48afdc4a5191d1562e1de38aa5d5e17fdabec2131b2eaf1b979360a59"),
+    "videocrafter_tiny_turbo": (625, "122777a7e1e101683e412e0c5983a54d2020b6be9e073188b1f2142d852bc59c"),
 }
 #: Stored by rows. The zeros of its other rows had random signs, which are not stored: the digest is that of the table + 0.
 TABLE = "cond_stage_model.model.token_embedding.weight"

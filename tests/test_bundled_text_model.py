@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.judge import Verdict, judge
-from tests.bundled_cases import COLOURS, DIRECTIONS, SHAPES, text_videos
+from tests.bundled_cases import COLOURS, DIRECTIONS, SHAPES, Case, outline_error, text_videos
 
 pytestmark = pytest.mark.full
 
@@ -17,9 +17,21 @@ def verdicts(prompts: list[str], fps: float | None = None) -> list[Verdict]:
     return [judge(video) for video in text_videos(prompts, fps)]
 
 
+def test_an_outline_s_error_is_in_pixels() -> None:
+    """Of ideal shapes nearly none; of a square that is 2 pixels smaller on each side, 2 pixels."""
+    for shape in SHAPES:
+        assert outline_error(Case("red", shape, "", 30.3, 25.7).image(), shape) < 0.25, shape
+    image = np.full((64, 64, 3), 18, np.uint8)
+    image[20:34, 20:34] = (228, 42, 42)  # 14 pixels where the ideal square has 18
+    assert 1.5 < outline_error(image, "square") < 2.5
+    assert outline_error(Case("red", "triangle", "", 30, 30).image(), "circle") > 1
+    assert np.isnan(outline_error(np.full((64, 64, 3), 18, np.uint8), "square"))
+
+
 def test_all_prompts() -> None:
     wanted = list(product(COLOURS, SHAPES, DIRECTIONS))
-    seen = verdicts([f"a {colour} {shape} moving {direction}" for colour, shape, direction in wanted])
+    made = text_videos([f"a {colour} {shape} moving {direction}" for colour, shape, direction in wanted])
+    seen = [judge(video) for video in made]
     wrong = [
         f"{' '.join(want)}: {got.colour} {got.shape} {got.direction}"
         for want, got in zip(wanted, seen, strict=True)
@@ -30,8 +42,19 @@ def test_all_prompts() -> None:
         "shape": sum(want[1] == got.shape for want, got in zip(wanted, seen, strict=True)) / len(wanted),
         "direction": sum(want[2] == got.direction for want, got in zip(wanted, seen, strict=True)) / len(wanted),
     }
-    print(right)
-    assert right["colour"] >= 0.95 and right["direction"] >= 0.90 and right["shape"] >= 0.80, f"{right}\n" + "\n".join(wrong)
+    outlines = [outline_error(video[frame], want[1]) for want, video in zip(wanted, made, strict=True) for frame in (0, 7, 15)]
+    print(right, f"outline off by {np.nanmean(outlines):.2f} pixels in the mean, {np.nanmax(outlines):.2f} at most")
+    assert right["colour"] >= 0.95 and right["direction"] >= 0.95 and right["shape"] >= 0.97, f"{right}\n" + "\n".join(wrong)
+
+
+def test_standing_still() -> None:
+    """The shape stays within a pixel and a half of where it was, in nine of ten clips."""
+    kinds = list(product(COLOURS, SHAPES))
+    seen = verdicts([f"a {colour} {shape} standing still" for colour, shape in kinds])
+    ways = [float(np.nanmax(np.linalg.norm(got.centroids - np.nanmean(got.centroids, axis=0), axis=1))) for got in seen]
+    print(f"the farthest from the mean place: {sorted(round(way, 1) for way in ways)} pixels")
+    assert sum(way <= 1.5 for way in ways) >= 0.9 * len(kinds)
+    assert sum((got.colour, got.shape) == kind for got, kind in zip(seen, kinds, strict=True)) >= 0.9 * len(kinds)
 
 
 def test_near_wordings() -> None:

@@ -288,6 +288,21 @@ def test_freetraj_on_the_bundled_model():
         FreeTraj(BOX, (1,))(PassInputs(("positive",), torch.zeros(1, 4, 5, 8, 8), torch.tensor([1]), Conditioning(torch.zeros(1, 77, 8))))
 
 
+def test_a_drawn_box_is_at_the_nearest_place_of_a_grid():
+    """Of every place in the picture; the authors' boxes are half a place up and left in the mean."""
+    nearest, down = [], []
+    for corner in torch.linspace(0.0, 0.65, 53, dtype=torch.float64).tolist():
+        table = torch.tensor([[corner, corner + 0.35, 0.2, 0.55]], dtype=torch.float64)
+        for path, off in ((BoxPath.from_table(table), nearest), (BoxPath(0.35, 0.35, ((corner, 0.2),)), down)):
+            box = path.box(0, 8, 8)
+            off.append((box.rows.start + box.rows.stop) / 2 - 8 * (corner + 0.175))
+    assert max(map(abs, nearest)) <= 0.5 + 1e-4 and abs(sum(nearest) / len(nearest)) < 0.05
+    assert -0.9 < sum(down) / len(down) < -0.7  # half a row, and the box is 2 rows in place of 2.8
+    assert BoxPath.from_table(table).grid(8, 8) == (3, 3) and BoxPath(0.35, 0.35, ((0.1, 0.2),)).grid(8, 8) == (2, 2)
+    outside = BoxPath.from_table(torch.tensor([[-0.2, 0.15, 0.9, 1.25]], dtype=torch.float64)).box(0, 8, 8)
+    assert (outside.rows, outside.columns, outside.cut) == (slice(0, 1), slice(7, 8), (2, 0))
+
+
 def test_keys_of_a_box():
     for keys in ([(0, 0, 0.3, 0, 0.3)], [(3, 0, 0.3, 0, 0.3), (3, 0, 0.4, 0, 0.3)], []):
         with pytest.raises(InputError, match="at least two keys"):

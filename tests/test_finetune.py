@@ -31,7 +31,7 @@ from vc_core.training.lora import ExportError, check_export, merged_weights, wit
 from vc_core.training.options import PRESETS, read_options
 from vc_core.training.settings import TrainerSettings
 from vc_core.training.state import read_state
-from vc_core.training.trainer import Interrupted, make_accelerator
+from vc_core.training.trainer import Interrupted, Trainer, make_accelerator
 
 #: The settings of a run that takes a second.
 QUICK = {
@@ -130,16 +130,19 @@ def test_what_splits_weights_is_refused(monkeypatch):
         make_accelerator(TrainerSettings(), "cpu")
 
 
-def test_another_precision_in_one_process_is_refused():
-    """Accelerate's state is the process's: it can't be changed there."""
-    program = """
-from vc_core.training.settings import TrainerSettings
-from vc_core.training.trainer import make_accelerator
-make_accelerator(TrainerSettings(), "cpu")
-make_accelerator(TrainerSettings(precision="bfloat16"), "cpu")
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
-    assert "InputError: precision is bfloat16, but this process has trained with another one: start a new process." in done.stderr
+def test_stages_of_one_process_have_their_own_precisions(tmp_path):
+    """As the stages of `tiny_world` have. The weights stay float32."""
+    seen = []
+    for precision in ("float32", "bfloat16", "float32"):
+        def loss(network, run):
+            made = network(torch.ones(2, 3))
+            seen.append(made.dtype)
+            return made.float().square().mean(), {}
+
+        network = torch.nn.Linear(3, 4)
+        Trainer(network, loss, TrainerSettings(updates=1, precision=precision), tmp_path / f"{len(seen)}.pt").run()
+        assert network.weight.dtype == torch.float32 and torch.isfinite(network.weight).all()
+    assert seen == [torch.float32, torch.bfloat16, torch.float32]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,35 @@ def test_paths_stay_inside_and_keep_one_speed() -> None:
     clips = worlds.sample(world, 400, torch.Generator().manual_seed(0))
     assert int(clips.positions.min()) >= world.margin and int(clips.positions.max()) <= world.size - world.margin
     moved = (clips.positions[:, -1] - clips.positions[:, 0]).float()
+    straight = (clips.said[:, 2] != worlds.UNSAID) & (clips.direction != worlds.STILL)
     expected = 15 * world.speed / clips.fps
-    assert bool((moved.abs().amax(1) - expected).abs().max() <= 1.0) and bool((moved.abs().amin(1) == 0).all())
+    assert bool((moved.abs().amax(1) - expected)[straight].abs().max() <= 1.0) and bool((moved.abs().amin(1) == 0)[straight].all())
     for name, (dx, dy) in worlds.DIRECTIONS.items():
-        rows = clips.direction == list(worlds.DIRECTIONS).index(name)
+        rows = straight & (clips.direction == list(worlds.DIRECTIONS).index(name))
         axis, sign = (0, dx) if dx else (1, dy)
         assert bool((moved[rows, axis] * sign > 0).all()), name
+
+
+def test_what_is_said_to_stand_still_does() -> None:
+    for world in (worlds.World(), worlds.World(motions=(worlds.ONWARDS, worlds.BETWEEN, worlds.ROUND))):
+        clips = worlds.sample(world, 400, torch.Generator().manual_seed(1))
+        still = torch.tensor(["standing still" in prompt for prompt in clips.prompts])
+        assert torch.equal(still, clips.direction == worlds.STILL) and torch.equal(still, clips.said[:, 2] == worlds.STILL)
+        assert 0.03 < still.float().mean() < 0.2
+        assert bool((clips.positions[still] == clips.positions[still][:, :1]).all())
+
+
+def test_without_a_direction_paths_are_curves_anywhere() -> None:
+    world = worlds.World(frames=9)
+    clips = worlds.sample(world, 2000, torch.Generator().manual_seed(2))
+    rows = clips.said[:, 2] == worlds.UNSAID
+    points = clips.positions[rows].float()
+    assert 0.1 < rows.float().mean() < 0.4
+    assert points.amin() == world.margin and points.amax() == world.size - world.margin
+    reach = 0.5 * world.speed * 8 / clips.fps[rows]
+    assert bool(((points.amax(1) - points.amin(1)).amax(1) <= 2 * reach + 1).all())
+    bend = points[:, 4] - (points[:, 0] + points[:, -1]) / 2
+    assert float(bend.norm(dim=1).max()) > 3
 
 
 def image_clips(motion: str, count: int = 300) -> tuple[worlds.World, worlds.Clips]:
@@ -70,7 +94,7 @@ def test_paths_between_two_places_are_even() -> None:
     way = (clips.positions[:, -1] - clips.positions[:, 0]).float()
     line = clips.positions[:, :1] + way[:, None] * torch.linspace(0, 1, 16)[None, :, None]
     assert float((clips.positions - line).abs().max()) <= 0.5 + 1e-5
-    names = list(worlds.DIRECTIONS.values())
+    names = [*worlds.DIRECTIONS.values(), (0, 0)]
     said = torch.tensor([names[index] for index in clips.direction.tolist()], dtype=torch.float32)
     assert bool(((said * way).sum(1) == way.abs().amax(1)).all())  # the direction of the longer side
 
@@ -123,7 +147,8 @@ def test_init_position_signal_tells_positions_whatever_is_seen() -> None:
 
 def test_taking_over_a_smaller_network() -> None:
     """New input channels have no effect at first; a network of other sizes is refused."""
-    given, wider = UNet(load_config("tiny_t2v").unet).eval(), UNet(load_config("tiny_dynamicrafter").unet).eval()
+    wide = load_config("tiny_dynamicrafter").unet
+    given, wider = UNet(replace(load_config("tiny_t2v").unet, attention_resolutions=wide.attention_resolutions)).eval(), UNet(wide).eval()
     torch.nn.init.normal_(given.out[-1].weight)
     init_from(wider, given.state_dict())
     x, text, timestep = torch.randn(1, 4, 4, 8, 8), torch.randn(1, 77, 32), torch.tensor([500])
@@ -137,7 +162,7 @@ def test_taking_over_a_smaller_network() -> None:
 
 def test_sentences_say_what_they_are_marked_to_say() -> None:
     clips = worlds.sample(worlds.World(), 300, torch.Generator().manual_seed(1))
-    names = (list(worlds.COLOURS), list(worlds.SHAPES), list(worlds.DIRECTIONS))
+    names = (list(worlds.COLOURS), list(worlds.SHAPES), [*worlds.DIRECTIONS, "still"])
     for prompt, said in zip(clips.prompts, clips.said.tolist(), strict=True):
         for index, choices in zip(said, names, strict=True):
             assert [name for name in choices if name in prompt] == ([] if index == worlds.UNSAID else [choices[index]])
@@ -226,7 +251,7 @@ def test_clips_of_a_camera_stay_inside() -> None:
 
 
 def test_a_camera_module_starts_without_effect() -> None:
-    """And it is trained with the layers over time alone."""
+    """And it is trained with the layers over time, biases and norms."""
     torch.manual_seed(0)
     network = cameras.CameraDenoiser(load_config("tiny_camera")).eval()
     for parameter in network.unet.parameters():
@@ -235,10 +260,10 @@ def test_a_camera_module_starts_without_effect() -> None:
     text = Conditioning(torch.randn(1, 77, 32), fps=torch.tensor([8.0]))
     with torch.no_grad():
         torch.testing.assert_close(network(*given, text, poses), network.unet(*given, text))
-    network.train_over_time()
+    network.choose_trained()
     trained = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
-    kept = [name for name, parameter in network.unet.named_parameters() if not parameter.requires_grad]
-    assert trained == {"unet", "adapter"} and any(".in_layers" in name for name in kept)
+    kept = {name: each.ndim for name, each in network.unet.named_parameters() if not each.requires_grad}
+    assert trained == {"unet", "adapter"} and any(".in_layers" in name for name in kept) and min(kept.values()) > 1
     assert not any("init_attn" in name or "temopral_conv" in name for name in kept)
     assert set(network.added()) == {f"model.diffusion_model.{path}.cc_projection.{kind}" for path in network.paths.values()
                                     for kind in ("weight", "bias")}

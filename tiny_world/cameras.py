@@ -2,7 +2,7 @@
 
 The shape is at a fixed distance before a camera whose path is made of MotionCtrl's presets: pans move the whole picture, zooms change its
 size. As in MotionCtrl (arXiv:2312.03641, section 3.3) the poses' projections are trained together with layers over time, here with all of
-them, and the rest of the UNet is kept.
+them. Of the rest of the UNet, biases and norms are trained, which are small, and with which shapes of other sizes can be drawn.
 """
 
 from __future__ import annotations
@@ -106,9 +106,10 @@ class CameraDenoiser(nn.Module):
         inputs = PassInputs(("positive",) * len(x), x, timesteps, conditioning)
         return self.unet(x, timesteps, conditioning, self.adapter.controlled(Control(poses=poses))(inputs))
 
-    def train_over_time(self) -> None:
-        """Keep all weights but those of the layers over time and of the camera module."""
-        self.unet.requires_grad_(False)
+    def choose_trained(self) -> None:
+        """Train the camera module, the layers over time, and biases and norms; keep the other weights."""
+        for parameter in self.unet.parameters():
+            parameter.requires_grad_(parameter.ndim == 1)
         for module in self.unet.modules():
             if isinstance(module, (TemporalTransformer, TemporalConvolution)):
                 module.requires_grad_(True)

@@ -37,7 +37,8 @@ class AttributeClip(nn.Module):
             context_length=text.context_length, vocab_size=text.vocab_size, width=text.width, heads=text.heads, layers=text.layers
         )
         self.clip = CLIP(text.embed_dim, vision_config, text_config)
-        self.counts = (len(COLOURS) + 1, len(SHAPES) + 1, len(DIRECTIONS) + 1)  # the last class of each is "not said"
+        # The last class of each is "not said"; the one before it, of directions, is "still".
+        self.counts = (len(COLOURS) + 1, len(SHAPES) + 1, len(DIRECTIONS) + 2)
         self.read_text = nn.Linear(text.width, sum(self.counts))
         self.read_image = nn.Linear(image.width, len(COLOURS) + len(SHAPES) + 2)
         with torch.no_grad():

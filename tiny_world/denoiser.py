@@ -57,7 +57,8 @@ class LatentTable:
         span, margin = self.world.span, self.world.margin
         kind, x, y = index // span**2, index // span % span + margin, index % span + margin
         images = render(self.world, kind // len(SHAPES), kind % len(SHAPES), x, y)
-        mean = torch.cat([self.autoencoder.encode(part).chunk(2, 1)[0] for part in images.split(64)]) * self.scale_factor
+        with torch.autocast(images.device.type, enabled=False):
+            mean = torch.cat([self.autoencoder.encode(part).chunk(2, 1)[0] for part in images.split(64)]) * self.scale_factor
         if not self.latents.numel():
             self.latents = torch.zeros(len(self.known), *mean.shape[1:], dtype=torch.float16)
         self.latents[index] = mean.half()
@@ -76,7 +77,8 @@ class TextTable:
         """`[B, n, context]`."""
         missing = sorted(set(prompts) - set(self.known))
         if missing:
-            self.known.update(zip(missing, self.encoder(tokenize(missing)), strict=True))
+            with torch.autocast("cpu", enabled=False):
+                self.known.update(zip(missing, self.encoder(tokenize(missing)), strict=True))
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 
@@ -133,7 +135,7 @@ class DenoiserLoss:
 
     def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
         phase = phase_of(self.settings, run.update)
-        changes = {name: getattr(phase, name) for name in ("frames", "fps_min", "fps_max") if getattr(phase, name)}
+        changes = {name: getattr(phase, name) for name in ("frames", "fps_min", "fps_max", "spread") if getattr(phase, name)}
         clips = sample(replace(self.world, **changes), phase.batch or self.settings.trainer.batch, run.generator)
         latents = self.latents(clips.colour, clips.shape, clips.positions)
         conditioning = Conditioning(

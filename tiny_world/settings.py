@@ -61,9 +61,10 @@ class Phase:
     """Settings of a part of the UNet's training."""
 
     until: float = 1.0  # fraction of all updates at which the phase ends
-    frames: int = 0  # these three are the world's where 0
+    frames: int = 0  # these four are the world's where 0
     fps_min: int = 0
     fps_max: int = 0
+    spread: int = 0
     batch: int = 0  # the trainer's where 0
     weight_limit: float = 0.0  # the loss's where 0
     timestep_power: float = 1.0  # the density of timesteps is t^(power - 1): above 1, more of them are noisy
@@ -118,7 +119,8 @@ WORLD_BOUNDS = {
     "spread": (0, 512),
 }
 PHASE_BOUNDS = {
-    "until": (0, 1), "frames": (0, 1024), "fps_min": (0, 1000), "fps_max": (0, 1000), "batch": (0, 65536), "timestep_power": (0.01, 100),
+    "until": (0, 1), "frames": (0, 1024), "fps_min": (0, 1000), "fps_max": (0, 1000), "spread": (0, 512), "batch": (0, 65536),
+    "timestep_power": (0.01, 100),
 }
 STAGE_BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     "clip": {"attribute_weight": (0, 1e6), "images": (1, 65536)},

@@ -236,7 +236,7 @@ def distil(run: Run) -> None:
 
 
 def train_camera(run: Run) -> None:
-    """Train a camera module, and the temporal transformers of the model that it starts from, see `tiny_world.cameras`."""
+    """Train a camera module, and a part of the model that it starts from, see `tiny_world.cameras`."""
     settings, world = run.settings.camera, run.settings.world
     if settings is None:
         return
@@ -245,7 +245,7 @@ def train_camera(run: Run) -> None:
     torch.manual_seed(settings.trainer.seed)
     network = CameraDenoiser(run.config, training_layers())
     init_from(network.unet, run.started("unet"))
-    network.train_over_time()
+    network.choose_trained()
     loss = CameraLoss(
         DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss), run.autoencoder(), run.config.autoencoder.scale_factor,
         TextTable(run.text_encoder()), world, settings,

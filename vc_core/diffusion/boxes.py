@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -48,11 +49,14 @@ class BoxPath:
     Attributes:
         height, width: of the box.
         corners: its top and left in each frame. A box can leave the picture.
+        nearest: in a grid, sides and middles are rounded to the nearest. The authors round sides and corners down, which moves boxes up
+            and left by half a row and half a column in the mean.
     """
 
     height: float
     width: float
     corners: tuple[tuple[float, float], ...]
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -82,13 +86,14 @@ class BoxPath:
 
     @classmethod
     def from_table(cls, table: Tensor) -> BoxPath:
-        """A path of boxes ``[T, 4]``: top, bottom, left and right of each frame. The first one's size is that of all.
+        """A path of boxes ``[T, 4]``: top, bottom, left and right of each frame, rounded to the nearest in a grid. The first one's size is
+        that of all.
 
         Numbers are rounded to a millionth, so that the rounding of drawn points does not move a box by a row of the grid.
         """
         rows = [[round(value, 6) for value in row] for row in table.tolist()]
         top, bottom, left, right = rows[0]
-        return cls(round(bottom - top, 6), round(right - left, 6), tuple((row[0], row[2]) for row in rows))
+        return cls(round(bottom - top, 6), round(right - left, 6), tuple((row[0], row[2]) for row in rows), nearest=True)
 
     @property
     def frames(self) -> int:
@@ -97,12 +102,19 @@ class BoxPath:
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the box in a grid; 0 where it is too small for it."""
-        return int(self.height * height), int(self.width * width)
+        rounding = 0.5 if self.nearest else 0.0
+        return int(self.height * height + rounding), int(self.width * width + rounding)
 
     def box(self, frame: int, height: int, width: int) -> Box:
         """The box of one frame in a grid."""
         rows, columns = self.grid(height, width)
         top, left = (int(share * side) for share, side in zip(self.corners[frame], (height, width), strict=True))
+        if self.nearest:
+            (y, x), whole = self.corners[frame], (self.height, self.width)
+            top, left = (
+                math.floor((share + own / 2) * side - size / 2 + 0.5)
+                for share, own, side, size in ((y, whole[0], height, rows), (x, whole[1], width, columns))
+            )
         seen = [slice(max(0, start), max(0, min(start + size, side)))
                 for start, size, side in ((top, rows, height), (left, columns, width))]
         return Box(seen[0], seen[1], (max(0, -top), max(0, -left)), rows, columns)

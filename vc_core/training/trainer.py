@@ -75,19 +75,15 @@ def make_accelerator(settings: TrainerSettings, device: torch.device | str | Non
 
     Raises:
         InputError: accelerate is not installed, or set up for what isn't supported (FSDP, DeepSpeed), or the passes can't be shared out
-            evenly among the processes, or this process has trained with another precision before.
+            evenly among the processes.
     """
     try:
         from accelerate import Accelerator
     except ImportError as error:
         raise InputError("Training needs accelerate and peft: pip install 'comfyui-videocrafter[train]'.") from error
-    precision = "bf16" if settings.precision == "bfloat16" else "no"
     on_cpu = device is not None and torch.device(device).type == "cpu"
-    try:
-        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
-    except ValueError as error:  # its state is the process's
-        text = f"precision is {settings.precision}, but this process has trained with another one: start a new process."
-        raise InputError(text) from error
+    # The precision is the trainer's: accelerate's is the whole process's, and a run can have stages of different ones.
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
     processes = accelerator.num_processes
     if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise InputError(f"accelerate is set up for {accelerator.distributed_type.value}; training runs on one process or several (DDP).")
@@ -243,7 +239,7 @@ class Trainer:
         torch.manual_seed(generator_of(self.settings.seed, number, 1).initial_seed() % 2**63)
         with self.accelerator.accumulate(self.network):
             one = Pass(generator_of(self.settings.seed, number), self.update, number)
-            with self.accelerator.autocast():
+            with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
                 loss, figures = self.loss(self.network, one)
             self.accelerator.backward(loss)
             figures = {"loss": float(loss.detach()), **figures}
