@@ -181,6 +181,8 @@ def test_latent_table_gives_what_the_encoder_gives() -> None:
         image = worlds.render(world, colour[1:], shape[1:], places[1, 2:, 0], places[1, 2:, 1])
         expected = autoencoder.encode(image)[0, :4] * 0.5
     torch.testing.assert_close(got[1, :, 2], expected, rtol=2e-3, atol=2e-3)
+    with torch.autocast("cpu", torch.bfloat16):  # of passes in half the precision
+        assert torch.equal(LatentTable(autoencoder, world, 0.5)(colour, shape, places), got)
 
 
 @pytest.mark.full

@@ -137,7 +137,7 @@ class CameraLoss:
         world = replace(self.world, frames=phase.frames or self.world.frames)
         clips = sample_cameras(world, phase.batch or self.settings.trainer.batch, run.generator)
         images = render_cameras(clips, world)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             mean = self.autoencoder.encode(images.flatten(0, 1)).chunk(2, 1)[0] * self.scale_factor
         latents = mean.unflatten(0, images.shape[:2]).transpose(1, 2)
         batch = Batch(

@@ -1,7 +1,7 @@
 """Trains the UNet on clips of the closed world, whose latents are looked up in a table instead of encoded.
 
 The UNet of an image-to-video model is trained together with its projector, on the frozen image tower's features of a clip's first
-frame.
+frame. Whatever the precision of the passes is, latents, texts and features are computed in full precision.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class LatentTable:
         return self.latents[index].float().transpose(1, 2)
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
     def _encode(self, index: Tensor) -> None:
         span, margin = self.world.span, self.world.margin
         kind, x, y = index // span**2, index // span % span + margin, index % span + margin
         images = render(self.world, kind // len(SHAPES), kind % len(SHAPES), x, y)
-        with torch.autocast(images.device.type, enabled=False):
-            mean = torch.cat([self.autoencoder.encode(part).chunk(2, 1)[0] for part in images.split(64)]) * self.scale_factor
+        mean = torch.cat([self.autoencoder.encode(part).chunk(2, 1)[0] for part in images.split(64)]) * self.scale_factor
         if not self.latents.numel():
             self.latents = torch.zeros(len(self.known), *mean.shape[1:], dtype=torch.float16)
         self.latents[index] = mean.half()
@@ -73,12 +73,12 @@ class TextTable:
         self.known: dict[str, Tensor] = {}
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
     def __call__(self, prompts: list[str]) -> Tensor:
         """`[B, n, context]`."""
         missing = sorted(set(prompts) - set(self.known))
         if missing:
-            with torch.autocast("cpu", enabled=False):
-                self.known.update(zip(missing, self.encoder(tokenize(missing)), strict=True))
+            self.known.update(zip(missing, self.encoder(tokenize(missing)), strict=True))
         return torch.stack([self.known[prompt] for prompt in prompts])
 
 
@@ -90,6 +90,7 @@ class FirstFrames:
         self.empty = self.features(torch.zeros(1, 3, world.size, world.size))
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
     def features(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` in [-1, 1] to `[B, n, width]`."""
         return self.encoder(prepare_images(images, self.encoder.config.image_size))

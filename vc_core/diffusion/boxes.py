@@ -108,16 +108,15 @@ class BoxPath:
     def box(self, frame: int, height: int, width: int) -> Box:
         """The box of one frame in a grid."""
         rows, columns = self.grid(height, width)
-        top, left = (int(share * side) for share, side in zip(self.corners[frame], (height, width), strict=True))
-        if self.nearest:
-            (y, x), whole = self.corners[frame], (self.height, self.width)
-            top, left = (
-                math.floor((share + own / 2) * side - size / 2 + 0.5)
-                for share, own, side, size in ((y, whole[0], height, rows), (x, whole[1], width, columns))
-            )
+        y, x = self.corners[frame]
+        top, left = self._start(y, self.height, height, rows), self._start(x, self.width, width, columns)
         seen = [slice(max(0, start), max(0, min(start + size, side)))
                 for start, size, side in ((top, rows, height), (left, columns, width))]
         return Box(seen[0], seen[1], (max(0, -top), max(0, -left)), rows, columns)
+
+    def _start(self, share: float, own: float, side: int, size: int) -> int:
+        """The first row or column in a grid of `side`, of a box of `size` there that begins at `share` and is `own` long in the picture."""
+        return math.floor((share + own / 2) * side - size / 2 + 0.5) if self.nearest else int(share * side)
 
     def masks(self, height: int, width: int, frames: Sequence[int]) -> Tensor:
         """Where the box is in some of the frames, ``[len(frames), height, width]`` of booleans."""
