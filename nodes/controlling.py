@@ -11,14 +11,13 @@ from ..vc_core.adapters.geometry import pixel_intrinsics
 from ..vc_core.adapters.table import open_adapter
 from ..vc_core.control.drawn import read_tracks
 from ..vc_core.control.tracks import Tracks, join_tracks, tracks_from_core, tracks_from_masks
-from ..vc_core.controlling import BOX, boxed
-from ..vc_core.diffusion.boxes import BoxPath
+from ..vc_core.controlling import BOX, box_path
 from ..vc_core.diffusion.freetraj import FreeTraj
 from ..vc_core.diffusion.guidance import CAMERA_SCHEDULES
 from .bridge.adapters import ADAPTER_KEY, attach_adapter, files, path_of, with_control
 from .bridge.frames import frames_per_video
 from .bridge.guidance import CameraGuider
-from .bridge.hooks import with_hooks
+from .bridge.hooks import HOOKS_KEY, with_hooks
 from .bridge.model import config_of
 from .bridge.motion import CameraType, TracksType, checked_camera
 from .bridge.progress_text import show
@@ -183,7 +182,12 @@ class VideoCrafterTrajectory(io.ComfyNode):
                 f"FreeTraj is for text-to-video models; {config_of(model).title} starts from an image, which says where things are. Load a "
                 "text-to-video model."
             )
-        path = BoxPath.from_table(boxed(found, box_size))
+        if any(isinstance(each, FreeTraj) for each in model.model_options["transformer_options"].get(HOOKS_KEY, ())):
+            raise ValueError(
+                "This model follows a path by FreeTraj already, which moves one subject along one path: connect the model from before the "
+                "first VideoCrafter Trajectory."
+            )
+        path = box_path(found, box_size, config_of(model).unet, latent["samples"].shape[-2:])
         edits = FreeTraj(path, subject_places(clip, prompt, subject), edited_steps)
         return io.NodeOutput(with_hooks(model, edits), TrajectoryNoise(noise_seed, path))
 

@@ -20,7 +20,8 @@ from vc_core.adapters.places import temporal_places
 from vc_core.checkpoint import CheckpointError
 from vc_core.config import load_config, published
 from vc_core.control.cameras import camera_path
-from vc_core.controlling import Motion, subject_places, with_motion
+from vc_core.control.tracks import Tracks
+from vc_core.controlling import Motion, box_path, subject_places, with_motion
 from vc_core.diffusion.boxes import BoxNoise, BoxPath, start_with_box
 from vc_core.diffusion.freetraj import FreeTraj, one_sided, two_sided
 from vc_core.diffusion.guidance import Guidance, guide
@@ -286,6 +287,26 @@ def test_freetraj_on_the_bundled_model():
         FreeTraj(BOX, ())
     with pytest.raises(InputError, match="path has 4 frames, but the video has 5"):
         FreeTraj(BOX, (1,))(PassInputs(("positive",), torch.zeros(1, 4, 5, 8, 8), torch.tensor([1]), Conditioning(torch.zeros(1, 77, 8))))
+
+
+def test_a_drawn_box_needs_a_place_in_the_finest_attention():
+    """A smaller one would change nothing: it is refused. In a grid of 8 by 8, half a place is a sixteenth of the picture."""
+    unet = load_config("tiny_t2v").unet
+    tracks = Tracks(torch.full((1, 4, 2), 32.0), torch.ones(1, 4, dtype=torch.bool), size=(64, 64))
+    assert box_path(tracks, 0.07, unet, (8, 8)).grid(8, 8) == (1, 1)
+    with pytest.raises(InputError, match=r"0.05 x 0.05 of the picture's width and height.*at least 0.0625 x 0.0625"):
+        box_path(tracks, 0.05, unet, (8, 8))
+    assert box_path(tracks, 0.05, unet, (16, 16)).grid(16, 16) == (1, 1)
+
+
+def test_freetraj_without_guidance_says_that_only_the_noise_follows(caplog):
+    x, conditioning = torch.zeros(1, 4, 4, 8, 8), Conditioning(torch.zeros(1, 77, 8))
+    for step in (0, 1):
+        inputs = PassInputs(("positive",), x, torch.tensor([1]), conditioning, step, guided=False)
+        assert FreeTraj(BOX, (1,))(inputs) is None
+    assert [record.message for record in caplog.records] == [
+        "FreeTraj edits attention with guidance only (cfg above 1): without it, the noise alone follows the path."
+    ]
 
 
 def test_a_drawn_box_is_at_the_nearest_place_of_a_grid():

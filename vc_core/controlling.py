@@ -12,7 +12,7 @@ from torch import Tensor
 from .adapters.control import Control, ControlAdapter
 from .adapters.flow import flow_of_tracks
 from .adapters.geometry import pixel_intrinsics
-from .config import ModelConfig
+from .config import ModelConfig, UNetConfig
 from .control.cameras import CameraPath, camera_path
 from .control.drawn import read_tracks
 from .control.pose_files import read_poses
@@ -123,11 +123,32 @@ def with_motion(model: VideoModel, sampling: Sampling, motion: Motion, prompt: s
         hooks += [adapter.controlled(control) for adapter in adapters]
     if motion.tracks is None or adapters:
         return sampling.changed(hooks=hooks)
-    path = BoxPath.from_table(boxed(motion.tracks))
-    hooks.append(FreeTraj(path, subject_places(prompt, motion.subject, model.config), motion.steps))
     factor, channels = model.config.downscale, model.config.unet.out_channels
     shape = (1, channels, sampling.frames, sampling.height // factor, sampling.width // factor)
+    path = box_path(motion.tracks, BOX, model.config.unet, shape[-2:])
+    hooks.append(FreeTraj(path, subject_places(prompt, motion.subject, model.config), motion.steps))
     return sampling.changed(hooks=hooks, noise=BoxNoise(shape, sampling.seed, path))
+
+
+def box_path(tracks: Tracks, size: float, unet: UNetConfig, grid: tuple[int, int]) -> BoxPath:
+    """The path of the box around the only track, for FreeTraj.
+
+    Args:
+        size: see :func:`boxed`.
+        grid: height and width of the latent.
+
+    Raises:
+        InputError: there are several tracks, or the box is smaller than a place of the model's finest attention, so that it would change
+            nothing.
+    """
+    path, finest = BoxPath.from_table(boxed(tracks, size)), min(unet.attention_resolutions)
+    rows, columns = (side // finest for side in grid)
+    if not all(path.grid(rows, columns)):
+        raise InputError(
+            f"The box that FreeTraj moves has {path.width:.3g} x {path.height:.3g} of the picture's width and height. For this size of "
+            f"video it needs at least {0.5 / columns:.3g} x {0.5 / rows:.3g}: make the box or the video larger."
+        )
+    return path
 
 
 def boxed(tracks: Tracks, size: float = BOX) -> Tensor:

@@ -271,8 +271,14 @@ def test_what_is_refused(comfyui):
         ({"subject": "", "prompt": "a boat"}, ("which words of the prompt move",)),
         ({"subject": "house", "prompt": "a boat"}, ("'house' is not in the prompt",)),
         ({"subject": "boat", "prompt": "a boat", "paths": json.dumps([[[5, 5], [60, 9]]] * 2)}, ("one subject", "there are 2")),
+        ({"subject": "boat", "prompt": "a boat", "box_size": 0.05}, ("0.05 x 0.05 of the picture", "at least 0.0625 x 0.0625")),
     ):
         graph = TextGraph(f"{T2V}.safetensors", "a boat", frames=4)
         trajectory(graph, clip=graph.clip, **more)
         graph.add("PreviewAny", source=graph.sample(steps=1))
         assert_fails(comfyui, graph, "VideoCrafterTrajectory", *parts)
+    graph = TextGraph(f"{T2V}.safetensors", "a boat", frames=4)
+    for _ in range(2):
+        trajectory(graph, clip=graph.clip, subject="boat", prompt="a boat")
+    graph.add("PreviewAny", source=graph.sample(steps=1))
+    assert_fails(comfyui, graph, "VideoCrafterTrajectory", "follows a path by FreeTraj already", "before the first")

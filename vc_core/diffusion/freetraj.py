@@ -10,6 +10,7 @@ function computes it without the logits in memory.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from ..models.conditioning import ContextStream
 from ..models.hooks import Hooks, PassInputs, Site, SpatialHooks, TemporalHooks
 from ..models.layers import Attention
 from .boxes import BoxPath, check_length
+
+logger = logging.getLogger(__name__)
 
 #: The factor on logits between inside and outside.
 ACROSS = 0.01
@@ -52,7 +55,11 @@ class FreeTraj:
 
     def __call__(self, inputs: PassInputs) -> Hooks | None:
         """The hooks of one pass; None after the edited steps, and without guidance, where the authors edit nothing."""
-        if inputs.step >= self.steps or not inputs.guided:
+        if inputs.step >= self.steps:
+            return None
+        if not inputs.guided:
+            if inputs.step == 0:
+                logger.warning("FreeTraj edits attention with guidance only (cfg above 1): without it, the noise alone follows the path.")
             return None
         frames = inputs.window or tuple(range(inputs.x.shape[2]))
         check_length(self.path, max(frames) + 1)
