@@ -77,14 +77,16 @@ def _parts(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors as they are stored."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted(_stored(tensors).items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What stands in a file for tensors: tables that are nearly empty are stored by rows."""
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         rows = tensor.flatten(1).any(1).nonzero().flatten() if tensor.ndim == 2 else torch.arange(len(tensor) if tensor.ndim else 1)
@@ -92,7 +94,12 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
             stored |= {name + SHAPE: torch.tensor(tensor.shape), name + ROWS: rows, name + VALUES: tensor[rows]}
         else:
             stored[name] = tensor
+    return stored
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with replacing(path) as temporary:
+        stored = _stored(tensors)
         save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in stored.items()}, temporary, metadata)
 
 

@@ -20,6 +20,7 @@ from tiny_world.clip import clear_unused_tokens, plane_positions, spread_target
 from tiny_world.denoiser import LatentTable, init_from, init_identity, init_position_signal, init_time_signal, keyframe_latents, phase_of
 from tiny_world.settings import DEFAULT, DiffusionTraining, Phase, load_settings
 from tiny_world.sight import cell_weights
+from tiny_world.stages import STAGES, Run
 from tiny_world.vae import anchors, normalise, random_frames
 from tiny_world.world import World
 from vc_core.config import load_config
@@ -29,11 +30,14 @@ from vc_core.models.conditioning import Conditioning
 from vc_core.models.transformers import Pass
 from vc_core.models.unet import UNet
 from vc_core.training.settings import TrainerSettings
+from vc_core.training.state import read_state
 
 
 def test_phases_follow_each_other() -> None:
     settings = DiffusionTraining(TrainerSettings(updates=10), phases=[Phase(until=0.2, frames=4), Phase(until=0.5, frames=8)])
     assert [phase_of(settings, update).frames for update in range(10)] == [4, 4, 8, 8, 8, 0, 0, 0, 0, 0]
+    settings.phases[1:] = [Phase(until=0.5, frames=8), Phase(frames=1), Phase(frames=2)]
+    assert [phase_of(settings, update).frames for update in range(10)] == [4, 4, 8, 8, 8, 2, 1, 2, 1, 2]
 
 
 
@@ -277,6 +281,16 @@ def test_rows_of_unused_tokens_are_cleared() -> None:
     clear_unused_tokens(clip, torch.tensor([1, 4]))  # type: ignore[arg-type]
     assert clip.token_embedding.weight.abs().sum(1).gt(0).tolist() == [False, True, False, False, True, False]
     torch.testing.assert_close(spread_target(torch.tensor([[1.0, 1.0], [0.0, 1.0]])), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
+
+
+def test_an_image_model_keeps_the_text_tower_it_starts_from(tmp_path: Path) -> None:
+    settings = load_settings(DEFAULT.parent / "tiny_i2v.yaml")
+    settings.clip.trainer.updates, settings.clip.images, settings.clip.trainer.batch = 1, 4, 4
+    run = Run(settings, tmp_path)
+    STAGES["clip"](run)
+    text, started = read_state(tmp_path / "text_encoder.pt"), run.started("text_encoder")
+    assert set(text) == set(started) and all(torch.equal(text[name], started[name]) for name in started)
+    assert read_state(tmp_path / "image_encoder.pt")["conv1.weight"].shape == (64, 3, 28, 28)
 
 
 @pytest.mark.full

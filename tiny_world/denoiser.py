@@ -120,8 +120,10 @@ def concat_of(config: UNetConfig, world: World) -> Concat | None:
 
 
 def phase_of(settings: DiffusionTraining, update: int) -> Phase:
-    """The phase of update number `update` (from 0)."""
-    return next((phase for phase in settings.phases if update < phase.until * settings.trainer.updates), Phase())
+    """The phase of update number `update` (from 0). Phases that end at the same update take turns."""
+    ends = [phase.until for phase in settings.phases if update < phase.until * settings.trainer.updates]
+    phases = [phase for phase in settings.phases if phase.until == ends[0]] if ends else [Phase()]
+    return phases[update % len(phases)]
 
 
 class DenoiserLoss:

@@ -60,7 +60,7 @@ class SightTraining:
 class Phase:
     """Settings of a part of the UNet's training."""
 
-    until: float = 1.0  # fraction of all updates at which the phase ends
+    until: float = 1.0  # fraction of all updates at which the phase ends; phases that end together take turns
     frames: int = 0  # these four are the world's where 0
     fps_min: int = 0
     fps_max: int = 0
@@ -101,6 +101,7 @@ class TrainingSettings:
     decoder: DecoderTraining = field(default_factory=DecoderTraining)
     sight: SightTraining = field(default_factory=SightTraining)  # of image-to-video models
     diffusion: DiffusionTraining = field(default_factory=DiffusionTraining)
+    polish: DiffusionTraining | None = None  # after diffusion: further training of the UNet, with a rate of its own
     distillation: Distillation | None = None  # in place of diffusion, clip and sight: the model to start from in fewer steps
     camera: DiffusionTraining | None = None  # in place of diffusion, clip and sight: a camera module for the model to start from
 
@@ -128,6 +129,7 @@ STAGE_BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     "decoder": {"foreground_weight": (0, 1e6), "latent_noise": (0, 1e6)},
     "sight": {},
     "diffusion": {},
+    "polish": {},
     "camera": {},
     "distillation": {"guidance_min": (0, 100), "guidance_max": (0, 100), "huber": (0, 100)},
 }
@@ -161,7 +163,7 @@ def _check(settings: TrainingSettings) -> None:
             continue
         stage.trainer.check(f"{name}.trainer.")
         check_numbers(stage, bounds, f"{name}.")
-    for name, stage in (("diffusion", settings.diffusion), ("camera", settings.camera)):
+    for name, stage in (("diffusion", settings.diffusion), ("polish", settings.polish), ("camera", settings.camera)):
         if stage is not None:
             stage.loss.check(f"{name}.loss.")
             for index, phase in enumerate(stage.phases):

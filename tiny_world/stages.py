@@ -40,7 +40,7 @@ from .denoiser import (
     init_time_signal,
 )
 from .distilling import ConsistencyLoss, freeze_shared
-from .settings import TrainingSettings
+from .settings import DiffusionTraining, TrainingSettings
 from .sight import SeeingProjector, SightLoss
 from .vae import AutoencoderLoss, DecoderLoss, normalise, quieten
 from .world import all_sentences
@@ -138,24 +138,29 @@ def polish_decoder(run: Run) -> None:
 
 
 def train_clip(run: Run) -> None:
-    """Train the text tower, and the image tower for image-to-video models."""
-    settings = run.settings.clip
+    """Train the text tower, and the image tower for image-to-video models. Towers of the model that a run starts from are kept."""
+    settings, kept = run.settings.clip, run.started("text_encoder")
     if run.file("text_encoder.pt").exists():
         return
-    if run.settings.changes_a_model:
-        save_atomically(run.started("text_encoder"), run.file("text_encoder.pt"))
+    if kept and (run.settings.changes_a_model or run.config.image_encoder is None):
+        save_atomically(kept, run.file("text_encoder.pt"))
         return
     torch.manual_seed(settings.trainer.seed)
     network = AttributeClip(run.config.text_encoder, run.config.image_encoder or settings.image_encoder)
-    towers = run.started("text_encoder") | {f"visual.{name}": tensor for name, tensor in run.started("image_encoder").items()}
+    towers = kept | {f"visual.{name}": tensor for name, tensor in run.started("image_encoder").items()}
     network.clip.load_state_dict(towers, strict=False)
+    for name, parameter in network.clip.named_parameters():
+        parameter.requires_grad_(not kept or name.startswith("visual."))
     loss = ClipLoss(network, run.settings.world, settings)
     trainer = Trainer(network, loss, settings.trainer, run.file("clip.state.pt"), "clip")
     trainer.resume()
     trainer.run()
     clip = network.clip
-    clear_unused_tokens(clip, tokenize(all_sentences(run.settings.world)).unique())
     save_atomically(clip.visual.state_dict(), run.file("image_encoder.pt"))
+    if kept:
+        save_atomically(kept, run.file("text_encoder.pt"))
+        return
+    clear_unused_tokens(clip, tokenize(all_sentences(run.settings.world)).unique())
     text = TextEncoder(run.config.text_encoder)
     weights = clip.state_dict()
     text.load_state_dict({name: weights[name] for name in text.state_dict()})
@@ -185,8 +190,7 @@ def train_denoiser(run: Run) -> None:
     """Train the UNet, together with the projector of an image-to-video model."""
     if run.settings.changes_a_model:
         return
-    settings, world = run.settings.diffusion, run.settings.world
-    torch.manual_seed(settings.trainer.seed)
+    torch.manual_seed(run.settings.diffusion.trainer.seed)
     network = run.denoiser(training_layers())
     unet = network.unet
     if run.started("unet"):
@@ -196,18 +200,34 @@ def train_denoiser(run: Run) -> None:
         init_time_signal(unet)
     if network.projector is not None:
         run.load(network.projector, "projector.pt")
-        network.projector.requires_grad_(True).train()
         if not run.started("projector"):
             init_position_signal(unet)
+    _train_denoiser(run, network, run.settings.diffusion, "unet")
+
+
+def polish_denoiser(run: Run) -> None:
+    """Train the UNet and the projector further."""
+    if run.settings.polish is None:
+        return
+    torch.manual_seed(run.settings.polish.trainer.seed)
+    network = run.denoiser(training_layers())
+    run.load(network, "unet.pt")
+    _train_denoiser(run, network, run.settings.polish, "polished")
+
+
+def _train_denoiser(run: Run, network: Denoiser, settings: DiffusionTraining, name: str) -> None:
+    """Train by the diffusion loss, with the state and the result in files of this name."""
+    world = run.settings.world
+    network.requires_grad_(True).train()
     step = DenoiserLoss(
         DiffusionLoss(Schedule.from_config(run.config.schedule), settings.loss),
         LatentTable(run.autoencoder(), world, run.config.autoencoder.scale_factor), TextTable(run.text_encoder()), world, settings,
         images=FirstFrames(run.image_encoder(), world) if run.config.image_encoder else None,
         concat=concat_of(run.config.unet, world),
     )
-    trainer = Trainer(network, step, settings.trainer, run.file("unet.state.pt"), "unet")
+    trainer = Trainer(network, step, settings.trainer, run.file(f"{name}.state.pt"), name)
     trainer.resume()
-    save_atomically(trainer.run().state_dict(), run.file("unet.pt"))
+    save_atomically(trainer.run().state_dict(), run.file(f"{name}.pt"))
 
 
 def distil(run: Run) -> None:
@@ -261,7 +281,7 @@ def train_camera(run: Run) -> None:
 def finish(run: Run) -> None:
     """Write the complete model as one file, `videocrafter_NAME.safetensors`."""
     network = run.denoiser()
-    run.load(network, "unet.pt")
+    run.load(network, "polished.pt" if run.settings.polish is not None else "unet.pt")
     networks: dict[str, nn.Module] = {"unet": network.unet, "autoencoder": run.autoencoder(), "text_encoder": run.text_encoder()}
     if network.projector is not None:
         networks |= {"projector": network.projector, "image_encoder": run.image_encoder()}
@@ -272,5 +292,5 @@ def finish(run: Run) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "projector": train_projector, "unet": train_denoiser,
-    "distillation": distil, "camera": train_camera, "model": finish,
+    "polish": polish_denoiser, "distillation": distil, "camera": train_camera, "model": finish,
 }
