@@ -23,8 +23,8 @@ from vc_core.family.model_file import ModelFile
 RECORDED = {
     "videocrafter_tiny_camera": (634, "da4f531a95e9d2211fc17fb25f252f1fde405eeeb318c0b624a835d7af1a8873"),
     "videocrafter_tiny_depth": (624, "cc0840a0a5f19ed382f6ecdd0b6569ea2974e86a74ef1cf6977650051f7805fb"),
-    "videocrafter_tiny_dynamicrafter": (705, "41de81c8c0f9923a95705ecac5d8ed193e46832a1378cfe54d4a7b0bab60b406"),
-    "videocrafter_tiny_i2v": (705, "d969dd069583b350c1db1f6a78b38ed30d764410758efa9facf51b3850f686e3"),
+    "videocrafter_tiny_dynamicrafter": (705, "afc4aa81630fac7c9a855963b2abdea9a588f3b1861212c83eadc20126bf4081"),
+    "videocrafter_tiny_i2v": (705, "2d8d4048ce8619400efbe9abfccdbafc9069d2fd9b4b553f53512cb0bcb4549c"),
     "videocrafter_tiny_t2v": (624, "e429d8e48afdc4a5191d1562e1de38aa5d5e17fdabec2131b2eaf1b979360a59"),
     "videocrafter_tiny_turbo": (625, "122777a7e1e101683e412e0c5983a54d2020b6be9e073188b1f2142d852bc59c"),
 }

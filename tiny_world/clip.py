@@ -20,7 +20,7 @@ from vc_core.models.text_encoder import tokenize
 from vc_core.training.trainer import Pass
 
 from .settings import ClipTraining
-from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, World, render, sample
+from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, WORDINGS, World, render, sample, sentence
 
 
 class AttributeClip(nn.Module):
@@ -122,6 +122,31 @@ class ClipLoss:
             loss = loss + F.cross_entropy(logits, target)
             right &= logits.argmax(1) == target
         return loss, float(right.float().mean())
+
+
+class EmbeddingLoss:
+    """Which of the world's kinds an image shows, by its embedding and those of sentences; the loss of one pass of the trainer.
+
+    A kind's embedding is the mean over the directions of the wording that says all.
+    """
+
+    SCALE = 30.0  # of the cosines
+
+    def __init__(self, model: AttributeClip, world: World, settings: ClipTraining) -> None:
+        self.model, self.world, self.settings = model, world, settings
+        kinds = [(colour, shape) for colour in range(len(COLOURS)) for shape in range(len(SHAPES))]
+        sentences = [sentence(WORDINGS[0][1], *kind, direction) for kind in kinds for direction in range(len(DIRECTIONS))]
+        with torch.no_grad():
+            embeddings = model.text_features(tokenize(sentences)[:, 0])[1]
+        self.kinds = F.normalize(embeddings.unflatten(0, (len(kinds), -1)).mean(1), dim=-1)
+
+    def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
+        clips = sample(self.world, self.settings.images, run.generator)
+        images = render(self.world, clips.colour, clips.shape, *clips.positions[:, 0].unbind(1))
+        pooled, _ = self.model.clip.visual(prepare_images(images, self.model.image_size))
+        logits = self.SCALE * F.normalize(pooled, dim=-1) @ self.kinds.T
+        kind = clips.colour * len(SHAPES) + clips.shape
+        return F.cross_entropy(logits, kind), {"right": float((logits.argmax(1) == kind).float().mean())}
 
 
 @torch.no_grad()

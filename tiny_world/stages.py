@@ -27,7 +27,7 @@ from vc_core.training.state import StateError, make_folder, read_state, save_ato
 from vc_core.training.trainer import Trainer, generator_of
 
 from .cameras import CameraDenoiser, CameraLoss
-from .clip import AttributeClip, ClipLoss, clear_unused_tokens
+from .clip import AttributeClip, ClipLoss, EmbeddingLoss, clear_unused_tokens
 from .denoiser import (
     DenoiserLoss,
     FirstFrames,
@@ -167,6 +167,24 @@ def train_clip(run: Run) -> None:
     save_atomically(text.state_dict(), run.file("text_encoder.pt"))
 
 
+def fit_embedding(run: Run) -> None:
+    """Train the projection that makes an image's embedding, alone. The UNet does not read it, but the tokens before it."""
+    settings = run.settings.embedding
+    if settings is None:
+        return
+    torch.manual_seed(settings.trainer.seed)
+    network = AttributeClip(run.config.text_encoder, run.config.image_encoder or settings.image_encoder)
+    visual = read_state(run.file("image_encoder.pt"))
+    network.clip.load_state_dict(read_state(run.file("text_encoder.pt")) | {f"visual.{name}": each for name, each in visual.items()})
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name == "clip.visual.proj")
+    loss = EmbeddingLoss(network, run.settings.world, settings)
+    trainer = Trainer(network, loss, settings.trainer, run.file("embedding.state.pt"), "embedding")
+    trainer.resume()
+    trainer.run()
+    save_atomically(network.clip.visual.state_dict(), run.file("image_encoder.pt"))
+
+
 def train_projector(run: Run) -> None:
     """Pretrain the projector of an image-to-video model, see `tiny_world.sight`."""
     settings, world = run.settings.sight, replace(run.settings.world, frames=1)
@@ -291,6 +309,7 @@ def finish(run: Run) -> None:
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
-    "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "projector": train_projector, "unet": train_denoiser,
+    "autoencoder": train_autoencoder, "decoder": polish_decoder, "clip": train_clip, "embedding": fit_embedding,
+    "projector": train_projector, "unet": train_denoiser,
     "polish": polish_denoiser, "distillation": distil, "camera": train_camera, "model": finish,
 }
