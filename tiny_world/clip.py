@@ -19,7 +19,7 @@ from vc_core.models.image_encoder import prepare_images
 from vc_core.models.text_encoder import tokenize
 from vc_core.training.trainer import Pass
 
-from .settings import ClipTraining
+from .settings import ClipTraining, EmbeddingTraining
 from .world import COLOURS, DIRECTIONS, SHAPES, UNSAID, WORDINGS, World, render, sample, sentence
 
 
@@ -132,7 +132,7 @@ class EmbeddingLoss:
 
     SCALE = 30.0  # of the cosines
 
-    def __init__(self, model: AttributeClip, world: World, settings: ClipTraining) -> None:
+    def __init__(self, model: AttributeClip, world: World, settings: EmbeddingTraining) -> None:
         self.model, self.world, self.settings = model, world, settings
         kinds = [(colour, shape) for colour in range(len(COLOURS)) for shape in range(len(SHAPES))]
         sentences = [sentence(WORDINGS[0][1], *kind, direction) for kind in kinds for direction in range(len(DIRECTIONS))]
@@ -141,7 +141,7 @@ class EmbeddingLoss:
         self.kinds = F.normalize(embeddings.unflatten(0, (len(kinds), -1)).mean(1), dim=-1)
 
     def __call__(self, network: nn.Module, run: Pass) -> tuple[Tensor, dict[str, float]]:
-        clips = sample(self.world, self.settings.images, run.generator)
+        clips = sample(self.world, self.settings.trainer.batch, run.generator)
         images = render(self.world, clips.colour, clips.shape, *clips.positions[:, 0].unbind(1))
         pooled, _ = self.model.clip.visual(prepare_images(images, self.model.image_size))
         logits = self.SCALE * F.normalize(pooled, dim=-1) @ self.kinds.T

@@ -50,6 +50,13 @@ class ClipTraining:
 
 
 @dataclass
+class EmbeddingTraining:
+    """See `tiny_world.clip.EmbeddingLoss`."""
+
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+
+
+@dataclass
 class SightTraining:
     """See `tiny_world.sight`."""
 
@@ -97,7 +104,7 @@ class TrainingSettings:
     start: str = ""  # a bundled model or a file that gives the autoencoder, the text tower and the UNet to start from
     world: World = field(default_factory=World)
     clip: ClipTraining = field(default_factory=ClipTraining)
-    embedding: ClipTraining | None = None  # after clip: the image embedding alone, where the text tower is kept
+    embedding: EmbeddingTraining | None = None  # after clip: the image embedding alone, where the text tower is kept
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     decoder: DecoderTraining = field(default_factory=DecoderTraining)
     sight: SightTraining = field(default_factory=SightTraining)  # of image-to-video models
@@ -126,7 +133,7 @@ PHASE_BOUNDS = {
 }
 STAGE_BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     "clip": {"attribute_weight": (0, 1e6), "images": (1, 65536)},
-    "embedding": {"attribute_weight": (0, 1e6), "images": (1, 65536)},
+    "embedding": {},
     "autoencoder": {"foreground_weight": (0, 1e6), "kl_weight": (0, 1e6), "anchor_weight": (0, 1e6), "anchored_until": (0, 1)},
     "decoder": {"foreground_weight": (0, 1e6), "latent_noise": (0, 1e6)},
     "sight": {},

@@ -173,7 +173,7 @@ def fit_embedding(run: Run) -> None:
     if settings is None:
         return
     torch.manual_seed(settings.trainer.seed)
-    network = AttributeClip(run.config.text_encoder, run.config.image_encoder or settings.image_encoder)
+    network = AttributeClip(run.config.text_encoder, run.config.image_encoder or run.settings.clip.image_encoder)
     visual = read_state(run.file("image_encoder.pt"))
     network.clip.load_state_dict(read_state(run.file("text_encoder.pt")) | {f"visual.{name}": each for name, each in visual.items()})
     for name, parameter in network.named_parameters():
